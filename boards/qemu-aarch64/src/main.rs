@@ -1,0 +1,3 @@
+//! The card as QEMU virt machine.
+#![no_std]
+#![no_main]

@@ -1,0 +1,1 @@
+//! Stand-ins for hardware, stricter than hardware, for tests on the host.

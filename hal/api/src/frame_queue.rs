@@ -1,0 +1,82 @@
+//! One Ethernet receive/transmit queue pair.
+
+/// What is fixed about a port, and what its device takes off the software's hands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PortInfo {
+    /// The station address.
+    pub mac: [u8; 6],
+    /// Largest IP packet in bytes (without the Ethernet header); 68 to 9000.
+    pub mtu: u16,
+    /// Every received frame whose TCP or UDP checksum is wrong is dropped or marked before we see it, so
+    /// the stack need not verify.
+    pub receive_checksums_verified: bool,
+    /// The device fills in TCP and UDP checksums. The stack then leaves the pseudo-header sum in the field
+    /// (not zero) and says so through [`FrameTransmit::transmit`]'s `checksum`.
+    pub transmit_checksum_offload: bool,
+}
+
+/// Where the device has to put a checksum that the stack left to it (Virtio 1.2, section 5.1.6.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChecksumRequest {
+    /// First byte that is summed, from the start of the frame.
+    pub start: u16,
+    /// Where the sum goes, from `start`.
+    pub offset: u16,
+}
+
+/// The receiving half of a [`FrameQueue`].
+pub trait FrameReceive {
+    /// Gives the next frame to `consume` and its buffer back to the device afterwards.
+    ///
+    /// The slice is the whole frame from the Ethernet header on, without padding of ours or FCS, and is
+    /// private for the time of the call: the device no longer writes it. `None` when nothing has arrived.
+    fn receive<R>(&mut self, consume: impl FnOnce(&[u8]) -> R) -> Option<R>;
+
+    /// Whether [`FrameReceive::receive`] would give a frame.
+    fn has_frame(&mut self) -> bool;
+}
+
+/// The transmitting half of a [`FrameQueue`].
+pub trait FrameTransmit {
+    /// Whether a frame can be queued now.
+    fn has_room(&mut self) -> bool;
+
+    /// Queues a frame of `bytes` bytes that `fill` writes; `None`, and `fill` is not called, when there is
+    /// no room or `bytes` exceeds MTU + 18. After `fill`, `checksum` looks at the finished frame and says
+    /// whether the device has to add a checksum. The device may see the frame only after
+    /// [`FrameQueue::flush`].
+    fn transmit<R>(
+        &mut self,
+        bytes: usize,
+        fill: impl FnOnce(&mut [u8]) -> R,
+        checksum: impl FnOnce(&mut [u8]) -> Option<ChecksumRequest>,
+    ) -> Option<R>;
+}
+
+/// One Ethernet receive/transmit queue pair; exactly one core owns it.
+pub trait FrameQueue {
+    /// Receiving half.
+    type Receive: FrameReceive;
+    /// Transmitting half.
+    type Transmit: FrameTransmit;
+
+    /// What is fixed about the port.
+    fn info(&self) -> PortInfo;
+
+    /// Both halves at once, as a protocol stack needs them to answer a frame that it still holds.
+    fn halves(&mut self) -> (&mut Self::Receive, &mut Self::Transmit);
+
+    /// Publishes what was queued, returns buffers to the device, and rings doorbells where the device asks
+    /// for it. Once a turn of the core loop.
+    fn flush(&mut self);
+
+    /// Whether the link is up now.
+    fn link_is_up(&mut self) -> bool;
+
+    /// Asks for an interrupt at the next frame or link change. True when something is already waiting: then
+    /// the core must not sleep. The interrupt stays quiet again after the next [`FrameQueue::disarm`].
+    fn arm(&mut self) -> bool;
+
+    /// The core is awake and polls: no interrupts, please.
+    fn disarm(&mut self);
+}

@@ -1,0 +1,24 @@
+//! Traits by queue between the firmware and the hardware.
+//!
+//! A trait stands here only when a device and a fake implement it and the firmware uses it. Everything
+//! is polled: no call blocks, none allocates. Must not depend on anything but `core`.
+#![cfg_attr(not(test), no_std)]
+#![forbid(unsafe_code)]
+
+mod command_queue;
+mod frame_queue;
+mod time;
+mod wake;
+
+pub use command_queue::{
+    COMMAND_BYTES, COMPLETION_BYTES, CommandQueue, NvmeDevice, QueueFull, QueueLocation,
+};
+pub use frame_queue::{ChecksumRequest, FrameQueue, FrameReceive, FrameTransmit, PortInfo};
+pub use time::{Clock, Instant};
+pub use wake::Wake;
+
+/// An address as a device on the bus sees it: where it reads or writes memory by itself.
+///
+/// On every present board this equals the physical address, with no IOMMU between.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct DeviceAddress(pub u64);

@@ -1,0 +1,196 @@
+//! The byte ring of one core: a single writer that publishes whole frames, a single reader.
+//!
+//! Bytes are atomics, so that a reader that looks at the wrong moment (only the panic path may) gets wrong bytes and
+//! nothing worse; on aarch64 a relaxed byte access is an ordinary one.
+
+use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+
+/// Positions count up for ever and wrap; `N`, a power of two, divides their range.
+#[derive(Debug)]
+pub(crate) struct Ring<const N: usize> {
+    bytes: [AtomicU8; N],
+    /// All before it are whole frames. Written by the writer.
+    published: AtomicU32,
+    /// All before it have been read. Written by the reader.
+    taken: AtomicU32,
+    /// Frames that did not fit.
+    dropped: AtomicU32,
+}
+
+impl<const N: usize> Ring<N> {
+    pub(crate) const fn new() -> Self {
+        const { assert!(N.is_power_of_two() && N <= 1 << 30) }
+        Self {
+            bytes: [const { AtomicU8::new(0) }; N],
+            published: AtomicU32::new(0),
+            taken: AtomicU32::new(0),
+            dropped: AtomicU32::new(0),
+        }
+    }
+
+    /// Frames dropped since the start, wrapping.
+    pub(crate) fn dropped(&self) -> u32 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Counts a frame that was lost before it was begun.
+    pub(crate) fn count_dropped(&self) {
+        self.dropped.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Where the oldest unread frame begins.
+    pub(crate) fn taken(&self) -> u32 {
+        self.taken.load(Ordering::Relaxed)
+    }
+
+    /// The byte at `position`; `None` where nothing is published yet.
+    pub(crate) fn byte_at(&self, position: u32) -> Option<u8> {
+        // Acquire: pairs with the release in `FrameWriter::end`, so that the bytes are there.
+        if position == self.published.load(Ordering::Acquire) {
+            return None;
+        }
+        self.slot(position).map(|byte| byte.load(Ordering::Relaxed))
+    }
+
+    /// Gives everything before `position` back to the writer.
+    pub(crate) fn take_until(&self, position: u32) {
+        // Release: the reads of those bytes come before the writer's next writes there.
+        self.taken.store(position, Ordering::Release);
+    }
+
+    fn slot(&self, position: u32) -> Option<&AtomicU8> {
+        self.bytes.get(position as usize & (N - 1))
+    }
+}
+
+/// The writer's place in its ring, with the frame that it is at.
+#[derive(Debug)]
+pub(crate) struct FrameWriter {
+    next: u32,
+    room: u32,
+    overflow: bool,
+}
+
+impl FrameWriter {
+    pub(crate) const fn new() -> Self {
+        Self { next: 0, room: 0, overflow: false }
+    }
+
+    /// Begins a frame behind what is published.
+    pub(crate) fn begin<const N: usize>(&mut self, ring: &Ring<N>) {
+        self.next = ring.published.load(Ordering::Relaxed);
+        // Acquire: pairs with the release in `take_until`.
+        self.room = N as u32 - self.next.wrapping_sub(ring.taken.load(Ordering::Acquire));
+        self.overflow = false;
+    }
+
+    /// Appends to the frame.
+    pub(crate) fn push<const N: usize>(&mut self, ring: &Ring<N>, bytes: &[u8]) {
+        for byte in bytes {
+            if self.room == 0 {
+                self.overflow = true;
+                return;
+            }
+            if let Some(slot) = ring.slot(self.next) {
+                slot.store(*byte, Ordering::Relaxed);
+            }
+            self.next = self.next.wrapping_add(1);
+            self.room -= 1;
+        }
+    }
+
+    /// Publishes the frame, or drops and counts it when it did not fit.
+    pub(crate) fn end<const N: usize>(&mut self, ring: &Ring<N>) {
+        if self.overflow {
+            ring.count_dropped();
+        } else {
+            // Release: the frame's bytes come before its publication.
+            ring.published.store(self.next, Ordering::Release);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write<const N: usize>(ring: &Ring<N>, frame: &[u8]) {
+        let mut writer = FrameWriter::new();
+        writer.begin(ring);
+        writer.push(ring, frame);
+        writer.end(ring);
+    }
+
+    fn read<const N: usize>(ring: &Ring<N>) -> Vec<u8> {
+        let mut position = ring.taken();
+        let mut bytes = Vec::new();
+        while let Some(byte) = ring.byte_at(position) {
+            bytes.push(byte);
+            position = position.wrapping_add(1);
+        }
+        ring.take_until(position);
+        bytes
+    }
+
+    #[test]
+    fn frames_wrap_around() {
+        let ring = Ring::<16>::new();
+        for round in 0..100u8 {
+            write(&ring, &[round; 7]);
+            write(&ring, &[round; 5]);
+            assert_eq!(read(&ring), [round; 12]);
+        }
+        assert_eq!(ring.dropped(), 0);
+    }
+
+    #[test]
+    fn a_frame_that_does_not_fit_is_dropped_whole_and_counted() {
+        let ring = Ring::<16>::new();
+        write(&ring, &[1; 10]);
+        write(&ring, &[2; 7]);
+        assert_eq!(ring.dropped(), 1);
+        write(&ring, &[3; 6]);
+        assert_eq!(read(&ring), [1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 3, 3, 3, 3, 3, 3]);
+        write(&ring, &[4; 17]);
+        assert_eq!((ring.dropped(), read(&ring).len()), (2, 0));
+    }
+
+    #[test]
+    fn an_unfinished_frame_is_not_seen() {
+        let ring = Ring::<16>::new();
+        let mut writer = FrameWriter::new();
+        writer.begin(&ring);
+        writer.push(&ring, &[1, 2, 3]);
+        assert_eq!(ring.byte_at(ring.taken()), None);
+        writer.end(&ring);
+        assert_eq!(read(&ring), [1, 2, 3]);
+    }
+
+    #[test]
+    fn two_threads_pass_every_frame_in_order() {
+        let ring = Ring::<64>::new();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for round in 0..20_000u32 {
+                    let before = ring.dropped();
+                    loop {
+                        write(&ring, &round.to_le_bytes());
+                        if ring.dropped() == before {
+                            break;
+                        }
+                        ring.dropped.store(before, Ordering::Relaxed);
+                        std::thread::yield_now();
+                    }
+                }
+            });
+            let mut seen = Vec::new();
+            while seen.len() < 80_000 {
+                seen.extend(read(&ring));
+                std::thread::yield_now();
+            }
+            for (round, frame) in seen.chunks(4).enumerate() {
+                assert_eq!(frame, (round as u32).to_le_bytes());
+            }
+        });
+    }
+}

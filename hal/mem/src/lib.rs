@@ -1,0 +1,20 @@
+//! DMA memory, page pools, rings between cores, fences, MMIO and the one counted copy function.
+//!
+//! Everything that a device may touch lives in a [`DmaRegion`]. Nobody holds a Rust reference to such
+//! memory: it is reached through copies ([`PagePool::read`], [`PagePool::write`]) and volatile accesses,
+//! so that a device writing at the wrong moment can change data but never break the language's rules.
+#![cfg_attr(not(test), no_std)]
+
+mod arena;
+mod copy;
+mod dma;
+mod fence;
+mod mmio;
+mod pages;
+
+pub use arena::{Arena, OutOfMemory};
+pub use copy::{copied_bytes, copy_from_device_memory, copy_to_device_memory};
+pub use dma::DmaRegion;
+pub use fence::{device_full_fence, device_read_fence, device_write_fence};
+pub use mmio::MmioRegion;
+pub use pages::{Cursor, PAGE_BYTES, PagePool, Pages};

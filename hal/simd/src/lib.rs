@@ -1,0 +1,2 @@
+//! Vector kernels behind safe functions.
+#![cfg_attr(not(test), no_std)]

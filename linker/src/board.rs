@@ -1,0 +1,327 @@
+//! `board.toml`: its shape, and what must be true of it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+
+use serde::Deserialize;
+
+/// A board, as its file describes it and after it was checked.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Board {
+    /// The board's name: its folder and its binary crate.
+    pub name: String,
+    /// The compiler's target triple.
+    pub target: String,
+    /// Where the image goes and how large it may be.
+    pub image: Image,
+    /// The console of crashes before the device tree is read.
+    pub console: Console,
+    /// Cores and their stacks.
+    pub cores: Cores,
+    /// Core plans, at least one.
+    #[serde(rename = "plan")]
+    pub plans: Vec<Plan>,
+}
+
+/// Where the image is linked and how large it may be; all in bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Image {
+    /// First address of DRAM.
+    pub dram_base: u64,
+    /// Distance of the image from it (the boot header's `text_offset`).
+    pub text_offset: u64,
+    /// Upper limit of text and data together.
+    pub limit_bytes: u64,
+}
+
+/// The console that is used before the device tree is read.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Console {
+    /// Address of a PL011 that the loader has set up; 0 for none.
+    pub early_address: u64,
+}
+
+/// Cores and their stacks.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cores {
+    /// How many cores the image can use.
+    pub maximum: u64,
+    /// Stack of each core, a multiple of 4096.
+    pub stack_bytes: u64,
+    /// Stack of each core for exceptions, a multiple of 4096.
+    pub exception_stack_bytes: u64,
+}
+
+/// Which core runs which role on which queue, on machines with at least `cores` cores.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// What `plan=` in the boot arguments calls it.
+    pub name: String,
+    /// Fewest cores it works with.
+    pub cores: u64,
+    /// One entry for each queue, and one for `control`.
+    pub entries: Vec<Entry>,
+}
+
+/// One line of a plan.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Entry {
+    /// Index of the core.
+    pub core: Option<u64>,
+    /// Name of the role; see [`Role`].
+    pub role: String,
+    /// Number of the queue among those of its role; absent for `control`.
+    pub queue: Option<u16>,
+}
+
+/// The code that polls one kind of queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// Management: logs, health, mailbox.
+    Control,
+    /// Ethernet queues.
+    Net,
+    /// Queues of drives.
+    Drive,
+    /// Queues of the server behind the endpoint.
+    Host,
+    /// Queues of accelerators.
+    Offload,
+}
+
+impl Role {
+    /// The role called `name` in `board.toml`.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Some(match name {
+            "control" => Self::Control,
+            "net" => Self::Net,
+            "drive" => Self::Drive,
+            "host" => Self::Host,
+            "offload" => Self::Offload,
+            _ => return None,
+        })
+    }
+}
+
+/// What is wrong with a board's file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BoardError {
+    /// Not TOML of the right shape.
+    Shape(String),
+    /// A number that cannot be.
+    Number(String),
+    /// No plan, two plans of the same name, or none that works with one core.
+    Plans(String),
+    /// An entry names a role that does not exist.
+    UnknownRole {
+        /// The plan.
+        plan: String,
+        /// The role.
+        role: String,
+    },
+    /// An entry without a core, or with one that the plan or the board does not have.
+    NoSuchCore {
+        /// The plan.
+        plan: String,
+        /// The role.
+        role: String,
+        /// What was written.
+        core: Option<u64>,
+    },
+    /// A role that a card cannot do without is run by no core.
+    RoleWithoutCore {
+        /// The plan.
+        plan: String,
+        /// The role.
+        role: &'static str,
+    },
+    /// A data role without a queue, or `control` with one.
+    Queue {
+        /// The plan.
+        plan: String,
+        /// The role.
+        role: String,
+    },
+    /// Two entries claim one queue.
+    TwoOwners {
+        /// The plan.
+        plan: String,
+        /// The role.
+        role: String,
+        /// The queue; `None` for `control`.
+        queue: Option<u16>,
+        /// Core of the first and of the second owner.
+        cores: (u64, u64),
+    },
+}
+
+impl fmt::Display for BoardError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Shape(text) | Self::Number(text) | Self::Plans(text) => f.write_str(text),
+            Self::UnknownRole { plan, role } => {
+                write!(f, "plan \"{plan}\": unknown role \"{role}\" (control, net, drive, host, offload)")
+            }
+            Self::NoSuchCore { plan, role, core: Some(core) } => {
+                write!(f, "plan \"{plan}\": role \"{role}\" is given to core {core}, which the plan does not have")
+            }
+            Self::NoSuchCore { plan, role, core: None } => {
+                write!(f, "plan \"{plan}\": role \"{role}\" is given to no core")
+            }
+            Self::RoleWithoutCore { plan, role } => write!(f, "plan \"{plan}\": no core runs role \"{role}\""),
+            Self::Queue { plan, role } => {
+                write!(f, "plan \"{plan}\": role \"{role}\" needs a queue, and \"control\" has none")
+            }
+            Self::TwoOwners { plan, role, queue, cores: (first, second) } => {
+                let queue = queue.map_or(String::new(), |queue| format!(" queue {queue}"));
+                write!(f, "plan \"{plan}\": {role}{queue} has two owners, core {first} and core {second}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for BoardError {}
+
+/// Roles that every plan must give to a core.
+const NEEDED: [(Role, &str); 3] = [(Role::Control, "control"), (Role::Net, "net"), (Role::Drive, "drive")];
+
+impl Board {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// A sentence that begins with the file's name.
+    pub fn read(file: &Path) -> Result<Self, String> {
+        let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+        Self::parse(&text).map_err(|error| format!("{}: {error}", file.display()))
+    }
+
+    /// Parses and checks the contents of a `board.toml`.
+    ///
+    /// # Errors
+    /// The first thing found wrong.
+    pub fn parse(text: &str) -> Result<Self, BoardError> {
+        let board: Self = toml::from_str(text).map_err(|error| BoardError::Shape(error.to_string()))?;
+        board.check_numbers()?;
+        board.check_plans()?;
+        Ok(board)
+    }
+
+    fn check_numbers(&self) -> Result<(), BoardError> {
+        let number = |fine: bool, text: &str| if fine { Ok(()) } else { Err(BoardError::Number(text.into())) };
+        let pages = |bytes: u64| bytes > 0 && bytes.is_multiple_of(crate::PAGE_BYTES);
+        number((1..=8).contains(&self.cores.maximum), "cores.maximum is not between 1 and 8")?;
+        number(pages(self.cores.stack_bytes), "cores.stack_bytes is not a multiple of 4096")?;
+        number(
+            pages(self.cores.exception_stack_bytes),
+            "cores.exception_stack_bytes is not a multiple of 4096",
+        )?;
+        number(
+            self.image.dram_base.is_multiple_of(0x20_0000) && self.image.text_offset.is_multiple_of(0x1000),
+            "image.dram_base is not a multiple of 2 MiB or image.text_offset not of 4096",
+        )
+    }
+
+    fn check_plans(&self) -> Result<(), BoardError> {
+        let mut names = BTreeMap::new();
+        for plan in &self.plans {
+            if names.insert(plan.name.as_str(), ()).is_some() {
+                return Err(BoardError::Plans(format!("two plans are called \"{}\"", plan.name)));
+            }
+            plan.check(self.cores.maximum)?;
+        }
+        if !self.plans.iter().any(|plan| plan.cores == 1) {
+            return Err(BoardError::Plans("no plan works with one core".into()));
+        }
+        Ok(())
+    }
+}
+
+impl Plan {
+    fn check(&self, cores_maximum: u64) -> Result<(), BoardError> {
+        if self.cores == 0 || self.cores > cores_maximum {
+            return Err(BoardError::Plans(format!(
+                "plan \"{}\": cores is not between 1 and cores.maximum",
+                self.name
+            )));
+        }
+        let mut owners: BTreeMap<(Role, Option<u16>), u64> = BTreeMap::new();
+        for entry in &self.entries {
+            let (plan, role_name) = (self.name.clone(), entry.role.clone());
+            let Some(role) = Role::from_name(&entry.role) else {
+                return Err(BoardError::UnknownRole { plan, role: role_name });
+            };
+            let Some(core) = entry.core.filter(|core| *core < self.cores) else {
+                return Err(BoardError::NoSuchCore { plan, role: role_name, core: entry.core });
+            };
+            if (role == Role::Control) != entry.queue.is_none() {
+                return Err(BoardError::Queue { plan, role: role_name });
+            }
+            if let Some(first) = owners.insert((role, entry.queue), core) {
+                let (queue, cores) = (entry.queue, (first, core));
+                return Err(BoardError::TwoOwners { plan, role: role_name, queue, cores });
+            }
+        }
+        for (role, name) in NEEDED {
+            if !owners.keys().any(|(owned, _)| *owned == role) {
+                return Err(BoardError::RoleWithoutCore { plan: self.name.clone(), role: name });
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = include_str!("../../boards/qemu-aarch64/board.toml");
+
+    fn replaced(from: &str, to: &str) -> Result<Board, BoardError> {
+        assert!(GOOD.contains(from), "the test's text is not in the file: {from}");
+        Board::parse(&GOOD.replace(from, to))
+    }
+
+    #[test]
+    fn the_boards_own_file_is_accepted() {
+        let board = Board::parse(GOOD).unwrap();
+        assert_eq!(board.name, "qemu-aarch64");
+        assert!(board.plans.len() >= 2);
+    }
+
+    #[test]
+    fn two_owners_are_refused_and_both_named() {
+        let line = "{ core = 1, role = \"net\", queue = 0 },";
+        let error = replaced(line, &format!("{line}\n{{ core = 0, role = \"net\", queue = 0 }},")).unwrap_err();
+        let text = error.to_string();
+        assert!(matches!(error, BoardError::TwoOwners { cores: (1, 0), queue: Some(0), .. }), "{text}");
+        assert!(text.contains("core 1") && text.contains("core 0") && text.contains("net queue 0"), "{text}");
+    }
+
+    #[test]
+    fn unknown_roles_missing_cores_and_missing_roles_are_refused() {
+        let entry = "{ core = 1, role = \"drive\", queue = 0 },";
+        let with = |new: &str| replaced(entry, new).unwrap_err();
+        assert!(matches!(with("{ core = 1, role = \"disk\", queue = 0 },"), BoardError::UnknownRole { .. }));
+        assert!(matches!(with("{ role = \"drive\", queue = 0 },"), BoardError::NoSuchCore { core: None, .. }));
+        let beyond = with("{ core = 2, role = \"drive\", queue = 0 },");
+        assert!(matches!(beyond, BoardError::NoSuchCore { core: Some(2), .. }));
+        assert!(matches!(with(""), BoardError::RoleWithoutCore { role: "drive", .. }));
+        assert!(matches!(with("{ core = 1, role = \"drive\" },"), BoardError::Queue { .. }));
+    }
+
+    #[test]
+    fn impossible_numbers_and_unknown_keys_are_refused() {
+        assert!(matches!(replaced("maximum = 8", "maximum = 9"), Err(BoardError::Number(_))));
+        assert!(matches!(replaced("65_536", "65_537"), Err(BoardError::Number(_))));
+        assert!(matches!(replaced("maximum = 8", "maximum = 8\nminimum = 1"), Err(BoardError::Shape(_))));
+        assert!(matches!(replaced("cores = 1", "cores = 3"), Err(BoardError::Plans(_))));
+    }
+}

@@ -1,0 +1,65 @@
+//! What a board's build gets out of `board.toml`: numbers for the linker script, constants for the code.
+
+use std::fmt::Write;
+
+use crate::{Board, Role};
+
+/// Size of a page, of a guard page too.
+pub const PAGE_BYTES: u64 = 4096;
+
+/// The linker script of numbers that `image.ld` is written in terms of.
+#[must_use]
+pub fn numbers(board: &Board) -> String {
+    let mut text = String::from("/* Generated from board.toml. */\n");
+    for (name, value) in [
+        ("IMAGE_BASE", board.image.dram_base + board.image.text_offset),
+        ("TEXT_OFFSET", board.image.text_offset),
+        ("PAGE_BYTES", PAGE_BYTES),
+        ("CORES_MAXIMUM", board.cores.maximum),
+        ("STACK_BYTES", board.cores.stack_bytes),
+        ("EXCEPTION_STACK_BYTES", board.cores.exception_stack_bytes),
+        ("EARLY_CONSOLE", board.console.early_address),
+    ] {
+        let _ = writeln!(text, "{name} = {value:#x};");
+    }
+    text
+}
+
+/// The Rust file that the board includes in a module of its own, with `Plan`, `PlanEntry` and `Role` in scope.
+#[must_use]
+pub fn constants(board: &Board) -> String {
+    let mut text = String::new();
+    let _ = writeln!(text, "/// The board's name.\npub const NAME: &str = {:?};", board.name);
+    let _ = writeln!(text, "/// How many cores the image can use.");
+    let _ = writeln!(text, "pub const MAX_CORES: usize = {};", board.cores.maximum);
+    let _ = writeln!(text, "/// Stack of each core in bytes.");
+    let _ = writeln!(text, "pub const STACK_BYTES: usize = {};", board.cores.stack_bytes);
+    let _ = writeln!(text, "/// Core plans in the order of `board.toml`.");
+    let _ = writeln!(text, "pub const PLANS: &[Plan] = &[");
+    for plan in &board.plans {
+        let _ = writeln!(text, "    Plan {{ name: {:?}, cores: {}, entries: &[", plan.name, plan.cores);
+        for entry in &plan.entries {
+            let role = Role::from_name(&entry.role).unwrap_or(Role::Control);
+            let (core, queue) = (entry.core.unwrap_or(0), entry.queue.unwrap_or(0));
+            let _ = writeln!(text, "        PlanEntry {{ core: {core}, role: Role::{role:?}, queue: {queue} }},");
+        }
+        let _ = writeln!(text, "    ] }},");
+    }
+    text.push_str("];\n");
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_and_constants_come_from_the_file() {
+        let board = Board::parse(include_str!("../../boards/qemu-aarch64/board.toml")).unwrap();
+        let script = numbers(&board);
+        assert!(script.contains("IMAGE_BASE = 0x40200000;"), "{script}");
+        let code = constants(&board);
+        assert!(code.contains("PlanEntry { core: 1, role: Role::Net, queue: 0 }"), "{code}");
+        assert!(code.contains("pub const MAX_CORES: usize = 8;"), "{code}");
+    }
+}

@@ -1,0 +1,206 @@
+//! Debian's package manager: what is installed, which suite has what, and Debian 12's backports.
+
+use crate::command::{Step, note, output, typed};
+use crate::paths::{self, find_program};
+use anyhow::{Context, Result, bail};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Where apt keeps its sources.
+const SOURCES: &str = "/etc/apt";
+
+/// Whether this machine has apt.
+pub fn present() -> bool {
+    find_program("apt-get").is_some() && find_program("dpkg").is_some()
+}
+
+/// A version that some suite offers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Offer {
+    /// Debian version, epoch included.
+    pub version: String,
+    /// Name of the suite, such as `bookworm-backports`.
+    pub suite: String,
+}
+
+/// Versions on offer, the best first.
+pub fn offers(package: &str) -> Result<Vec<Offer>> {
+    let text = output(Command::new("apt-cache").args(["madison", package]), 60)?;
+    Ok(text.lines().filter_map(parse_offer).collect())
+}
+
+fn parse_offer(line: &str) -> Option<Offer> {
+    let mut columns = line.split('|').map(str::trim);
+    let (_package, version, origin) = (columns.next()?, columns.next()?, columns.next()?);
+    let suite = origin.split_whitespace().nth(1)?.split('/').next()?;
+    (!origin.ends_with("Sources")).then(|| Offer { version: version.to_owned(), suite: suite.to_owned() })
+}
+
+/// Major and minor number of a Debian version such as `1:10.0.2+ds-2`.
+pub fn upstream(version: &str) -> Option<(u32, u32)> {
+    let version = version.split_once(':').map_or(version, |(_, rest)| rest);
+    let mut numbers = version.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
+/// Fetches the package lists.
+pub fn update() -> Result<()> {
+    let mut arguments = vec!["apt-get"];
+    arguments.extend(["-o", "DPkg::Lock::Timeout=120", "-o", "Acquire::Retries=2", "update"]);
+    Step::new("apt-get update", privileged(&arguments)?, 180).run().context(
+        "the package lists cannot be fetched: check the network and the entries in /etc/apt/sources.list.d",
+    )
+}
+
+/// Installs packages, from the named suite where one is given. Says what it does first.
+pub fn install(packages: &[&str], suite: Option<&str>) -> Result<()> {
+    let mut arguments = vec!["env", "DEBIAN_FRONTEND=noninteractive", "apt-get"];
+    arguments.extend(["-o", "DPkg::Lock::Timeout=120", "install", "-y", "--no-install-recommends"]);
+    if let Some(suite) = suite {
+        arguments.extend(["-t", suite]);
+    }
+    arguments.extend(packages);
+    let command = privileged(&arguments)?;
+    note(&format!("installing on this machine: {}", typed(&command)));
+    Step::new(format!("apt-get install {}", packages.join(" ")), command, 900).run()
+}
+
+/// The command as root: as it is, or by sudo without a question; else an error with the exact command.
+fn privileged(arguments: &[&str]) -> Result<Command> {
+    if nix::unistd::geteuid().is_root() {
+        let mut command = Command::new(arguments[0]);
+        command.args(&arguments[1..]);
+        return Ok(command);
+    }
+    let sudo = find_program("sudo");
+    if let Some(sudo) = sudo.filter(|sudo| output(Command::new(sudo).args(["-n", "true"]), 10).is_ok()) {
+        let mut command = Command::new(sudo);
+        command.arg("-n").args(arguments);
+        return Ok(command);
+    }
+    bail!("this needs root, and sudo is missing or asks for a password. Run:\n    sudo {}", arguments.join(" "))
+}
+
+/// Value of a field in /etc/os-release.
+fn os_release(field: &str) -> String {
+    let text = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix('='));
+    line.unwrap_or_default().trim_matches('"').to_owned()
+}
+
+/// Enables Debian 12's backports by a copy of the machine's own entry. False where that is not the system.
+pub fn enable_backports() -> Result<bool> {
+    let release = os_release("VERSION_CODENAME");
+    if os_release("ID") != "debian" || release != "bookworm" {
+        return Ok(false);
+    }
+    let suite = format!("{release}-backports");
+    let Some((name, text)) = backports_entry(Path::new(SOURCES), &release)? else {
+        bail!("no entry for {release} in {SOURCES}: add one for {suite} and repeat");
+    };
+    let place = format!("{SOURCES}/sources.list.d/{name}");
+    note(&format!("Debian 12's own QEMU is too old: adding {suite} to apt, as {place}"));
+    let temporary = paths::state()?.join(name);
+    std::fs::write(&temporary, text).with_context(|| format!("{} cannot be written", temporary.display()))?;
+    let source = temporary.to_string_lossy().into_owned();
+    let command = privileged(&["install", "-m", "644", &source, &place])?;
+    Step::new(format!("add {suite} to apt"), command, 30).run()?;
+    Ok(true)
+}
+
+/// File name and text of a new entry: the first existing one for the release, with the suite changed.
+fn backports_entry(apt: &Path, release: &str) -> Result<Option<(&'static str, String)>> {
+    let mut files: Vec<PathBuf> = vec![apt.join("sources.list")];
+    if let Ok(entries) = std::fs::read_dir(apt.join("sources.list.d")) {
+        files.extend(entries.flatten().map(|entry| entry.path()));
+    }
+    files.sort();
+    for file in files {
+        let Ok(text) = std::fs::read_to_string(&file) else { continue };
+        match file.extension().and_then(|extension| extension.to_str()) {
+            Some("list") => {
+                if let Some(line) = text.lines().find_map(|line| copied_line(line, release)) {
+                    return Ok(Some(("penstock-backports.list", line)));
+                }
+            }
+            Some("sources") => {
+                if let Some(stanza) = text.split("\n\n").find_map(|stanza| copied_stanza(stanza, release)) {
+                    return Ok(Some(("penstock-backports.sources", stanza)));
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(None)
+}
+
+/// A one-line entry `deb [options] URI suite component…` for the release, turned towards its backports.
+fn copied_line(line: &str, release: &str) -> Option<String> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    if words.first() != Some(&"deb") {
+        return None;
+    }
+    let place = words.iter().position(|word| *word == release)?;
+    let mut words: Vec<String> = words.into_iter().map(str::to_owned).collect();
+    words[place] = format!("{release}-backports");
+    words.truncate(place + 1);
+    words.push("main".to_owned());
+    Some(words.join(" ") + "\n")
+}
+
+/// A deb822 entry for the release, turned towards its backports.
+fn copied_stanza(stanza: &str, release: &str) -> Option<String> {
+    let field = |line: &str, name: &str| line.to_ascii_lowercase().starts_with(&format!("{name}:"));
+    let suites = stanza.lines().find(|line| field(line, "suites"))?;
+    let binary = stanza.lines().any(|line| field(line, "types") && line.split_whitespace().any(|w| w == "deb"));
+    let disabled = stanza.lines().any(|line| field(line, "enabled") && line.trim_end().ends_with("no"));
+    if !binary || disabled || !suites.split_whitespace().skip(1).any(|word| word == release) {
+        return None;
+    }
+    let mut copy = String::new();
+    for line in stanza.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty()) {
+        match line {
+            line if field(line, "suites") => copy.push_str(&format!("Suites: {release}-backports")),
+            line if field(line, "components") => copy.push_str("Components: main"),
+            line if field(line, "types") => copy.push_str("Types: deb"),
+            line => copy.push_str(line),
+        }
+        copy.push('\n');
+    }
+    Some(copy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_offer_is_read_from_apt_cache_madison() {
+        let line = "qemu-system-arm | 1:10.0.2+ds-2 | http://mirror/debian bookworm-backports/main amd64 Packages";
+        let offer = parse_offer(line).unwrap();
+        assert_eq!(offer.suite, "bookworm-backports");
+        assert_eq!(upstream(&offer.version), Some((10, 0)));
+        assert_eq!(upstream("1:7.2+dfsg-7"), Some((7, 2)));
+        assert_eq!(parse_offer("qemu | 1:7.2 | http://mirror/debian bookworm/main Sources"), None);
+    }
+
+    #[test]
+    fn a_classic_entry_is_copied_with_its_options() {
+        let line = "deb [signed-by=/k.gpg] http://mirror/debian bookworm main contrib";
+        let copy = copied_line(line, "bookworm").unwrap();
+        assert_eq!(copy, "deb [signed-by=/k.gpg] http://mirror/debian bookworm-backports main\n");
+        assert_eq!(copied_line("deb http://mirror/security bookworm-security main", "bookworm"), None);
+        assert_eq!(copied_line("# deb http://mirror/debian bookworm main", "bookworm"), None);
+    }
+
+    #[test]
+    fn a_deb822_entry_is_copied_with_its_key() {
+        let stanza = "Types: deb deb-src\n# a snapshot\nURIs: http://mirror/debian\n\
+                      Suites: bookworm bookworm-updates\nComponents: main contrib\nSigned-By: /k.gpg\n";
+        let copy = copied_stanza(stanza, "bookworm").unwrap();
+        let expected = "Types: deb\nURIs: http://mirror/debian\nSuites: bookworm-backports\n\
+                        Components: main\nSigned-By: /k.gpg\n";
+        assert_eq!(copy, expected);
+        assert_eq!(copied_stanza(&stanza.replace("Suites: bookworm ", "Suites: trixie "), "bookworm"), None);
+    }
+}

@@ -1,0 +1,2 @@
+//! The only command a developer needs.
+fn main() {}
