@@ -171,12 +171,17 @@ impl fmt::Display for BoardError {
                 write!(f, "plan \"{plan}\": unknown role \"{role}\" (control, net, drive, host, offload)")
             }
             Self::NoSuchCore { plan, role, core: Some(core) } => {
-                write!(f, "plan \"{plan}\": role \"{role}\" is given to core {core}, which the plan does not have")
+                write!(
+                    f,
+                    "plan \"{plan}\": role \"{role}\" is given to core {core}, which the plan does not have"
+                )
             }
             Self::NoSuchCore { plan, role, core: None } => {
                 write!(f, "plan \"{plan}\": role \"{role}\" is given to no core")
             }
-            Self::RoleWithoutCore { plan, role } => write!(f, "plan \"{plan}\": no core runs role \"{role}\""),
+            Self::RoleWithoutCore { plan, role } => {
+                write!(f, "plan \"{plan}\": no core runs role \"{role}\"")
+            }
             Self::Queue { plan, role } => {
                 write!(f, "plan \"{plan}\": role \"{role}\" needs a queue, and \"control\" has none")
             }
@@ -215,7 +220,8 @@ impl Board {
     }
 
     fn check_numbers(&self) -> Result<(), BoardError> {
-        let number = |fine: bool, text: &str| if fine { Ok(()) } else { Err(BoardError::Number(text.into())) };
+        let number =
+            |fine: bool, text: &str| if fine { Ok(()) } else { Err(BoardError::Number(text.into())) };
         let pages = |bytes: u64| bytes > 0 && bytes.is_multiple_of(crate::PAGE_BYTES);
         number((1..=8).contains(&self.cores.maximum), "cores.maximum is not between 1 and 8")?;
         number(pages(self.cores.stack_bytes), "cores.stack_bytes is not a multiple of 4096")?;
@@ -299,7 +305,8 @@ mod tests {
     #[test]
     fn two_owners_are_refused_and_both_named() {
         let line = "{ core = 1, role = \"net\", queue = 0 },";
-        let error = replaced(line, &format!("{line}\n{{ core = 0, role = \"net\", queue = 0 }},")).unwrap_err();
+        let error =
+            replaced(line, &format!("{line}\n{{ core = 0, role = \"net\", queue = 0 }},")).unwrap_err();
         let text = error.to_string();
         assert!(matches!(error, BoardError::TwoOwners { cores: (1, 0), queue: Some(0), .. }), "{text}");
         assert!(text.contains("core 1") && text.contains("core 0") && text.contains("net queue 0"), "{text}");
@@ -310,7 +317,10 @@ mod tests {
         let entry = "{ core = 1, role = \"drive\", queue = 0 },";
         let with = |new: &str| replaced(entry, new).unwrap_err();
         assert!(matches!(with("{ core = 1, role = \"disk\", queue = 0 },"), BoardError::UnknownRole { .. }));
-        assert!(matches!(with("{ role = \"drive\", queue = 0 },"), BoardError::NoSuchCore { core: None, .. }));
+        assert!(matches!(
+            with("{ role = \"drive\", queue = 0 },"),
+            BoardError::NoSuchCore { core: None, .. }
+        ));
         let beyond = with("{ core = 2, role = \"drive\", queue = 0 },");
         assert!(matches!(beyond, BoardError::NoSuchCore { core: Some(2), .. }));
         assert!(matches!(with(""), BoardError::RoleWithoutCore { role: "drive", .. }));

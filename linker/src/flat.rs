@@ -46,7 +46,8 @@ pub fn flat_image(elf: &[u8]) -> Result<Vec<u8>, FlatError> {
         if segment.p_type(endian) != PT_LOAD || segment.p_filesz(endian) == 0 {
             continue;
         }
-        let bytes = segment.data(endian, elf).map_err(|()| FlatError::Elf("a segment is outside it".into()))?;
+        let bytes =
+            segment.data(endian, elf).map_err(|()| FlatError::Elf("a segment is outside it".into()))?;
         parts.push((segment.p_paddr(endian), bytes));
     }
     let base = parts.iter().map(|(address, _)| *address).min().ok_or(FlatError::Empty)?;
@@ -81,10 +82,14 @@ mod tests {
         elf[54] = 56;
         elf[56] = 2;
         elf.extend_from_slice(b"abcxy");
-        for (index, (offset, address, file, memory)) in [(176, 0x1000, 3, 3), (179, 0x1008, 2, 16)].iter().enumerate() {
+        for (index, (offset, address, file, memory)) in
+            [(176, 0x1000, 3, 3), (179, 0x1008, 2, 16)].iter().enumerate()
+        {
             let at = 64 + index * 56;
             elf[at] = 1;
-            for (field, value) in [(8, *offset), (16, 0xffff_0000u64), (24, *address), (32, *file), (40, *memory)] {
+            for (field, value) in
+                [(8, *offset), (16, 0xffff_0000u64), (24, *address), (32, *file), (40, *memory)]
+            {
                 elf[at + field..at + field + 8].copy_from_slice(&value.to_le_bytes());
             }
         }

@@ -41,7 +41,8 @@ pub fn constants(board: &Board) -> String {
         for entry in &plan.entries {
             let role = Role::from_name(&entry.role).unwrap_or(Role::Control);
             let (core, queue) = (entry.core.unwrap_or(0), entry.queue.unwrap_or(0));
-            let _ = writeln!(text, "        PlanEntry {{ core: {core}, role: Role::{role:?}, queue: {queue} }},");
+            let _ =
+                writeln!(text, "        PlanEntry {{ core: {core}, role: Role::{role:?}, queue: {queue} }},");
         }
         let _ = writeln!(text, "    ] }},");
     }

@@ -34,6 +34,8 @@ pub fn configure() -> Result<(), String> {
     for argument in [
         format!("-T{}", numbers_file.display()),
         format!("-T{}", script.display()),
+        // The log's strings; defmt's own build script puts the file into the search path.
+        "-Tdefmt.x".into(),
         "--no-dynamic-linker".into(),
         "-zmax-page-size=4096".into(),
         "--orphan-handling=warn".into(),
@@ -44,7 +46,9 @@ pub fn configure() -> Result<(), String> {
 }
 
 fn environment(name: &str) -> Result<PathBuf, String> {
-    std::env::var_os(name).map(PathBuf::from).ok_or_else(|| format!("{name} is not set: run from a build script"))
+    std::env::var_os(name)
+        .map(PathBuf::from)
+        .ok_or_else(|| format!("{name} is not set: run from a build script"))
 }
 
 fn write(path: &Path, text: &str) -> Result<(), String> {

@@ -78,7 +78,10 @@ fn privileged(arguments: &[&str]) -> Result<Command> {
         command.arg("-n").args(arguments);
         return Ok(command);
     }
-    bail!("this needs root, and sudo is missing or asks for a password. Run:\n    sudo {}", arguments.join(" "))
+    bail!(
+        "this needs root, and sudo is missing or asks for a password. Run:\n    sudo {}",
+        arguments.join(" ")
+    )
 }
 
 /// Value of a field in /etc/os-release.
@@ -152,7 +155,8 @@ fn copied_line(line: &str, release: &str) -> Option<String> {
 fn copied_stanza(stanza: &str, release: &str) -> Option<String> {
     let field = |line: &str, name: &str| line.to_ascii_lowercase().starts_with(&format!("{name}:"));
     let suites = stanza.lines().find(|line| field(line, "suites"))?;
-    let binary = stanza.lines().any(|line| field(line, "types") && line.split_whitespace().any(|w| w == "deb"));
+    let binary =
+        stanza.lines().any(|line| field(line, "types") && line.split_whitespace().any(|w| w == "deb"));
     let disabled = stanza.lines().any(|line| field(line, "enabled") && line.trim_end().ends_with("no"));
     if !binary || disabled || !suites.split_whitespace().skip(1).any(|word| word == release) {
         return None;
@@ -170,13 +174,121 @@ fn copied_stanza(stanza: &str, release: &str) -> Option<String> {
     Some(copy)
 }
 
+/// An apt with lists, packages and sources in a folder of its own: no root, and the machine stays as it is.
+pub struct PrivateApt {
+    folder: PathBuf,
+}
+
+impl PrivateApt {
+    /// Copies the machine's sources; on Debian 12, whose own kernel is old, adds its backports.
+    pub fn new(folder: &Path) -> Result<Self> {
+        let sources = folder.join("sources.list.d");
+        // Left-overs of an attempt that failed.
+        let _ = std::fs::remove_dir_all(&sources);
+        for sub in ["sources.list.d", "lists/partial", "packages/partial", "cache"] {
+            paths::created(folder.join(sub))?;
+        }
+        std::fs::write(folder.join("status"), "")?;
+        let machine = Path::new(SOURCES);
+        std::fs::write(
+            folder.join("sources.list"),
+            std::fs::read(machine.join("sources.list")).unwrap_or_default(),
+        )?;
+        let mut all = std::fs::read_to_string(machine.join("sources.list")).unwrap_or_default();
+        for entry in std::fs::read_dir(machine.join("sources.list.d")).into_iter().flatten().flatten() {
+            let Ok(text) = std::fs::read_to_string(entry.path()) else { continue };
+            std::fs::write(sources.join(entry.file_name()), &text)?;
+            all.push_str(&text);
+        }
+        let release = os_release("VERSION_CODENAME");
+        let lacking =
+            release == "bookworm" && os_release("ID") == "debian" && !all.contains("bookworm-backports");
+        if lacking && let Some((name, text)) = backports_entry(machine, &release)? {
+            std::fs::write(sources.join(name), text)?;
+        }
+        Ok(Self { folder: folder.to_path_buf() })
+    }
+
+    fn command(&self, program: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program);
+        let places = [
+            ("Dir::Etc::sourcelist", "sources.list"),
+            ("Dir::Etc::sourceparts", "sources.list.d"),
+            ("Dir::State::lists", "lists"),
+            ("Dir::State::status", "status"),
+            ("Dir::State::extended_states", "extended_states"),
+            ("Dir::Cache", "cache"),
+            ("Dir::Cache::archives", "packages"),
+        ];
+        for (name, place) in places {
+            command.args(["-o", &format!("{name}={}", self.folder.join(place).display())]);
+        }
+        // Downloads go into the user's own folder, where apt's own user may not write.
+        command.args([
+            "-o",
+            "APT::Sandbox::User=",
+            "-o",
+            "APT::Install-Recommends=0",
+            "-o",
+            "Debug::NoLocking=1",
+        ]);
+        command.args(["-o", "Acquire::Retries=2", "-o", "Acquire::Languages=none"]);
+        command.args(arguments).current_dir(self.folder.join("packages"));
+        command
+    }
+
+    /// Fetches the package lists into the folder.
+    pub fn update(&self) -> Result<()> {
+        Step::new("fetching package lists", self.command("apt-get", &["update"]), 180).run()
+    }
+
+    /// The packages of the newest kernel that one of the meta packages stands for, modules included.
+    pub fn kernel(&self, metas: &[String]) -> Result<Vec<String>> {
+        for meta in metas {
+            let text = output(&mut self.command("apt-cache", &["madison", meta]), 60).unwrap_or_default();
+            let Some(offer) = text.lines().find_map(parse_offer) else { continue };
+            let exact = format!("{meta}={}", offer.version);
+            let about = output(&mut self.command("apt-cache", &["show", &exact]), 60)?;
+            let depends = about.lines().find_map(|line| line.strip_prefix("Depends:")).unwrap_or_default();
+            let mut words = depends.split([',', ' ', '|']).map(str::trim);
+            let Some(image) = words.find(|word| word.starts_with("linux-image-")) else { continue };
+            let version = image.trim_start_matches("linux-image-").trim_start_matches("unsigned-").to_owned();
+            let mut packages = vec![image.to_owned()];
+            for part in ["linux-modules", "linux-modules-extra"] {
+                let name = format!("{part}-{version}");
+                let known = output(&mut self.command("apt-cache", &["show", &name]), 60);
+                if known.is_ok_and(|text| !text.is_empty()) {
+                    packages.push(name);
+                }
+            }
+            return Ok(packages);
+        }
+        bail!("no kernel among this system's packages: looked for {}", metas.join(", "))
+    }
+
+    /// Downloads these packages alone.
+    pub fn download(&self, packages: &[String]) -> Result<()> {
+        let mut arguments = vec!["download"];
+        arguments.extend(packages.iter().map(String::as_str));
+        Step::new("downloading the kernel", self.command("apt-get", &arguments), 600).run()
+    }
+
+    /// Downloads these packages and all that they depend on.
+    pub fn download_closure(&self, packages: &[String]) -> Result<()> {
+        let mut arguments = vec!["install", "--download-only", "-y"];
+        arguments.extend(packages.iter().map(String::as_str));
+        Step::new("downloading packages", self.command("apt-get", &arguments), 600).run()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn an_offer_is_read_from_apt_cache_madison() {
-        let line = "qemu-system-arm | 1:10.0.2+ds-2 | http://mirror/debian bookworm-backports/main amd64 Packages";
+        let line =
+            "qemu-system-arm | 1:10.0.2+ds-2 | http://mirror/debian bookworm-backports/main amd64 Packages";
         let offer = parse_offer(line).unwrap();
         assert_eq!(offer.suite, "bookworm-backports");
         assert_eq!(upstream(&offer.version), Some((10, 0)));

@@ -1,17 +1,8 @@
 //! Boards are data: each `boards/*/board.toml` names a board and its compilation target.
 
 use crate::paths;
-use anyhow::{Context, Result, bail};
-use serde::Deserialize;
-
-/// What a developer's command must know of a board; the rest of the file is the board's own.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Board {
-    /// The board's name, which is also its crate's.
-    pub name: String,
-    /// The compiler's name of its processor and environment.
-    pub target: String,
-}
+use anyhow::{Context, Result, anyhow, bail};
+use linker::Board;
 
 /// All boards, by name.
 pub fn all() -> Result<Vec<Board>> {
@@ -20,9 +11,7 @@ pub fn all() -> Result<Vec<Board>> {
     for entry in std::fs::read_dir(&folder).with_context(|| format!("{} cannot be read", folder.display()))? {
         let file = entry?.path().join("board.toml");
         if file.is_file() {
-            let text = paths::read(&file)?;
-            let board = toml::from_str(&text).with_context(|| format!("{} is not a board", file.display()))?;
-            boards.push(board);
+            boards.push(Board::read(&file).map_err(|error| anyhow!("{error}"))?);
         }
     }
     boards.sort_by(|a: &Board, b: &Board| a.name.cmp(&b.name));

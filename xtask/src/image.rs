@@ -1,9 +1,10 @@
 //! Builds a board's ELF file and the flat image that machines boot.
 
-use crate::board::{self, Board};
+use crate::board;
 use crate::command::Step;
 use crate::{paths, toolchain};
 use anyhow::{Context, Result, anyhow};
+use linker::Board;
 use std::path::PathBuf;
 
 /// The two files of one build.
@@ -18,7 +19,8 @@ pub struct Image {
 pub fn build(board: &str, debug: bool) -> Result<Image> {
     let board = board::named(board)?;
     let image = compile(&board, debug)?;
-    let bytes = std::fs::read(&image.elf).with_context(|| format!("{} cannot be read", image.elf.display()))?;
+    let bytes =
+        std::fs::read(&image.elf).with_context(|| format!("{} cannot be read", image.elf.display()))?;
     let flat = linker::flat_image(&bytes)
         .map_err(|error| anyhow!("{} cannot be flattened: {error}", image.elf.display()))?;
     std::fs::write(&image.flat, flat)

@@ -1,2 +1,113 @@
-//! The only command a developer needs.
-fn main() {}
+//! The only command a developer needs: sets up the machine, builds, runs, tests and checks Penstock.
+
+mod accelerator;
+mod apt;
+mod board;
+mod card_log;
+mod checks;
+mod command;
+mod cpio;
+mod guest;
+mod image;
+mod interrupt;
+mod linux;
+mod log_decoder;
+mod paths;
+mod qemu;
+mod report;
+mod run;
+mod scenario;
+mod setup;
+mod size;
+mod test;
+mod tidy;
+mod toolchain;
+mod vm;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Penstock's developer command: everything from an empty machine to a tested card.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Install what this machine lacks (compilation target, QEMU), saying what; nothing where nothing is missing
+    Setup,
+    /// Boot the card in QEMU with emulated NVMe drives and serve them over NVMe/TCP until Ctrl-C
+    Run(run::Options),
+    /// Build a board's bootable image; the last line of standard output is its path
+    Image {
+        /// The board, a folder of boards/
+        #[arg(long, default_value = "qemu-aarch64")]
+        board: String,
+        /// Build with debug assertions and without optimisation
+        #[arg(long)]
+        debug: bool,
+    },
+    /// Run the tests: all, or one part
+    Test(test::Options),
+    /// Format all code
+    Fmt {
+        /// Only say what is not formatted
+        #[arg(long)]
+        check: bool,
+    },
+    /// Clippy, warnings denied: host crates, and each board for its target
+    Lint,
+    /// The tree's own rules: dependency table, no unsafe in firmware/, file lengths, links, left-overs
+    Tidy,
+    /// Text and data of a board's image by section, against the board's limit; no allocator inside
+    Size {
+        /// The board, a folder of boards/
+        #[arg(long, default_value = "qemu-aarch64")]
+        board: String,
+    },
+    /// Build the documentation of all crates, broken links denied
+    Doc,
+    /// The fast checks before a push: fmt, lint, tidy, host tests
+    Prepush,
+    /// Everything: fmt, lint, tidy, doc, size, all tests
+    Ci {
+        /// The long form of the tests of a real Linux host
+        #[arg(long)]
+        full: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match interrupt::install().and_then(|()| perform(arguments.verb)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Causes in one line each; a backtrace helps nobody who has to install a package.
+            eprintln!("Error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn perform(verb: Verb) -> Result<()> {
+    match verb {
+        Verb::Setup => setup::run(),
+        Verb::Run(options) => run::run(&options),
+        Verb::Image { board, debug } => {
+            println!("{}", image::build(&board, debug)?.flat.display());
+            Ok(())
+        }
+        Verb::Test(options) => test::run(&options),
+        Verb::Fmt { check } => checks::fmt(check),
+        Verb::Lint => checks::lint(),
+        Verb::Tidy => tidy::run(),
+        Verb::Size { board } => size::run(&board),
+        Verb::Doc => checks::doc(),
+        Verb::Prepush => test::prepush(),
+        Verb::Ci { full } => test::ci(full),
+    }
+}

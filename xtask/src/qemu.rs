@@ -76,6 +76,19 @@ pub struct Drive {
     pub namespace: Option<String>,
 }
 
+impl Default for Drive {
+    fn default() -> Self {
+        Self {
+            name: "penstock-drive0".to_owned(),
+            size: default_size(),
+            block_size: default_block_size(),
+            bus: None,
+            controller: None,
+            namespace: None,
+        }
+    }
+}
+
 fn default_size() -> String {
     "64M".to_owned()
 }
@@ -91,7 +104,9 @@ impl Drive {
         let (name, block) = (&self.name, self.block_size);
         let backing = format!("if=none,id={name},format=raw,discard=unmap,file={}", escaped(&file));
         let mut controller = format!("nvme,id=nvme-{name},serial={name}");
-        for more in [self.bus.as_ref().map(|bus| format!("bus={bus}")), self.controller.clone()].into_iter().flatten() {
+        for more in
+            [self.bus.as_ref().map(|bus| format!("bus={bus}")), self.controller.clone()].into_iter().flatten()
+        {
             controller.push_str(&format!(",{more}"));
         }
         let mut namespace = format!("nvme-ns,bus=nvme-{name},drive={name}");
@@ -133,15 +148,19 @@ pub fn card_mac(number: usize) -> String {
 
 /// Bytes of a size such as `512`, `64M` or `1G`.
 pub fn bytes(size: &str) -> Result<u64> {
-    let (digits, shift) = match size.to_ascii_uppercase().strip_suffix("B").unwrap_or(&size.to_ascii_uppercase()) {
-        text if text.ends_with('K') => (text.trim_end_matches('K').to_owned(), 10),
-        text if text.ends_with('M') => (text.trim_end_matches('M').to_owned(), 20),
-        text if text.ends_with('G') => (text.trim_end_matches('G').to_owned(), 30),
-        text if text.ends_with('T') => (text.trim_end_matches('T').to_owned(), 40),
-        text => (text.to_owned(), 0),
-    };
+    let (digits, shift) =
+        match size.to_ascii_uppercase().strip_suffix("B").unwrap_or(&size.to_ascii_uppercase()) {
+            text if text.ends_with('K') => (text.trim_end_matches('K').to_owned(), 10),
+            text if text.ends_with('M') => (text.trim_end_matches('M').to_owned(), 20),
+            text if text.ends_with('G') => (text.trim_end_matches('G').to_owned(), 30),
+            text if text.ends_with('T') => (text.trim_end_matches('T').to_owned(), 40),
+            text => (text.to_owned(), 0),
+        };
     let number: u64 = digits.parse().with_context(|| format!("`{size}` is not a size such as 64M or 1G"))?;
-    number.checked_mul(1 << shift).filter(|bytes| *bytes > 0).with_context(|| format!("`{size}` is out of range"))
+    number
+        .checked_mul(1 << shift)
+        .filter(|bytes| *bytes > 0)
+        .with_context(|| format!("`{size}` is out of range"))
 }
 
 #[cfg(test)]

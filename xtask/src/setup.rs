@@ -31,7 +31,11 @@ const NEEDS: [Need; 4] = [
     Need {
         what: "the boot ROM of QEMU's Ethernet cards",
         package: "ipxe-qemu",
-        found: || ["/usr/share/qemu/efi-virtio.rom", "/usr/lib/ipxe/qemu/efi-virtio.rom"].iter().any(|p| Path::new(p).exists()),
+        found: || {
+            ["/usr/share/qemu/efi-virtio.rom", "/usr/lib/ipxe/qemu/efi-virtio.rom"]
+                .iter()
+                .any(|p| Path::new(p).exists())
+        },
     },
     Need {
         what: "U-Boot for QEMU, for the `booti` test",
@@ -64,7 +68,12 @@ pub fn qemu() -> Result<()> {
     }
     let suite = suite_with_qemu()?;
     let packages: Vec<&str> = missing.iter().map(|need| need.package).collect();
-    apt::install(&packages, suite.as_deref())?;
+    if let Err(error) = apt::install(&packages, suite.as_deref()) {
+        // Lists that are older than the archive name files that are gone.
+        note(&format!("{error:#}"));
+        apt::update()?;
+        apt::install(&packages, suite.as_deref())?;
+    }
     match missing.iter().find(|need| !(need.found)()) {
         Some(need) => bail!("package {} was installed and {} is still missing", need.package, need.what),
         None => Ok(()),

@@ -75,11 +75,6 @@ impl Vm {
         self.process.kill();
     }
 
-    /// Process id of QEMU.
-    pub fn id(&mut self) -> u32 {
-        self.process.child().id()
-    }
-
     /// The file with the serial port's bytes.
     pub fn log(&self) -> &Path {
         &self.log

@@ -1,3 +1,175 @@
-//! The card as QEMU virt machine.
+//! The card as QEMU's `virt` machine, 64-bit Arm.
 #![no_std]
 #![no_main]
+
+use core::panic::PanicInfo;
+use core::time::Duration;
+
+use app::options::Options;
+use app::plan::{self, Plan, Role};
+use app::sizes::Sizes;
+use app::{ControlRole, CoreLoop, DataCore, Hardware, LineState, Memory};
+use hal_api::{Clock, Instant, Wake};
+use hal_arch_aarch64::{Boot, Cpu, entry, report_panic, selftest, wake};
+use hal_devices::Pl011;
+use hal_devices::inventory::{self, Inventory};
+use hal_devices::nvme::NvmeController;
+use hal_devices::virtio::VirtioNetQueue;
+
+/// What `board.toml` says.
+mod board {
+    use app::plan::{Plan, PlanEntry, Role};
+    include!(concat!(env!("OUT_DIR"), "/board.rs"));
+}
+
+/// Where control runs, and who is told that there is something to log.
+const CONTROL_CORE: usize = 0;
+/// How long a core whose devices cannot interrupt sleeps at most.
+const POLL_INTERVAL: Duration = Duration::from_millis(1);
+
+type Data = DataCore<VirtioNetQueue, NvmeController>;
+
+entry!(main);
+
+fn main(mut boot: Boot) -> ! {
+    hal_arch_aarch64::on_crash(flush_log);
+    hal_log_sink::install(&hal_log_sink::Hooks {
+        core_index: hal_arch_aarch64::core_index,
+        micros: hal_arch_aarch64::micros,
+    });
+    let machine = boot.machine;
+    selftest(&mut boot);
+    let (options, warnings) = Options::parse(&machine.boot_arguments);
+    report(&boot);
+    for warning in &warnings {
+        hal_log::warn!("boot argument \"{}\" is not used: expected {}", warning.word, warning.expected);
+    }
+    let plan = choose_plan(&options, 1 + boot.others.parked());
+    let data_core = plan.core_of(Role::Net, 0).unwrap_or(CONTROL_CORE);
+    let data = data_core_of(&mut boot, &options, data_core);
+    let polled = boot.msi.is_none();
+    let timer = boot.timer;
+    let mut control = ControlRole::new(line(boot.uart.take()));
+    if data_core == CONTROL_CORE {
+        CoreLoop::new(&mut [data, &mut control], timer, Sleep { cpu: boot.cpu, polled }).run();
+    }
+    let started = boot.others.start(data_core, move |cpu| {
+        CoreLoop::new(&mut [data], timer, Sleep { cpu, polled }).run()
+    });
+    if started.is_err() {
+        panic!("core {data_core} of plan {} does not start", plan.name);
+    }
+    CoreLoop::new(&mut [&mut control], timer, Sleep { cpu: boot.cpu, polled: false }).run()
+}
+
+fn report(boot: &Boot) {
+    let machine = boot.machine;
+    hal_log::info!("penstock {} on {}", env!("CARGO_PKG_VERSION"), board::NAME);
+    hal_log::info!(
+        "{} cores, {} MiB of memory free, GICv{}, messages through {}",
+        1 + boot.others.parked(),
+        boot.memory.left_bytes() >> 20,
+        boot.gic_version,
+        boot.msi.as_ref().map_or("none: devices are polled", |msi| msi.name()),
+    );
+    if boot.others.parked() + 1 < machine.cores.len() {
+        hal_log::warn!("{} cores did not start", machine.cores.len() - boot.others.parked() - 1);
+    }
+    hal_log::info!("boot arguments \"{}\"", machine.boot_arguments.as_str());
+}
+
+fn choose_plan(options: &Options, cores: usize) -> &'static Plan {
+    let name = options.plan.as_deref();
+    let Some(plan) = plan::choose(board::PLANS, name, cores) else { panic!("no core plan for {cores} cores") };
+    if let Some(name) = name.filter(|name| *name != plan.name) {
+        hal_log::warn!("no core plan {} for {} cores", name, cores);
+    }
+    hal_log::info!("core plan {}", plan.name);
+    plan
+}
+
+/// Finds the devices, divides the memory and makes the data core that will run on core `owner`.
+fn data_core_of(boot: &mut Boot, options: &Options, owner: usize) -> &'static mut Data {
+    let mut found = find_devices(boot, options, owner);
+    let drives = found.drives.into_iter().collect();
+    let port = found.ports.first_mut().and_then(|port| port.take_queue(0));
+    let sizes = Sizes::of(boot.memory.largest_bytes() as usize);
+    let arena = boot.memory.arena(sizes.private_bytes);
+    let pages = boot.memory.dma(sizes.pages * hal_mem::PAGE_BYTES, hal_mem::PAGE_BYTES);
+    let (Some(arena), Some(pages)) = (arena, pages) else {
+        panic!("{} MiB of memory are not enough", boot.memory.left_bytes() >> 20);
+    };
+    // Initial sequence numbers: not secret, but different at each start and on each card.
+    let seed = boot.timer.now().as_micros() ^ boot.machine.cores.len() as u64;
+    let hardware = Hardware { port, drives };
+    app::assemble(hardware, options, &sizes, Memory { arena, pages }, seed, boot.timer.now())
+        .unwrap_or_else(|short| panic!("memory: {} bytes wanted, {} left", short.wanted_bytes, short.left_bytes))
+}
+
+fn find_devices(boot: &mut Boot, options: &Options, owner: usize) -> Inventory {
+    let mtu_limit = options.mtu.unwrap_or(app::options::MAX_MTU);
+    let Some(pcie) = &boot.machine.pcie else {
+        hal_log::error!("no PCIe root complex in the device tree");
+        return Inventory::default();
+    };
+    let Some(mut dma) = boot.memory.dma(inventory::memory_bytes(mtu_limit), hal_mem::PAGE_BYTES) else {
+        panic!("not enough memory for the devices' rings");
+    };
+    let msi = &mut boot.msi;
+    // SAFETY: boot has mapped all ranges of the node as device memory, and this is their one user.
+    unsafe {
+        inventory::take(pcie, mtu_limit, &mut dma, |requester| {
+            msi.as_mut()?.allocate(pcie.msi_device_id(requester)?, owner)
+        })
+    }
+}
+
+/// Moves log bytes to the UART as far as it takes them.
+fn line(uart: Option<Pl011>) -> impl FnMut() -> LineState {
+    let mut reader = hal_log_sink::take_reader();
+    let mut buffer = [0u8; 256];
+    let (mut sent, mut filled) = (0, 0);
+    let mut uart = uart;
+    move || {
+        let (Some(reader), Some(uart)) = (reader.as_mut(), uart.as_mut()) else { return LineState::Idle };
+        loop {
+            if sent == filled {
+                (sent, filled) = (0, reader.fill(&mut buffer));
+                if filled == 0 {
+                    return LineState::Idle;
+                }
+            }
+            match uart.write(buffer.get(sent..filled).unwrap_or_default()) {
+                0 => return LineState::Full,
+                written => sent += written,
+            }
+        }
+    }
+}
+
+/// Sleep of one core.
+struct Sleep {
+    cpu: Cpu,
+    /// The core's devices cannot wake it.
+    polled: bool,
+}
+
+impl Wake for Sleep {
+    fn sleep_until(&mut self, deadline: Instant) {
+        if self.cpu.index() != CONTROL_CORE && hal_log_sink::has_unread(self.cpu.index()) {
+            wake(CONTROL_CORE);
+        }
+        let limit = if self.polled { self.cpu.now() + POLL_INTERVAL } else { Instant::FAR_FUTURE };
+        self.cpu.sleep_until(deadline.min(limit));
+    }
+}
+
+/// What is left in the log goes out before the report of a crash.
+fn flush_log(byte: &mut dyn FnMut(u8)) {
+    hal_log_sink::flush_for_panic(byte);
+}
+
+#[panic_handler]
+fn panic(info: &PanicInfo) -> ! {
+    report_panic(info)
+}

@@ -1,5 +1,16 @@
-//! Puts roles, control and a board together.
+//! Puts roles and a board together.
+//!
+//! The board finds hardware and memory; [`assemble`] sizes everything from the memory found and makes a data
+//! core of it; the board's cores run [`dataplane::CoreLoop`] over it and over the control role.
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
+mod assemble;
+mod control_role;
 pub mod options;
+pub mod plan;
+pub mod sizes;
+
+pub use assemble::{Hardware, Memory, assemble};
+pub use control_role::{ControlRole, LineState};
+pub use dataplane::{CoreLoop, DataCore, Role};

@@ -91,7 +91,9 @@ impl Options {
 
     fn set(&mut self, key: &str, value: &str) -> Result<(), &'static str> {
         match key {
-            "ip" => self.address = address(value).ok_or("ip=dhcp or ip=ADDRESS/PREFIX, as in ip=10.0.0.1/24")?,
+            "ip" => {
+                self.address = address(value).ok_or("ip=dhcp or ip=ADDRESS/PREFIX, as in ip=10.0.0.1/24")?
+            }
             "gw" => self.gateway = Some(value.parse().map_err(|_| "gw=ADDRESS, as in gw=10.0.0.254")?),
             "mtu" => {
                 let mtu = value.parse().ok().filter(|mtu| (MIN_MTU..=MAX_MTU).contains(mtu));
@@ -111,7 +113,10 @@ impl Options {
                 let serial = serial.and_then(|serial| String::try_from(serial).ok());
                 self.serial = Some(serial.ok_or("serial=TEXT, 1 to 20 ASCII characters")?);
             }
-            "plan" => self.plan = Some(String::try_from(value).map_err(|_| "plan=NAME of a core plan in board.toml")?),
+            "plan" => {
+                self.plan =
+                    Some(String::try_from(value).map_err(|_| "plan=NAME of a core plan in board.toml")?)
+            }
             _ => {}
         }
         Ok(())
@@ -150,9 +155,25 @@ mod tests {
     #[test]
     fn a_wrong_word_is_reported_and_its_default_stays() {
         for word in [
-            "ip=10.0.0.1", "ip=10.0.0.1/33", "ip=0.0.0.0/8", "ip=224.0.0.1/4", "ip=fe80::1/129", "ip=", "gw=x",
-            "mtu=9001", "mtu=575", "mtu=-1", "port=0", "port=8009", "port=70000", "nqn=", "nqn=nqn.", "nqn=iqn.x",
-            "serial=", "serial=123456789012345678901", "serial=\u{e9}",
+            "ip=10.0.0.1",
+            "ip=10.0.0.1/33",
+            "ip=0.0.0.0/8",
+            "ip=224.0.0.1/4",
+            "ip=fe80::1/129",
+            "ip=",
+            "gw=x",
+            "mtu=9001",
+            "mtu=575",
+            "mtu=-1",
+            "port=0",
+            "port=8009",
+            "port=70000",
+            "nqn=",
+            "nqn=nqn.",
+            "nqn=iqn.x",
+            "serial=",
+            "serial=123456789012345678901",
+            "serial=\u{e9}",
         ] {
             let (options, warnings) = Options::parse(word);
             assert_eq!(options, Options::default(), "{word}");

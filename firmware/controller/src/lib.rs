@@ -3,9 +3,39 @@
 //! NVM Express Base Specification 2.0 (Base), NVM Command Set Specification 1.0 (NVM). It knows neither
 //! PDUs nor sockets nor drives: a transport brings commands and moves data, a [`Backend`] carries out block
 //! I/O.
+//!
+//! A command goes through [`Subsystem::admit`] before any of its data moves. Block commands become a
+//! [`BlockWork`] for the backend; all others are carried out here by [`Subsystem::fill`] (data to the host)
+//! and then [`Subsystem::execute`].
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
+mod admit;
+mod association;
 pub mod backend;
+pub mod config;
+mod errors;
+mod events;
+mod execute;
+mod features;
+mod identify;
+pub mod identity;
+mod log_pages;
+mod namespace;
+mod properties;
+mod slot;
+mod subsystem;
+#[cfg(test)]
+mod testing;
+mod window;
 
+pub use admit::{Admission, BlockWork, Transfer, Work};
+pub use association::{Connected, Failure};
 pub use backend::{Backend, BackendNamespace, IoCompletion, IoRequest, Operation, RejectReason, Rejected};
+pub use config::{MAX_IO_QUEUES, MAX_LISTENERS, MAX_NAMESPACES, SubsystemConfig};
+pub use events::EndedRequest;
+pub use execute::Outcome;
+pub use identity::{Identity, namespace_identity};
+pub use namespace::{AttachError, Namespace, OptimalSizes};
+pub use slot::{ControllerHandle, ControllerSlot, QueueContext};
+pub use subsystem::{ControllerCounters, Listener, Subsystem};

@@ -152,7 +152,8 @@ mod tests {
     fn run(work: &[u32], waiting: bool, deadline_us: u64, turns: u32) -> (Turns, Option<Instant>) {
         let slept = Cell::new(None);
         let deadline = Instant::from_micros(deadline_us);
-        let mut first = Scripted { work, turn: 0, waiting: false, deadline: Instant::FAR_FUTURE, armed: false };
+        let mut first =
+            Scripted { work, turn: 0, waiting: false, deadline: Instant::FAR_FUTURE, armed: false };
         let mut second = Scripted { work: &[], turn: 0, waiting, deadline, armed: false };
         let mut roles: [&mut dyn Role; 2] = [&mut first, &mut second];
         let mut core = CoreLoop::new(&mut roles, At(1000), Sleeps(&slept));

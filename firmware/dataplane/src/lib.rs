@@ -1,3 +1,16 @@
 //! The core loop of a data core and its roles.
+//!
+//! Run to completion: a request that arrives on this core's Ethernet queue is parsed, executed on this core's
+//! own drive queues and answered on the same Ethernet queue. Nothing here locks, allocates, or is shared with
+//! another core.
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
+
+mod core_loop;
+mod data_core;
+mod drive_role;
+mod net_role;
+mod readiness;
+
+pub use core_loop::{CoreLoop, EMPTY_TURNS_BEFORE_SLEEP, Role, TURN_BUDGET, Turns};
+pub use data_core::{DataCore, Parts};

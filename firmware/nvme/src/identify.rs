@@ -17,6 +17,8 @@ pub mod cns {
     pub const COMMAND_SET_NAMESPACE: u8 = 0x05;
     /// I/O command set specific Identify Controller.
     pub const COMMAND_SET_CONTROLLER: u8 = 0x06;
+    /// Active namespaces of one I/O command set.
+    pub const COMMAND_SET_ACTIVE_NAMESPACES: u8 = 0x07;
     /// I/O command set independent Identify Namespace.
     pub const INDEPENDENT_NAMESPACE: u8 = 0x08;
     /// I/O Command Set vector.
@@ -338,6 +340,33 @@ pub struct IdentifyNvmController {
     /// DMSL: blocks of all ranges; 0 not reported.
     pub dataset_blocks: U64,
 }
+
+/// I/O command set independent Identify Namespace (Base 5.17.2.8), its first bytes.
+#[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct IndependentNamespace {
+    /// NSFEAT: bit 4 NVM set and endurance group are valid for this namespace.
+    pub features: u8,
+    /// NMIC: bit 0 may be attached to two controllers or more.
+    pub multipath: u8,
+    /// RESCAP.
+    pub reservations: u8,
+    /// FPI.
+    pub format_progress: u8,
+    /// ANAGRPID.
+    pub ana_group: U32,
+    /// NSATTR: bit 0 write protected.
+    pub attributes: u8,
+    reserved_9: u8,
+    /// NVMSETID.
+    pub nvm_set: U16,
+    /// ENDGID.
+    pub endurance_group: U16,
+    /// NSTAT: bit 0 ready.
+    pub status: u8,
+}
+
+const _: () = assert!(core::mem::offset_of!(IndependentNamespace, status) == 14);
 
 /// Types of Namespace Identification Descriptors (Base 5.17.2.3).
 pub mod descriptor {

@@ -1,3 +1,27 @@
-//! NVMe/TCP target: PDUs, queues and command slots on top of controller.
+//! NVMe/TCP target: PDUs, queues and command slots on top of `controller`.
+//!
+//! NVMe/TCP Transport Specification 1.0 (TCP), NVM Express Base Specification 2.0 (Base). A [`Target`] serves
+//! the connections of one core. It knows neither sockets nor drives: bytes come and go through a [`Stream`],
+//! blocks through the controller's `Backend`, time is an argument.
+//!
+//! What a peer sends ends in a status, a TermReq or a closed connection; never in a panic, and never in
+//! memory that is not returned.
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
+
+mod commands;
+pub mod pdu;
+mod queue;
+mod receive;
+mod send;
+mod slots;
+mod stream;
+mod target;
+#[cfg(test)]
+mod tests;
+mod turn;
+
+pub use queue::{DATA_TIMEOUT, SEND_TIMEOUT, SETUP_TIMEOUT, TERMINATE_TIMEOUT};
+pub use stream::Stream;
+pub use target::{ConnectionState, Counters, Counts, Limits, Progress, QueueIndex, Target};
+pub use turn::Environment;

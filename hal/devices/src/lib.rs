@@ -1,2 +1,12 @@
 //! Registers, rings and doorbells, one file or folder per hardware block.
 #![cfg_attr(not(test), no_std)]
+
+pub mod device_tree;
+pub mod gic;
+pub mod inventory;
+pub mod nvme;
+pub mod pci;
+mod pl011;
+pub mod virtio;
+
+pub use pl011::Pl011;

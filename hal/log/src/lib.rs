@@ -1,11 +1,12 @@
 //! Logging facade: defmt on the card, text on the host's standard error. No crate but this one and the sink
 //! names defmt.
 //!
-//! The same call compiles for both, so that format strings keep to what both understand: `{}`, `{:?}`, `{:x}`,
-//! `{:#x}`, `{:02x}`, `{:#010x}`, each with an argument after the string (no names captured from the scope, no
-//! width without zero padding). Arguments are integers, `bool`, `&str`, and `core::net`'s addresses. Other types are taken
-//! apart by the caller: an enum gets a `name()` that returns `&'static str`, a structure's fields are
-//! passed one by one. A trailing comma is fine; a format string that is not a literal is not.
+//! The same call compiles for both, so that format strings keep to what both understand: `{}`, `{:?}`,
+//! `{:x}`, `{:#x}`, `{:02x}`, `{:#010x}`, each with an argument after the string (no names captured from
+//! the scope, no width without zero padding). Arguments are integers, `bool`, `&str`, and `core::net`'s
+//! addresses. Other types are taken apart by the caller: an enum gets a `name()` that returns `&'static
+//! str`, a structure's fields are passed one by one. A trailing comma is fine; a format string that is not
+//! a literal is not.
 //!
 //! ```
 //! let (slot, status, name) = (3_u16, 0x4002_u16, "nvme0");
@@ -13,9 +14,10 @@
 //! hal_log::info!("link is up");
 //! ```
 //!
-//! On the card `DEFMT_LOG` at build time says which levels are compiled in (default `info`; a call below the
-//! level costs nothing). On the host `PENSTOCK_LOG` at run time is one of `off`, `error`, `warn`, `info`, `debug`,
-//! `trace` (default `warn`). Interrupt handlers do not log. Must not depend on anything of ours.
+//! On the card `DEFMT_LOG` at build time says which levels are compiled in (default `info`; a call below
+//! the level costs nothing). On the host `PENSTOCK_LOG` at run time is one of `off`, `error`, `warn`,
+//! `info`, `debug`, `trace` (default `warn`). Interrupt handlers do not log. Must not depend on anything of
+//! ours.
 #![cfg_attr(target_os = "none", no_std)]
 #![forbid(unsafe_code)]
 

@@ -29,6 +29,12 @@ pub fn take_reader() -> Option<Reader> {
     first.then_some(Reader { multiplexer: Multiplexer::new(), reported: [0; MAX_CORES] })
 }
 
+/// Whether core `core` has logged something that the reader has not taken: then wake the one who reads.
+#[must_use]
+pub fn has_unread(core: usize) -> bool {
+    RINGS.get(core).is_some_and(|ring| ring.byte_at(ring.taken()).is_some())
+}
+
 /// Hands out everything that is still in the rings, byte by byte. For the panic handler, after which the
 /// card restarts: a [`Reader`] on another core stops, and a frame that it was in the middle of is sent again.
 pub fn flush_for_panic(out: &mut dyn FnMut(u8)) {
@@ -114,12 +120,7 @@ fn hooks() -> Option<&'static Hooks> {
 
 /// Runs `work` on the calling core's sink and ring; not at all before [`install`] or beyond [`MAX_CORES`].
 fn with_sink(work: impl FnOnce(&mut Sink, &Ring<RING_BYTES>)) {
-    let Some(hooks) = hooks() else {
-        if let Some(ring) = RINGS.first() {
-            ring.count_dropped();
-        }
-        return;
-    };
+    let Some(hooks) = hooks() else { return };
     let core = (hooks.core_index)();
     if let (Some(sink), Some(ring)) = (SINKS.get(core), RINGS.get(core)) {
         // SAFETY: only this core reaches this element (`Hooks::core_index`), and `work` neither logs nor
@@ -137,6 +138,9 @@ struct Logger;
 // state of the outer one stays whole.
 unsafe impl defmt::Logger for Logger {
     fn acquire() {
+        if let (None, Some(ring)) = (hooks(), RINGS.first()) {
+            ring.count_dropped();
+        }
         with_sink(|sink, ring| {
             if sink.busy {
                 sink.nested = true;

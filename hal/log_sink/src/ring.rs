@@ -1,7 +1,7 @@
 //! The byte ring of one core: a single writer that publishes whole frames, a single reader.
 //!
-//! Bytes are atomics, so that a reader that looks at the wrong moment (only the panic path may) gets wrong bytes and
-//! nothing worse; on aarch64 a relaxed byte access is an ordinary one.
+//! Bytes are atomics, so that a reader that looks at the wrong moment (only the panic path may) gets wrong
+//! bytes and nothing worse; on aarch64 a relaxed byte access is an ordinary one.
 
 use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 

@@ -44,7 +44,19 @@ impl Arena {
     pub fn slice<T>(
         &mut self,
         count: usize,
-        mut make: impl FnMut(usize) -> T,
+        make: impl FnMut(usize) -> T,
+    ) -> Result<&'static mut [T], OutOfMemory> {
+        self.collect(count, (0..count).map(make))
+    }
+
+    /// Takes a slice of what `values` gives, at most `count`, for which there is room.
+    ///
+    /// # Errors
+    /// [`OutOfMemory`] when too little is left; nothing is taken then.
+    pub fn collect<T>(
+        &mut self,
+        count: usize,
+        values: impl Iterator<Item = T>,
     ) -> Result<&'static mut [T], OutOfMemory> {
         // Cache-line alignment keeps what different cores own on different lines.
         let align = align_of::<T>().max(128);
@@ -57,15 +69,17 @@ impl Arena {
         }
         // SAFETY: `padding` and `bytes` are within what is left (just checked).
         let start = unsafe { self.next.add(padding) }.cast::<T>();
-        for index in 0..count {
+        let mut written = 0;
+        for value in values.take(count) {
             // SAFETY: within the range, aligned, and not yet handed out.
-            unsafe { start.add(index).write(make(index)) };
+            unsafe { start.add(written).write(value) };
+            written += 1;
         }
         // SAFETY: as above.
         self.next = unsafe { self.next.add(bytes) };
         self.left -= bytes;
-        // SAFETY: `count` values were just written there, and the range is never handed out again.
-        Ok(unsafe { core::slice::from_raw_parts_mut(start.as_ptr(), count) })
+        // SAFETY: `written` values were just written there, and the range is never handed out again.
+        Ok(unsafe { core::slice::from_raw_parts_mut(start.as_ptr(), written) })
     }
 
     /// Takes room for one value.

@@ -47,6 +47,12 @@ impl Pages {
         self.count == 0
     }
 
+    /// The chain no longer belongs to the reservation that it was taken from, whose owner has been told, and
+    /// returns to what anyone may take. For pages that stay away for long: those in quarantine.
+    pub const fn detach_from_reservation(&mut self) {
+        self.reserved = false;
+    }
+
     /// A place at the start of the chain.
     #[must_use]
     pub const fn start(&self) -> Cursor {
@@ -81,6 +87,7 @@ impl Cursor {
 pub struct PagePool {
     region: DmaRegion,
     next: &'static mut [u32],
+    pages: u32,
     first_free: u32,
     free: u32,
     /// Promised to reservations and not yet taken out of them; never more than `free`.
@@ -100,7 +107,13 @@ impl PagePool {
             *link = if index + 1 < pages { index as u32 + 1 } else { NONE };
         }
         let first_free = if pages == 0 { NONE } else { 0 };
-        Self { region, next: links, first_free, free: pages as u32, promised: 0 }
+        Self { region, next: links, pages: pages as u32, first_free, free: pages as u32, promised: 0 }
+    }
+
+    /// Pages that the pool has in all, free or taken.
+    #[must_use]
+    pub const fn pages(&self) -> u32 {
+        self.pages
     }
 
     /// Pages that anyone may take now.

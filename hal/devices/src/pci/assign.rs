@@ -113,7 +113,9 @@ fn place_root(nodes: &mut [Node], windows: &[Option<Window>; 2], reserved: &[u64
 }
 
 fn measure(nodes: &mut [Node], index: usize, class: Class, reserve: u64) {
-    let Some(bridge) = nodes.get(index).filter(|n| n.error.is_none()).and_then(|n| n.bridge.as_ref()) else { return };
+    let Some(bridge) = nodes.get(index).filter(|n| n.error.is_none()).and_then(|n| n.bridge.as_ref()) else {
+        return;
+    };
     let reserves = bridge.hot_plug && (class == Class::Memory32 || bridge.passes_64_bit);
     let (end, align_log2) = pack(nodes, Some(index as u8), class, 0);
     let align_log2 = align_log2.max(BRIDGE_ALIGN_LOG2);
@@ -131,7 +133,9 @@ fn measure(nodes: &mut [Node], index: usize, class: Class, reserve: u64) {
 /// where it ends, all ones when that is beyond all addresses, and the largest alignment.
 fn pack(nodes: &mut [Node], parent: Option<u8>, class: Class, start: u64) -> (u64, u8) {
     let mut alignments = 0u64;
-    each_item(nodes, parent, class, |_, _, align_log2| alignments |= 1u64.checked_shl(align_log2.into()).unwrap_or(0));
+    each_item(nodes, parent, class, |_, _, align_log2| {
+        alignments |= 1u64.checked_shl(align_log2.into()).unwrap_or(0)
+    });
     let largest = 63u32.saturating_sub(alignments.leading_zeros()) as u8;
     let mut next = start;
     while alignments != 0 {
@@ -171,7 +175,8 @@ fn leave_out_largest(nodes: &mut [Node], class: Class, has_memory64: bool, probl
     let bars = nodes.iter_mut().filter(|node| node.error.is_none()).flat_map(|node| {
         let (address, on_root_bus) = (node.address, node.parent.is_none());
         let error = &mut node.error;
-        let largest = node.bars.iter_mut().flatten().filter(|bar| bar.class == class).max_by_key(|bar| bar.size_log2);
+        let largest =
+            node.bars.iter_mut().flatten().filter(|bar| bar.class == class).max_by_key(|bar| bar.size_log2);
         largest.map(|bar| (address, on_root_bus, bar, error))
     });
     let Some((address, on_root_bus, bar, error)) = bars.max_by_key(|(_, _, bar, _)| bar.size_log2) else {

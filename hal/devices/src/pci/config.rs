@@ -145,3 +145,27 @@ pub fn capabilities(read: impl Fn(u16) -> u32) -> impl Iterator<Item = Capabilit
         Some(Capability { offset, id: header as u8 })
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::vec::Vec;
+
+    use super::*;
+
+    #[test]
+    fn capability_lists_end() {
+        let list = |words: &[(u16, u32)]| {
+            let read = |offset| match offset {
+                COMMAND => 1 << 20,
+                _ => words.iter().find(|(at, _)| *at == offset).map_or(0, |(_, word)| *word),
+            };
+            capabilities(read).collect::<Vec<_>>()
+        };
+        assert_eq!(list(&[(0x34, 0x40), (0x40, 0x5009), (0x50, 0x0011)]).len(), 2);
+        assert_eq!(list(&[(0x34, 0x43), (0x40, 0x0011)])[0], Capability { offset: 0x40, id: 0x11 });
+        assert_eq!(list(&[(0x34, 0x40), (0x40, 0x4009)]).len(), 48, "a loop ends");
+        assert_eq!(list(&[(0x34, 0x3c)]), [], "a pointer into the header");
+        assert_eq!(list(&[(0x34, 0x40), (0x40, u32::MAX)]), [], "a device that went away");
+        assert_eq!(capabilities(|_| 0).count(), 0);
+    }
+}

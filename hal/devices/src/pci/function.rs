@@ -3,8 +3,8 @@
 use hal_mem::MmioRegion;
 
 use super::config::{
-    self, CAPABILITY_MSIX, CLASS, COMMAND, COMMAND_BUS_MASTER, COMMAND_INTX_DISABLE, COMMAND_MEMORY, CONFIG_BYTES,
-    Capability, DEVICE, SUBSYSTEM_DEVICE, VENDOR,
+    self, CAPABILITY_MSIX, CLASS, COMMAND, COMMAND_BUS_MASTER, COMMAND_INTX_DISABLE, COMMAND_MEMORY,
+    CONFIG_BYTES, Capability, DEVICE, SUBSYSTEM_DEVICE, VENDOR,
 };
 use super::{BARS, PciError};
 
@@ -210,5 +210,65 @@ impl Function {
     fn entry(&self, vector: u16) -> Option<(&MmioRegion, usize)> {
         let msix = self.msix.as_ref()?;
         (vector < msix.vectors).then_some((&msix.table, usize::from(vector) * MSIX_ENTRY_BYTES))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hal_mem::DmaRegion;
+
+    use super::*;
+
+    fn memory(bytes: usize) -> MmioRegion {
+        let region = DmaRegion::leak_for_host(bytes);
+        // SAFETY: fresh, leaked, page-aligned memory.
+        unsafe { MmioRegion::new(region.as_ptr(), bytes) }
+    }
+
+    #[test]
+    fn a_function_keeps_to_its_own_registers() {
+        let config = memory(8192);
+        config.write32(0, 0x1042_1af4);
+        config.write32(8, 0x02_0000 << 8 | 1);
+        let mut function = Function::new(0x0018, config.window(0, 8192).unwrap(), [const { None }; BARS]);
+        assert_eq!((function.vendor(), function.device(), function.class()), (0x1af4, 0x1042, 0x02_0000));
+        function.write32(4096, 7);
+        function.write16(0x41, 7);
+        assert_eq!(config.read32(4096), 0);
+        assert_eq!(
+            (function.read32(4096), function.read16(0x41), function.read8(u16::MAX)),
+            (u32::MAX, 0xffff, 0xff)
+        );
+        assert!(function.bar(0).is_none() && function.bar(6).is_none());
+        assert_eq!(function.msix_vectors(), 0);
+        let message = MsiMessage { address: 0, data: 0 };
+        assert_eq!(function.set_msix_vector(0, message), Err(PciError::NoVector));
+        function.enable_msix();
+        function.set_bus_master(true);
+        function.enable_memory();
+        assert_eq!(config.read16(COMMAND.into()), 6);
+        function.set_bus_master(false);
+        assert_eq!(config.read16(COMMAND.into()), 2);
+    }
+
+    #[test]
+    fn msix_tables_must_lie_in_a_bar() {
+        let vectors = |control: u32, table: u32| {
+            let config = memory(4096);
+            config.write32(0x04, 1 << 20);
+            config.write32(0x34, 0x40);
+            config.write32(0x40, control << 16 | 0x11);
+            config.write32(0x44, table);
+            let mut bars = [const { None }; BARS];
+            bars[4] = Some(memory(4096));
+            Function::new(0, config, bars).msix_vectors()
+        };
+        assert_eq!(vectors(7, 4), 8);
+        assert_eq!(vectors(7, (4096 - 128) | 4), 8);
+        assert_eq!(vectors(7, (4096 - 120) | 4), 0, "beyond the end");
+        assert_eq!(vectors(7, 0xffff_fff8 | 4), 0);
+        assert_eq!(vectors(0x7ff, 4), 0, "2048 vectors need 32 KiB");
+        assert_eq!(vectors(7, 0), 0, "no such BAR");
+        assert_eq!(vectors(7, 7), 0, "no such BAR can be");
     }
 }

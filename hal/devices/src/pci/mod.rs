@@ -151,7 +151,7 @@ impl Devices {
         &self.problems
     }
 
-    fn map(&self, node: &Node, index: usize) -> Option<MmioRegion> {
+    fn map_bar(&self, node: &Node, index: usize) -> Option<MmioRegion> {
         let bar = node.bars.get(index)?.as_ref()?;
         let window = (*self.windows.get(bar.class as usize)?)?;
         let offset = bar.address.checked_sub(window.pci_address)?;
@@ -177,7 +177,7 @@ impl Iterator for Devices {
                 continue;
             }
             if let Some(config) = self.ecam.function(node.address) {
-                let bars = core::array::from_fn(|index| self.map(node, index));
+                let bars = core::array::from_fn(|index| self.map_bar(node, index));
                 return Some(Function::new(node.address, config, bars));
             }
         }

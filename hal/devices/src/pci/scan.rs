@@ -3,10 +3,12 @@
 use heapless::Vec;
 
 use super::config::{
-    BAR0, BRIDGE_BUSES, BRIDGE_PREFETCHABLE, CAPABILITY_EXPRESS, CLASS, COMMAND, ConfigSpace, HEADER_TYPE, VENDOR,
-    capabilities,
+    BAR0, BRIDGE_BUSES, BRIDGE_PREFETCHABLE, CAPABILITY_EXPRESS, CLASS, COMMAND, ConfigSpace, HEADER_TYPE,
+    VENDOR, capabilities,
 };
-use super::{BARS, DEPTH_MAX, FUNCTIONS_MAX, PciError, Problems, RESERVED_BUSES, RESERVING_BUSES_MIN, report};
+use super::{
+    BARS, DEPTH_MAX, FUNCTIONS_MAX, PciError, Problems, RESERVED_BUSES, RESERVING_BUSES_MIN, report,
+};
 
 /// Which window of the host bridge something lies in; the index into arrays of two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -185,7 +187,8 @@ impl<C: ConfigSpace> Scanner<'_, C> {
             let offset = BAR0 + 4 * index as u16;
             let low = self.probe(address, offset);
             let is_64_bit = low & 0b111 == 0b100;
-            let high = if is_64_bit && index + 1 < count { self.probe(address, offset + 4) } else { u32::MAX };
+            let high =
+                if is_64_bit && index + 1 < count { self.probe(address, offset + 4) } else { u32::MAX };
             match decode_bar(low, high, is_64_bit && index + 1 == count) {
                 Ok(bar) => {
                     if let Some(place) = bars.get_mut(index) {
@@ -214,13 +217,15 @@ impl<C: ConfigSpace> Scanner<'_, C> {
         let prefetchable = self.probe(address, BRIDGE_PREFETCHABLE);
         let passes_64_bit = parent_passes && prefetchable & 0xf == 1;
         let config = &*self.config;
-        let express = capabilities(|offset| config.read(address, offset)).find(|c| c.id == CAPABILITY_EXPRESS);
+        let express =
+            capabilities(|offset| config.read(address, offset)).find(|c| c.id == CAPABILITY_EXPRESS);
         let (mut single_device, mut hot_plug) = (false, false);
         if let Some(express) = express {
             let flags = config.read(address, express.offset) >> 16;
             single_device = matches!(flags >> 4 & 0xf, EXPRESS_ROOT_PORT | EXPRESS_DOWNSTREAM_PORT);
             let slot = config.read(address, express.offset + EXPRESS_SLOT_CAPABILITIES);
-            hot_plug = single_device && flags & EXPRESS_SLOT_IMPLEMENTED != 0 && slot & EXPRESS_SLOT_HOT_PLUG != 0;
+            hot_plug =
+                single_device && flags & EXPRESS_SLOT_IMPLEMENTED != 0 && slot & EXPRESS_SLOT_HOT_PLUG != 0;
         }
         Bridge { hot_plug, passes_64_bit, single_device, windows: Default::default() }
     }

@@ -108,7 +108,12 @@ pub trait Transport {
     /// # Errors
     /// [`VirtioError::BadQueue`] when the place of its notification is not inside the device's registers,
     /// [`VirtioError::VectorRefused`] when the device has no resources for the vector.
-    fn enable_queue(&mut self, index: u16, queue: &SplitQueue, vector: Option<u16>) -> Result<Notifier, VirtioError>;
+    fn enable_queue(
+        &mut self,
+        index: u16,
+        queue: &SplitQueue,
+        vector: Option<u16>,
+    ) -> Result<Notifier, VirtioError>;
     /// Sets the interrupt `vector` of configuration changes.
     ///
     /// # Errors

@@ -80,7 +80,8 @@ impl PciTransport {
     /// [`VirtioError::NoModernInterface`] when a structure is missing or lies outside its BAR.
     pub fn new(mut function: Function) -> Result<Self, VirtioError> {
         function.enable_memory();
-        let (common, _) = find(&function, structure::COMMON, common::BYTES).ok_or(VirtioError::NoModernInterface)?;
+        let (common, _) =
+            find(&function, structure::COMMON, common::BYTES).ok_or(VirtioError::NoModernInterface)?;
         let (device, _) = find(&function, structure::DEVICE, 4).ok_or(VirtioError::NoModernInterface)?;
         let notify = find_notify(&function).ok_or(VirtioError::NoModernInterface)?;
         Ok(Self { function, common, device, notify })
@@ -179,7 +180,12 @@ impl Transport for PciTransport {
         self.common.read16(common::QUEUE_SIZE)
     }
 
-    fn enable_queue(&mut self, index: u16, queue: &SplitQueue, vector: Option<u16>) -> Result<Notifier, VirtioError> {
+    fn enable_queue(
+        &mut self,
+        index: u16,
+        queue: &SplitQueue,
+        vector: Option<u16>,
+    ) -> Result<Notifier, VirtioError> {
         self.common.write16(common::QUEUE_SELECT, index);
         self.common.write16(common::QUEUE_SIZE, queue.entries());
         if self.common.read16(common::QUEUE_SIZE) != queue.entries() {
@@ -242,17 +248,19 @@ fn find_notify(function: &Function) -> Option<NotifyStructure> {
 
 /// What the capabilities of `kind` say, in the device's order of preference.
 fn places(function: &Function, kind: u8) -> impl Iterator<Item = (Place, u16)> {
-    function.capabilities().filter(|capability| capability.id == CAPABILITY_VENDOR).filter_map(move |capability| {
-        let at = capability.offset;
-        // A capability that ends beyond the first 256 bytes is none; reads out of range give all ones.
-        if at > 0xf0 || function.read8(at + 2) < 16 || function.read8(at + 3) != kind {
-            return None;
-        }
-        let bar = function.read8(at + 4);
-        let offset = function.read32(at + 8) as usize;
-        let bytes = function.read32(at + 12) as usize;
-        (bar <= 5).then_some((Place { bar, offset, bytes }, at))
-    })
+    function.capabilities().filter(|capability| capability.id == CAPABILITY_VENDOR).filter_map(
+        move |capability| {
+            let at = capability.offset;
+            // A capability that ends beyond the first 256 bytes is none; reads out of range give all ones.
+            if at > 0xf0 || function.read8(at + 2) < 16 || function.read8(at + 3) != kind {
+                return None;
+            }
+            let bar = function.read8(at + 4);
+            let offset = function.read32(at + 8) as usize;
+            let bytes = function.read32(at + 12) as usize;
+            (bar <= 5).then_some((Place { bar, offset, bytes }, at))
+        },
+    )
 }
 
 #[cfg(test)]

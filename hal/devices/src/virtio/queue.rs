@@ -48,6 +48,8 @@ pub enum QueueFault {
     NotOutstanding,
     /// A used entry claims more bytes than the buffer has.
     TooLong,
+    /// The contents make it impossible to tell which buffers belong together.
+    BadContents,
 }
 
 /// Where the device finds the three parts of a queue.
@@ -111,7 +113,12 @@ impl SplitQueue {
     }
 
     /// A queue whose indices start at `index`, for tests of their wrap.
-    pub(super) fn starting_at(memory: DmaRegion, entries: u16, event_index: bool, index: u16) -> Option<Self> {
+    pub(super) fn starting_at(
+        memory: DmaRegion,
+        entries: u16,
+        event_index: bool,
+        index: u16,
+    ) -> Option<Self> {
         if !entries.is_power_of_two()
             || entries > MAX_QUEUE_ENTRIES
             || memory.len() < Self::memory_bytes(entries)
@@ -285,7 +292,8 @@ impl SplitQueue {
     }
 
     fn check(&mut self, id: u32, bytes: u32) -> Result<Used, QueueFault> {
-        let id = u16::try_from(id).ok().filter(|id| *id < self.entries).ok_or(QueueFault::UnknownDescriptor)?;
+        let id =
+            u16::try_from(id).ok().filter(|id| *id < self.entries).ok_or(QueueFault::UnknownDescriptor)?;
         let shadow = self.shadow.get_mut(usize::from(id)).ok_or(QueueFault::UnknownDescriptor)?;
         let unpublished = self.next.wrapping_sub(self.published);
         if !shadow.outstanding || shadow.sequence.wrapping_sub(self.published) < unpublished {

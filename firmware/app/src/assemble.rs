@@ -1,0 +1,157 @@
+//! From found hardware, memory and boot arguments to a data core.
+
+use controller::{ControllerSlot, Subsystem, SubsystemConfig};
+use core::fmt::Write;
+use dataplane::{DataCore, Parts};
+use drive::{Drive, DriveMemory, Drives};
+use hal_api::{FrameQueue, Instant, NvmeDevice};
+use hal_mem::{Arena, DmaRegion, OutOfMemory, PagePool};
+use heapless::{String, Vec};
+use net::{Addressing, Stack};
+use nvme::fabrics::MAX_NQN_BYTES;
+use nvmeof::{Limits, Target};
+
+use crate::options::{AddressSource, DISCOVERY_PORT, MAX_MTU, MAX_SERIAL_BYTES, Options};
+use crate::sizes::{MAX_CONNECTIONS, MAX_CONTROLLERS, MAX_DRIVES, Sizes};
+
+/// The first I/O queue pair of each drive is the first data core's.
+const FIRST_IO_QUEUE: u16 = 1;
+
+/// What the board has found.
+pub struct Hardware<F, D> {
+    /// This core's queue of the first Ethernet port; `None` where there is none.
+    pub port: Option<F>,
+    /// The drives, in the order of their places on the bus.
+    pub drives: Vec<D, MAX_DRIVES>,
+}
+
+/// What the board gives of its memory, divided as [`Sizes`] says.
+pub struct Memory {
+    /// Private memory.
+    pub arena: Arena,
+    /// Memory for data pages.
+    pub pages: DmaRegion,
+}
+
+/// Makes the data core that owns all of `hardware`. `seed` is what randomness there is: initial sequence numbers
+/// and ports are derived from it.
+///
+/// # Errors
+/// [`OutOfMemory`] where the board has given less than `sizes` asks for.
+pub fn assemble<F: FrameQueue + 'static, D: NvmeDevice + 'static>(
+    hardware: Hardware<F, D>,
+    options: &Options,
+    sizes: &Sizes,
+    memory: Memory,
+    seed: u64,
+    now: Instant,
+) -> Result<&'static mut DataCore<F, D>, OutOfMemory> {
+    let Memory { mut arena, pages } = memory;
+    let serial = serial(options, hardware.port.as_ref().map(|port| port.info().mac));
+    let nqn = options.nqn.clone().unwrap_or_else(|| derived_nqn(&serial));
+    hal_log::info!("subsystem {} serial {}", nqn.as_str(), serial.as_str());
+    let links = arena.slice(sizes.pages, |_| 0)?;
+    let controllers = arena.slice(MAX_CONTROLLERS, |_| ControllerSlot::default())?;
+    let limits = Limits {
+        connections: MAX_CONNECTIONS,
+        slots: sizes.slots,
+        data_pages_per_connection: sizes.pages_per_connection,
+    };
+    let target = Target::new(&mut arena, limits)?;
+    let drives = make_drives(hardware.drives, &mut arena)?;
+    let stack =
+        hardware.port.map(|port| make_stack(port, options, sizes, &mut arena, seed, now)).transpose()?;
+    if stack.is_none() {
+        hal_log::error!("no Ethernet port: nobody can reach the card");
+    }
+    let core = DataCore::new(Parts {
+        stack,
+        drives,
+        subsystem: Subsystem::new(SubsystemConfig::new(nqn, &serial), controllers),
+        target,
+        pool: PagePool::new(pages, links),
+        port: options.port,
+    });
+    arena.value(core)
+}
+
+fn make_drives<D: NvmeDevice + 'static>(
+    mut devices: Vec<D, MAX_DRIVES>,
+    arena: &mut Arena,
+) -> Result<Drives<D>, OutOfMemory> {
+    // Taken from the end, one by one.
+    devices.reverse();
+    let mut memories: Vec<DriveMemory, MAX_DRIVES> = Vec::new();
+    for _ in 0..devices.len() {
+        let _ = memories.push(DriveMemory::take(arena)?);
+    }
+    let count = memories.len();
+    let parts = core::iter::from_fn(|| devices.pop().zip(memories.pop()));
+    let drives = parts.map(|(device, memory)| Drive::new(device, FIRST_IO_QUEUE, memory));
+    Ok(Drives::new(arena.collect(count, drives)?))
+}
+
+fn make_stack<F: FrameQueue>(
+    port: F,
+    options: &Options,
+    sizes: &Sizes,
+    arena: &mut Arena,
+    seed: u64,
+    now: Instant,
+) -> Result<Stack<F>, OutOfMemory> {
+    let addressing = match options.address {
+        AddressSource::Dhcp => Addressing::Dhcp,
+        AddressSource::Static(address, prefix) => {
+            Addressing::Static { address, prefix, gateway: options.gateway }
+        }
+    };
+    let ports = [options.port, DISCOVERY_PORT];
+    let config = net::Config {
+        addressing,
+        mtu_limit: options.mtu.unwrap_or(MAX_MTU),
+        sockets: usize::from(MAX_CONNECTIONS),
+        ports: &ports,
+        ..net::Config::default()
+    };
+    Stack::new(port, &config.fit(sizes.socket_bytes), arena, seed, now)
+}
+
+/// The operator's serial number, else one that the first port's station address makes unique.
+fn serial(options: &Options, mac: Option<[u8; 6]>) -> String<MAX_SERIAL_BYTES> {
+    options.serial.clone().unwrap_or_else(|| {
+        let mut serial = String::new();
+        let _ = serial.push_str("PS");
+        for byte in mac.unwrap_or_default() {
+            let _ = write!(serial, "{byte:02X}");
+        }
+        serial
+    })
+}
+
+/// An NQN by UUID (Base 4.5), for a card that nobody has named: the same for as long as its serial number is.
+fn derived_nqn(serial: &str) -> String<MAX_NQN_BYTES> {
+    let model = SubsystemConfig::new(String::new(), serial);
+    let uuid = controller::namespace_identity(&model.serial, &model.model, 0, [0; 16], [0; 8]).uuid;
+    let mut nqn = String::new();
+    let _ = nqn.push_str("nqn.2014-08.org.nvmexpress:uuid:");
+    for (index, byte) in uuid.iter().enumerate() {
+        let dash = if matches!(index, 4 | 6 | 8 | 10) { "-" } else { "" };
+        let _ = write!(nqn, "{dash}{byte:02x}");
+    }
+    nqn
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_card_without_a_name_derives_one_from_its_port() {
+        let serial = serial(&Options::default(), Some([0x52, 0x54, 0, 0x12, 0x34, 0x56]));
+        assert_eq!(serial, "PS525400123456");
+        let nqn = derived_nqn(&serial);
+        assert_eq!(nqn.len(), "nqn.2014-08.org.nvmexpress:uuid:".len() + 36);
+        assert_eq!(nqn, derived_nqn("PS525400123456"));
+        assert_ne!(nqn, derived_nqn("PS525400123457"));
+    }
+}

@@ -1,0 +1,84 @@
+//! Limits, and how many of each thing a card of a given memory has. The one place for both.
+
+use hal_mem::{PAGE_BYTES, PagePool};
+
+/// TCP connections at once: each is an NVMe queue.
+pub const MAX_CONNECTIONS: u16 = 64;
+/// NVMe controllers at once, discovery controllers among them.
+pub const MAX_CONTROLLERS: usize = 48;
+/// Drives.
+pub const MAX_DRIVES: usize = 16;
+/// Command slots at most: 64 queues of 128 entries.
+pub const MAX_SLOTS: u16 = 8192;
+/// Data pages at most: 512 MiB.
+pub const MAX_PAGES: usize = 131_072;
+/// Data pages of the general class that the commands of one connection may hold: two transfers of 1 MiB for
+/// each of 16 drives, and never more than a quarter of the pool.
+pub const MAX_PAGES_PER_CONNECTION: u32 = 8192;
+/// Pages that an entry of a queue is promised for in-capsule data of 8 KiB.
+const PAGES_PER_ENTRY: usize = 2;
+/// Private memory of a card with the least and with the most memory, in bytes.
+const PRIVATE_BYTES: core::ops::RangeInclusive<usize> = 8 << 20..=64 << 20;
+
+/// How a card's free memory is divided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sizes {
+    /// Private memory: sockets' buffers, slots, tables, links of pages.
+    pub private_bytes: usize,
+    /// Part of it that sockets' buffers may take.
+    pub socket_bytes: usize,
+    /// Data pages.
+    pub pages: usize,
+    /// Command slots.
+    pub slots: u16,
+    /// Data pages that one connection may hold.
+    pub pages_per_connection: u32,
+}
+
+impl Sizes {
+    /// Divides `free_bytes`.
+    #[must_use]
+    pub fn of(free_bytes: usize) -> Self {
+        let private_bytes = (free_bytes / 4).clamp(*PRIVATE_BYTES.start(), *PRIVATE_BYTES.end());
+        let pages = (free_bytes.saturating_sub(private_bytes) / PAGE_BYTES).min(MAX_PAGES);
+        // Half of the pages may be promised to in-capsule data, so that the other half always moves.
+        let slots = (pages / 2 / PAGES_PER_ENTRY).min(usize::from(MAX_SLOTS)) as u16;
+        let fixed =
+            pages * PagePool::LINK_BYTES + MAX_DRIVES * DRIVE_TABLE_BYTES + usize::from(slots) * SLOT_BYTES;
+        Self {
+            private_bytes,
+            socket_bytes: private_bytes.saturating_sub(fixed + OTHER_BYTES),
+            pages,
+            slots,
+            pages_per_connection: (pages as u32 / 4).min(MAX_PAGES_PER_CONNECTION),
+        }
+    }
+}
+
+/// Estimates, above what is really taken; a wrong one shows as an error at boot that says by how much.
+const DRIVE_TABLE_BYTES: usize = 64 << 10;
+const SLOT_BYTES: usize = 256;
+const OTHER_BYTES: usize = 1 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_card_gets_small_pools_and_a_large_one_no_more_than_the_limits() {
+        let small = Sizes::of(200 << 20);
+        assert!(small.private_bytes + small.pages * PAGE_BYTES <= 200 << 20);
+        assert!(small.pages > 30_000 && small.slots >= 4096, "{small:?}");
+        let large = Sizes::of(64 << 30);
+        assert_eq!((large.pages, large.slots), (MAX_PAGES, MAX_SLOTS));
+        assert!(large.socket_bytes > 40 << 20, "{large:?}");
+    }
+
+    #[test]
+    fn half_of_the_pages_is_never_promised() {
+        for mib in [64, 128, 256, 512, 1024, 4096] {
+            let sizes = Sizes::of(mib << 20);
+            assert!(usize::from(sizes.slots) * PAGES_PER_ENTRY * 2 <= sizes.pages, "{mib} MiB: {sizes:?}");
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! Admission: what a command is, how much data it moves and whether it may run, before any data moves.
+
+use hal_mem::Pages;
+use nvme::fabrics::{fabrics_kind, kind};
+use nvme::opcode::{self, admin, io};
+use nvme::{Command, DatasetRange, Status};
+use zerocopy::FromBytes;
+
+use crate::backend::{BackendNamespace, IoRequest, Operation};
+use crate::identify::{self, IDENTIFY_TRANSFER};
+use crate::namespace::Namespace;
+use crate::slot::{Controller, QueueContext};
+use crate::subsystem::Subsystem;
+
+/// PSDT of every command over fabrics: an SGL, and no metadata of its own.
+const PSDT_SGL: u8 = 1;
+/// Bytes of one Dataset Management range.
+const RANGE_BYTES: u32 = size_of::<DatasetRange>() as u32;
+/// Bits of Dataset Management's dword 11 that mean something.
+const DATASET_ATTRIBUTES: u32 = 0b111;
+/// DTYPE of Write, in dword 12.
+const DIRECTIVE_TYPE: u32 = 0xf << 20;
+
+/// What an admitted command needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Admission {
+    /// The data that it moves.
+    pub transfer: Transfer,
+    /// Who carries it out.
+    pub work: Work,
+}
+
+/// Data of a command: exactly what it moves, at most MDTS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transfer {
+    /// None.
+    None,
+    /// Card to host.
+    ToHost {
+        /// Not 0.
+        bytes: u32,
+    },
+    /// Host to card.
+    FromHost {
+        /// Not 0.
+        bytes: u32,
+    },
+}
+
+/// Who carries a command out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Work {
+    /// [`Subsystem::fill`] and [`Subsystem::execute`].
+    Card,
+    /// The backend.
+    Block(BlockWork),
+}
+
+/// A block command, checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlockWork {
+    /// Where.
+    pub namespace: BackendNamespace,
+    /// What.
+    pub operation: Operation,
+    /// First logical block.
+    pub start_block: u64,
+    /// How many logical blocks, 1 to 65536; 0 for Flush and Dataset Management.
+    pub blocks: u32,
+    /// Log2 of the block size in bytes.
+    pub block_shift: u8,
+    /// FUA.
+    pub force_unit_access: bool,
+}
+
+impl BlockWork {
+    /// The request to the backend, with room for the data where it moves any.
+    #[must_use]
+    pub fn into_request(self, token: u32, pages: Pages) -> IoRequest {
+        IoRequest {
+            token,
+            namespace: self.namespace,
+            operation: self.operation,
+            start_block: self.start_block,
+            blocks: self.blocks,
+            block_shift: self.block_shift,
+            force_unit_access: self.force_unit_access,
+            pages,
+        }
+    }
+}
+
+impl Subsystem {
+    /// Checks a command that has arrived on a connected queue: opcode, flags, namespace, bounds, lengths, limits,
+    /// and the controller's state. Connect is not among them ([`Subsystem::connect`]).
+    ///
+    /// # Errors
+    /// The status to complete the command with.
+    pub fn admit(&self, queue: &QueueContext, command: &Command) -> Result<Admission, Status> {
+        let controller = self.controller(queue.controller).ok_or(Status::ABORTED_SQ_DELETION)?;
+        if command.fuse() != 0 || command.psdt() != PSDT_SGL {
+            return Err(Status::INVALID_FIELD.do_not_retry());
+        }
+        if command.opcode == opcode::FABRICS {
+            return admit_fabrics(queue, command);
+        }
+        if !controller.is_ready() || !controller.has_queue(queue.queue_id) {
+            return Err(Status::COMMAND_SEQUENCE_ERROR.do_not_retry());
+        }
+        if queue.queue_id == 0 {
+            let transfer = self.admit_admin(controller, command)?;
+            return Ok(Admission { transfer, work: Work::Card });
+        }
+        self.admit_io(command)
+    }
+
+    fn admit_admin(&self, controller: &Controller, command: &Command) -> Result<Transfer, Status> {
+        match command.opcode {
+            admin::IDENTIFY => {
+                identify::check(self, controller, command)?;
+                Ok(IDENTIFY_TRANSFER)
+            }
+            admin::GET_LOG_PAGE => self.admit_log_page(controller, command),
+            admin::GET_FEATURES => self.admit_get_features(controller, command),
+            admin::SET_FEATURES => self.admit_set_features(controller, command),
+            admin::ABORT | admin::ASYNC_EVENT_REQUEST | admin::KEEP_ALIVE => Ok(Transfer::None),
+            _ => Err(Status::INVALID_OPCODE.do_not_retry()),
+        }
+    }
+
+    fn admit_io(&self, command: &Command) -> Result<Admission, Status> {
+        let known = matches!(
+            command.opcode,
+            io::FLUSH
+                | io::WRITE
+                | io::READ
+                | io::COMPARE
+                | io::WRITE_ZEROES
+                | io::DATASET_MANAGEMENT
+                | io::VERIFY
+        );
+        if !known {
+            return Err(Status::INVALID_OPCODE.do_not_retry());
+        }
+        let invalid_namespace = Status::INVALID_NAMESPACE.do_not_retry();
+        let namespace = self.namespaces.find(command.nsid.get()).ok_or(invalid_namespace)?;
+        let mut work = BlockWork {
+            namespace: namespace.backend,
+            operation: Operation::Flush,
+            start_block: 0,
+            blocks: 0,
+            block_shift: namespace.block_shift,
+            force_unit_access: false,
+        };
+        let transfer = match command.opcode {
+            io::FLUSH => Transfer::None,
+            io::DATASET_MANAGEMENT => {
+                let ranges = (command.cdw10.get() & 0xff) as u16 + 1;
+                let attributes = (command.cdw11.get() & DATASET_ATTRIBUTES) as u8;
+                work.operation = Operation::DatasetManagement { ranges, attributes };
+                Transfer::FromHost { bytes: u32::from(ranges) * RANGE_BYTES }
+            }
+            _ => self.admit_blocks(namespace, command, &mut work)?,
+        };
+        Ok(Admission { transfer, work: Work::Block(work) })
+    }
+
+    /// Commands with a start block and a number of blocks.
+    fn admit_blocks(
+        &self,
+        namespace: &Namespace,
+        command: &Command,
+        work: &mut BlockWork,
+    ) -> Result<Transfer, Status> {
+        let invalid_field = Status::INVALID_FIELD.do_not_retry();
+        if command.protection_info() != 0 {
+            return Err(invalid_field);
+        }
+        work.start_block = command.start_block();
+        work.blocks = command.block_count();
+        work.force_unit_access = command.force_unit_access();
+        let end = work.start_block.checked_add(u64::from(work.blocks));
+        if end.is_none_or(|end| end > namespace.blocks) {
+            return Err(Status::LBA_OUT_OF_RANGE.do_not_retry());
+        }
+        let bytes = u64::from(work.blocks) << namespace.block_shift;
+        let limit = u64::from(self.config.max_transfer_bytes());
+        if command.opcode == io::WRITE_ZEROES {
+            work.operation = Operation::WriteZeroes { deallocate: command.deallocate() };
+            return Ok(Transfer::None);
+        }
+        if bytes > limit {
+            return Err(invalid_field);
+        }
+        let bytes = bytes as u32;
+        let (operation, transfer) = match command.opcode {
+            io::READ => (Operation::Read, Transfer::ToHost { bytes }),
+            io::WRITE if command.cdw12.get() & DIRECTIVE_TYPE != 0 => return Err(invalid_field),
+            io::WRITE => (Operation::Write, Transfer::FromHost { bytes }),
+            io::COMPARE => (Operation::Compare, Transfer::FromHost { bytes }),
+            io::VERIFY => (Operation::Verify, Transfer::None),
+            _ => return Err(Status::INVALID_OPCODE.do_not_retry()),
+        };
+        work.operation = operation;
+        Ok(transfer)
+    }
+
+    /// Checks the ranges of an admitted Dataset Management once its data is there.
+    ///
+    /// # Errors
+    /// The status to complete the command with.
+    pub fn check_ranges(&self, work: &BlockWork, nsid: u32, data: &[u8]) -> Result<(), Status> {
+        let Operation::DatasetManagement { ranges, .. } = work.operation else {
+            return Ok(());
+        };
+        let namespace = self
+            .namespaces
+            .find(nsid)
+            .filter(|namespace| namespace.backend == work.namespace)
+            .ok_or(Status::INVALID_NAMESPACE.do_not_retry())?;
+        let mut rest = data;
+        for _ in 0..ranges {
+            let Ok((range, after)) = DatasetRange::read_from_prefix(rest) else {
+                return Err(Status::DATA_TRANSFER_ERROR);
+            };
+            rest = after;
+            let end = range.start_block.get().checked_add(u64::from(range.blocks.get()));
+            if end.is_none_or(|end| end > namespace.blocks) {
+                return Err(Status::LBA_OUT_OF_RANGE.do_not_retry());
+            }
+        }
+        Ok(())
+    }
+}
+
+fn admit_fabrics(queue: &QueueContext, command: &Command) -> Result<Admission, Status> {
+    let is_admin = queue.queue_id == 0;
+    match fabrics_kind(command) {
+        kind::PROPERTY_GET | kind::PROPERTY_SET if !is_admin => {
+            Err(Status::INVALID_QUEUE_TYPE.do_not_retry())
+        }
+        kind::DISCONNECT if is_admin => Err(Status::INVALID_QUEUE_TYPE.do_not_retry()),
+        kind::DISCONNECT if command.cdw10.get() & 0xffff != 0 => {
+            Err(Status::CONNECT_INCOMPATIBLE_FORMAT.do_not_retry())
+        }
+        kind::PROPERTY_GET | kind::PROPERTY_SET | kind::DISCONNECT => {
+            Ok(Admission { transfer: Transfer::None, work: Work::Card })
+        }
+        kind::CONNECT => Err(Status::COMMAND_SEQUENCE_ERROR.do_not_retry()),
+        _ => Err(Status::INVALID_OPCODE.do_not_retry()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

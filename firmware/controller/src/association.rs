@@ -1,0 +1,311 @@
+//! Associations: Connect (Base 6.3), the loss of queues, and keep alive (Base 3.9).
+
+use core::time::Duration;
+
+use hal_api::Instant;
+use hal_log::{info, warn};
+use heapless::String;
+use nvme::fabrics::{
+    ANY_CONTROLLER, ConnectCommand, ConnectData, DISCOVERY_NQN, invalid_parameter, nqn_text,
+};
+use nvme::registers::{Configuration, ControllerStatus};
+use nvme::{Status, opcode};
+
+use crate::config::{IDLE_CONTROLLER_MS, KEEP_ALIVE_GRANULARITY_MS, MAX_CONTROLLER_ID};
+use crate::errors::ErrorLog;
+use crate::events::Events;
+use crate::features::FeatureValues;
+use crate::slot::{Controller, ControllerHandle};
+use crate::subsystem::Subsystem;
+
+/// Offsets of parameters in Connect, for Connect Invalid Parameters.
+mod offset {
+    pub(super) const QUEUE_ID: u16 = 42;
+    pub(super) const SQ_SIZE: u16 = 44;
+    pub(super) const CONTROLLER_ID: u16 = 16;
+    pub(super) const HOST_ID: u16 = 0;
+    pub(super) const SUBSYSTEM_NQN: u16 = 256;
+    pub(super) const HOST_NQN: u16 = 512;
+}
+
+/// A queue was connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Connected {
+    /// The queue's controller.
+    pub controller: ControllerHandle,
+    /// Its CNTLID: dword 0 of the completion.
+    pub cntlid: u16,
+    /// Which queue.
+    pub queue_id: u16,
+    /// Entries of the submission queue (SQSIZE + 1).
+    pub entries: u16,
+    /// SQ flow control is off, as the host asked.
+    pub flow_control_disabled: bool,
+    /// The controller is a discovery controller.
+    pub discovery: bool,
+}
+
+/// A Connect failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Failure {
+    /// Why.
+    pub status: Status,
+    /// Dword 0 of the completion: which parameter was wrong.
+    pub result: u64,
+}
+
+impl Failure {
+    const fn of(status: Status) -> Self {
+        Self { status, result: 0 }
+    }
+
+    const fn in_command(offset: u16) -> Self {
+        let status = Status::CONNECT_INVALID_PARAMETERS.do_not_retry();
+        Self { status, result: invalid_parameter(offset, false) }
+    }
+
+    const fn in_data(offset: u16) -> Self {
+        let status = Status::CONNECT_INVALID_PARAMETERS.do_not_retry();
+        Self { status, result: invalid_parameter(offset, true) }
+    }
+}
+
+/// The texts of Connect data, checked.
+struct Names<'a> {
+    host: &'a str,
+    discovery: bool,
+}
+
+impl Subsystem {
+    /// Connects a queue: with QID 0 a new controller, else an I/O queue of an existing one.
+    ///
+    /// # Errors
+    /// [`Failure`] with what to answer; the connection is of no more use then.
+    pub fn connect(
+        &mut self,
+        now: Instant,
+        command: &ConnectCommand,
+        data: &ConnectData,
+    ) -> Result<Connected, Failure> {
+        self.now = self.now.max(now);
+        let result = self.check_connect(command, data).and_then(|(names, entries)| {
+            if command.queue_id.get() == 0 {
+                self.connect_admin(now, command, data, &names, entries)
+            } else {
+                self.connect_io(now, command, data, &names, entries)
+            }
+        });
+        if let Err(failure) = &result {
+            self.counters.refused_connects += 1;
+            warn!(
+                "controller: connect of queue {} refused: {} ({:#x})",
+                command.queue_id.get(),
+                failure.status.name(),
+                failure.result
+            );
+        }
+        result
+    }
+
+    /// Rules for both kinds of queue. Returns the names and the entries asked for.
+    fn check_connect<'a>(
+        &self,
+        command: &ConnectCommand,
+        data: &'a ConnectData,
+    ) -> Result<(Names<'a>, u16), Failure> {
+        if command.opcode != opcode::FABRICS || command.fabrics_kind != nvme::fabrics::kind::CONNECT {
+            return Err(Failure::of(Status::COMMAND_SEQUENCE_ERROR.do_not_retry()));
+        }
+        if command.flags & 0b11 != 0 {
+            return Err(Failure::of(Status::INVALID_FIELD.do_not_retry()));
+        }
+        if command.format.get() != 0 {
+            return Err(Failure::of(Status::CONNECT_INCOMPATIBLE_FORMAT.do_not_retry()));
+        }
+        let sq_size = command.sq_size.get();
+        if sq_size == 0 || sq_size >= self.config.max_queue_entries {
+            return Err(Failure::in_command(offset::SQ_SIZE));
+        }
+        let subsystem = nqn_text(&data.subsystem_nqn).ok_or(Failure::in_data(offset::SUBSYSTEM_NQN))?;
+        let host = nqn_text(&data.host_nqn).ok_or(Failure::in_data(offset::HOST_NQN))?;
+        let discovery = subsystem == DISCOVERY_NQN;
+        if !discovery && subsystem != self.config.nqn.as_str() {
+            return Err(Failure::in_data(offset::SUBSYSTEM_NQN));
+        }
+        Ok((Names { host, discovery }, sq_size + 1))
+    }
+
+    fn connect_admin(
+        &mut self,
+        now: Instant,
+        command: &ConnectCommand,
+        data: &ConnectData,
+        names: &Names<'_>,
+        entries: u16,
+    ) -> Result<Connected, Failure> {
+        if data.controller_id.get() != ANY_CONTROLLER {
+            return Err(Failure::in_data(offset::CONTROLLER_ID));
+        }
+        let busy = Failure::of(Status::CONNECT_CONTROLLER_BUSY);
+        let index = self.slots.iter().position(|slot| slot.controller.is_none()).ok_or(busy)?;
+        let id = self.next_id().ok_or(busy)?;
+        let host_nqn = String::try_from(names.host).map_err(|_| Failure::in_data(offset::HOST_NQN))?;
+        let granted_queues = if names.discovery { 0 } else { self.config.max_io_queues };
+        let slot = self.slots.get_mut(index).ok_or(busy)?;
+        let handle =
+            ControllerHandle { index: u16::try_from(index).map_err(|_| busy)?, generation: slot.generation };
+        slot.controller = Some(Controller {
+            id,
+            discovery: names.discovery,
+            host_nqn,
+            host_id: data.host_id,
+            configuration: Configuration::default(),
+            status: ControllerStatus::empty(),
+            queues: 1,
+            granted_queues,
+            keep_alive_ms: rounded_keep_alive(command.keep_alive_ms.get()),
+            last_activity: now,
+            features: FeatureValues::new(),
+            events: Events::new(),
+            errors: ErrorLog::new(),
+        });
+        self.counters.connects += 1;
+        self.counters.live += 1;
+        info!("controller {}: connected by {}, discovery {}", id, names.host, names.discovery);
+        Ok(Connected {
+            controller: handle,
+            cntlid: id,
+            queue_id: 0,
+            entries,
+            flow_control_disabled: command.disables_flow_control(),
+            discovery: names.discovery,
+        })
+    }
+
+    fn connect_io(
+        &mut self,
+        now: Instant,
+        command: &ConnectCommand,
+        data: &ConnectData,
+        names: &Names<'_>,
+        entries: u16,
+    ) -> Result<Connected, Failure> {
+        let wanted = data.controller_id.get();
+        let found = self.slots.iter_mut().enumerate().find_map(|(index, slot)| {
+            let generation = slot.generation;
+            let controller = slot.controller.as_mut().filter(|controller| controller.id == wanted)?;
+            Some((ControllerHandle { index: index as u16, generation }, controller))
+        });
+        let Some((handle, controller)) = found else {
+            return Err(Failure::in_data(offset::CONTROLLER_ID));
+        };
+        if controller.discovery != names.discovery {
+            return Err(Failure::in_data(offset::SUBSYSTEM_NQN));
+        }
+        if controller.host_nqn.as_str() != names.host {
+            return Err(Failure::in_data(offset::HOST_NQN));
+        }
+        if controller.host_id != data.host_id {
+            return Err(Failure::in_data(offset::HOST_ID));
+        }
+        let queue_id = command.queue_id.get();
+        if queue_id == 0 || queue_id > controller.granted_queues {
+            return Err(Failure::in_command(offset::QUEUE_ID));
+        }
+        if !controller.is_ready() || controller.has_queue(queue_id) {
+            return Err(Failure::of(Status::COMMAND_SEQUENCE_ERROR.do_not_retry()));
+        }
+        controller.queues |= 1 << queue_id;
+        controller.last_activity = now;
+        Ok(Connected {
+            controller: handle,
+            cntlid: wanted,
+            queue_id,
+            entries,
+            flow_control_disabled: command.disables_flow_control(),
+            discovery: false,
+        })
+    }
+
+    /// The CNTLID after the last one that is not in use: an ID comes back as late as possible, so that a host's
+    /// late I/O queue does not meet another's controller.
+    fn next_id(&mut self) -> Option<u16> {
+        for _ in 0..=self.slots.len() {
+            self.last_id = if self.last_id >= MAX_CONTROLLER_ID { 1 } else { self.last_id + 1 };
+            let id = self.last_id;
+            if !self.controllers_mut().any(|controller| controller.id == id) {
+                return Some(id);
+            }
+        }
+        None
+    }
+
+    /// The connection of a queue is gone. With the admin queue the controller goes: the transport then closes
+    /// the connections of its other queues ([`Subsystem::is_live`] says so).
+    pub fn disconnect_queue(&mut self, handle: ControllerHandle, queue_id: u16) {
+        let Some(controller) = self.controller_mut(handle) else { return };
+        if queue_id == 0 {
+            info!("controller {}: disconnected", controller.id);
+            self.remove(handle);
+        } else if controller.has_queue(queue_id) {
+            controller.queues &= !(1 << queue_id);
+        }
+    }
+
+    /// The host of this controller is alive: a command, or other traffic of one of its queues, has arrived.
+    pub fn note_activity(&mut self, handle: ControllerHandle, now: Instant) {
+        if let Some(controller) = self.controller_mut(handle) {
+            controller.last_activity = now;
+        }
+    }
+
+    /// Removes the controllers whose keep alive timer has expired. Call it a few times a second.
+    pub fn tick(&mut self, now: Instant) {
+        self.now = self.now.max(now);
+        for index in 0..self.slots.len() {
+            let Some(slot) = self.slots.get(index) else { continue };
+            let Some(controller) = &slot.controller else { continue };
+            if !controller.is_silent(now) {
+                continue;
+            }
+            let handle = ControllerHandle { index: index as u16, generation: slot.generation };
+            warn!(
+                "controller {}: silent for {} ms, removed",
+                controller.id,
+                now.since(controller.last_activity).as_millis() as u64
+            );
+            self.counters.keep_alive_expired += 1;
+            self.remove(handle);
+        }
+    }
+
+    fn remove(&mut self, handle: ControllerHandle) {
+        let Some(slot) = self.slots.get_mut(usize::from(handle.index)) else { return };
+        if slot.controller.take().is_some() {
+            slot.generation = slot.generation.wrapping_add(1);
+            self.counters.live = self.counters.live.saturating_sub(1);
+        }
+    }
+}
+
+impl Controller {
+    /// Whether the host has been silent for longer than it may be. The keep alive timer runs only while the
+    /// controller is ready; a controller that is not enabled is kept for [`IDLE_CONTROLLER_MS`].
+    fn is_silent(&self, now: Instant) -> bool {
+        let limit_ms = match (self.is_ready(), self.keep_alive_ms) {
+            (true, 0) if !self.discovery => return false,
+            (true, 0) | (false, _) => IDLE_CONTROLLER_MS,
+            (true, keep_alive_ms) => keep_alive_ms,
+        };
+        now.since(self.last_activity) > Duration::from_millis(u64::from(limit_ms))
+    }
+}
+
+/// A keep alive time-out rounded up to the granularity (Base 5.27.1.12); 0 stays off.
+pub(crate) fn rounded_keep_alive(milliseconds: u32) -> u32 {
+    let units = milliseconds.div_ceil(KEEP_ALIVE_GRANULARITY_MS);
+    units.saturating_mul(KEEP_ALIVE_GRANULARITY_MS)
+}
+
+#[cfg(test)]
+mod tests;

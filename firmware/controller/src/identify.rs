@@ -1,0 +1,240 @@
+//! Identify (Base 5.17, NVM 4.1.5).
+
+use nvme::identify::{
+    IDENTIFY_BYTES, IdentifyController, IdentifyNamespace, IdentifyNvmController, IndependentNamespace, cns,
+    descriptor,
+};
+use nvme::{Command, NSID_LAST, Status};
+use zerocopy::FromBytes;
+
+use crate::admit::Transfer;
+use crate::config::{
+    CRITICAL_TEMPERATURE_K, ERROR_LOG_ENTRIES, KEEP_ALIVE_UNITS, MAX_ABORTS, MAX_ASYNC_EVENT_REQUESTS,
+    MAX_NAMESPACES, WARNING_TEMPERATURE_K,
+};
+use crate::events::Notice;
+use crate::identity::LAST_NSID;
+use crate::namespace::Namespace;
+use crate::properties::VERSION;
+use crate::slot::Controller;
+use crate::subsystem::Subsystem;
+
+/// What every Identify moves.
+pub(crate) const IDENTIFY_TRANSFER: Transfer = Transfer::ToHost { bytes: IDENTIFY_BYTES as u32 };
+
+/// CSI of the NVM command set.
+const NVM_COMMAND_SET: u8 = 0;
+/// CNTID in Identify that means the controller itself.
+const THIS_CONTROLLER: u16 = 0xffff;
+
+/// Values of fields of Identify Controller.
+mod field {
+    /// CMIC bit 1: the subsystem has several controllers.
+    pub(super) const SEVERAL_CONTROLLERS: u8 = 1 << 1;
+    /// CTRATT: 128-bit host identifiers, traffic based keep alive.
+    pub(super) const ATTRIBUTES: u32 = 1 | 1 << 6;
+    /// CNTRLTYPE.
+    pub(super) const IO_CONTROLLER: u8 = 1;
+    pub(super) const DISCOVERY_CONTROLLER: u8 = 2;
+    /// FRMW: one slot, read only.
+    pub(super) const ONE_FIRMWARE_SLOT: u8 = 1 << 1 | 1;
+    /// LPA: SMART by namespace, effects log, extended data; of a discovery controller extended data alone.
+    pub(super) const LOG_ATTRIBUTES: u8 = 0b111;
+    pub(super) const DISCOVERY_LOG_ATTRIBUTES: u8 = 0b100;
+    /// SQES and CQES: 64 and 16 bytes, required and largest.
+    pub(super) const SQ_ENTRY_SIZE: u8 = 0x66;
+    pub(super) const CQ_ENTRY_SIZE: u8 = 0x44;
+    /// ONCS: Compare, Dataset Management, Write Zeroes, Save and Select, Timestamp, Verify.
+    pub(super) const OPTIONAL_COMMANDS: u16 = 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 6 | 1 << 7;
+    /// VWC: Flush does not take NSID FFFFFFFFh (10b), and whether there is a cache.
+    pub(super) const FLUSH_ALL_UNSUPPORTED: u8 = 0b10 << 1;
+    pub(super) const CACHE_PRESENT: u8 = 1;
+    /// SGLS: SGLs without alignment rules, and offsets in them (in-capsule data).
+    pub(super) const SGL_SUPPORT: u32 = 1 | 1 << 20;
+    /// OFCS: Disconnect.
+    pub(super) const DISCONNECT: u16 = 1;
+    /// NMIC, NSFEAT bit 4, NSTAT of namespaces.
+    pub(super) const SHARED: u8 = 1;
+    pub(super) const OPTIMAL_SIZES: u8 = 1 << 4;
+    pub(super) const NAMESPACE_READY: u8 = 1;
+}
+
+fn cns_of(command: &Command) -> u8 {
+    command.cdw10.get() as u8
+}
+
+/// Checks CNS, CSI, CNTID and NSID.
+pub(crate) fn check(subsystem: &Subsystem, controller: &Controller, command: &Command) -> Result<(), Status> {
+    let invalid_field = Err(Status::INVALID_FIELD.do_not_retry());
+    let invalid_namespace = Err(Status::INVALID_NAMESPACE.do_not_retry());
+    let nsid = command.nsid.get();
+    let command_set = (command.cdw11.get() >> 24) as u8;
+    let controller_id = (command.cdw10.get() >> 16) as u16;
+    let selector = cns_of(command);
+    if controller.discovery && selector != cns::CONTROLLER {
+        return invalid_field;
+    }
+    let wants_command_set = matches!(
+        selector,
+        cns::COMMAND_SET_NAMESPACE | cns::COMMAND_SET_CONTROLLER | cns::COMMAND_SET_ACTIVE_NAMESPACES
+    );
+    if wants_command_set && command_set != NVM_COMMAND_SET {
+        return invalid_field;
+    }
+    match selector {
+        cns::CONTROLLER | cns::COMMAND_SET_CONTROLLER => Ok(()),
+        cns::NAMESPACE | cns::COMMAND_SET_NAMESPACE | cns::INDEPENDENT_NAMESPACE => match nsid {
+            1..=LAST_NSID => Ok(()),
+            _ => invalid_namespace,
+        },
+        cns::ACTIVE_NAMESPACES | cns::COMMAND_SET_ACTIVE_NAMESPACES if nsid >= NSID_LAST => invalid_namespace,
+        cns::ACTIVE_NAMESPACES | cns::COMMAND_SET_ACTIVE_NAMESPACES => Ok(()),
+        cns::NAMESPACE_DESCRIPTORS if subsystem.namespaces.find(nsid).is_none() => invalid_namespace,
+        cns::NAMESPACE_DESCRIPTORS => Ok(()),
+        cns::COMMAND_SETS if controller_id == THIS_CONTROLLER || controller_id == controller.id => Ok(()),
+        _ => invalid_field,
+    }
+}
+
+/// Writes the page of a checked command over `into`, which is zero.
+pub(crate) fn fill(subsystem: &Subsystem, controller: &Controller, command: &Command, into: &mut [u8]) {
+    let namespace = subsystem.namespaces.find(command.nsid.get());
+    match (cns_of(command), namespace) {
+        (cns::CONTROLLER, _) => {
+            if let Ok((page, _)) = IdentifyController::mut_from_prefix(into) {
+                fill_common(subsystem, controller, page);
+                if controller.discovery {
+                    page.controller_type = field::DISCOVERY_CONTROLLER;
+                    page.log_attributes = field::DISCOVERY_LOG_ATTRIBUTES;
+                    page.async_events.set(Notice::Discovery.configuration_bit());
+                    put(&mut page.subsystem_nqn, nvme::fabrics::DISCOVERY_NQN.as_bytes());
+                } else {
+                    fill_io_controller(subsystem, page);
+                }
+            }
+        }
+        (cns::NAMESPACE, Some(namespace)) => {
+            if let Ok((page, _)) = IdentifyNamespace::mut_from_prefix(into) {
+                fill_namespace(namespace, page);
+            }
+        }
+        (cns::ACTIVE_NAMESPACES | cns::COMMAND_SET_ACTIVE_NAMESPACES, _) => {
+            let above = subsystem.namespaces.after(command.nsid.get());
+            for (place, namespace) in into.chunks_exact_mut(4).zip(above) {
+                put(place, &namespace.nsid.to_le_bytes());
+            }
+        }
+        (cns::NAMESPACE_DESCRIPTORS, Some(namespace)) => fill_descriptors(namespace, into),
+        (cns::COMMAND_SET_CONTROLLER, _) if !controller.discovery => {
+            if let Ok((page, _)) = IdentifyNvmController::mut_from_prefix(into) {
+                page.verify_limit = subsystem.config.max_transfer_shift;
+            }
+        }
+        (cns::INDEPENDENT_NAMESPACE, Some(_)) => {
+            if let Ok((page, _)) = IndependentNamespace::mut_from_prefix(into) {
+                page.multipath = field::SHARED;
+                page.status = field::NAMESPACE_READY;
+            }
+        }
+        // One combination of command sets: NVM alone.
+        (cns::COMMAND_SETS, _) => put(into, &(1u64 << NVM_COMMAND_SET).to_le_bytes()),
+        _ => {}
+    }
+}
+
+/// What I/O and discovery controllers have in common.
+fn fill_common(subsystem: &Subsystem, controller: &Controller, page: &mut IdentifyController) {
+    let config = &subsystem.config;
+    page.serial = config.serial;
+    page.model = config.model;
+    page.firmware = config.firmware;
+    page.mdts = config.max_transfer_shift;
+    page.controller_id.set(controller.id);
+    page.version.set(VERSION);
+    page.attributes.set(field::ATTRIBUTES);
+    page.async_event_limit = MAX_ASYNC_EVENT_REQUESTS as u8 - 1;
+    page.abort_limit = MAX_ABORTS - 1;
+    page.error_log_entries = ERROR_LOG_ENTRIES as u8 - 1;
+    page.firmware_updates = field::ONE_FIRMWARE_SLOT;
+    page.keep_alive_granularity.set(KEEP_ALIVE_UNITS);
+    page.max_commands.set(config.max_queue_entries);
+    page.sgl_support.set(field::SGL_SUPPORT);
+}
+
+fn fill_io_controller(subsystem: &Subsystem, page: &mut IdentifyController) {
+    let config = &subsystem.config;
+    page.controller_type = field::IO_CONTROLLER;
+    page.multipath = field::SEVERAL_CONTROLLERS;
+    page.async_events.set(Notice::NamespaceAttributes.configuration_bit());
+    page.log_attributes = field::LOG_ATTRIBUTES;
+    page.warning_temperature_k.set(WARNING_TEMPERATURE_K);
+    page.critical_temperature_k.set(CRITICAL_TEMPERATURE_K);
+    page.sq_entry_size = field::SQ_ENTRY_SIZE;
+    page.cq_entry_size = field::CQ_ENTRY_SIZE;
+    page.namespaces.set(LAST_NSID);
+    page.max_allowed_namespaces.set(MAX_NAMESPACES as u32);
+    page.optional_commands.set(field::OPTIONAL_COMMANDS);
+    let cache = if subsystem.namespaces.any_volatile_cache() { field::CACHE_PRESENT } else { 0 };
+    page.volatile_write_cache = field::FLUSH_ALL_UNSUPPORTED | cache;
+    put(&mut page.subsystem_nqn, config.nqn.as_bytes());
+    page.io_command_capsule.set((size_of::<Command>() as u32 + config.in_capsule_bytes) / 16);
+    page.io_response_capsule.set(1);
+    page.max_sgl_descriptors = 1;
+    page.optional_fabrics.set(field::DISCONNECT);
+}
+
+fn fill_namespace(namespace: &Namespace, page: &mut IdentifyNamespace) {
+    page.size_blocks.set(namespace.blocks);
+    page.capacity_blocks.set(namespace.blocks);
+    page.used_blocks.set(namespace.blocks);
+    page.multipath = field::SHARED;
+    page.deallocate_features = namespace.deallocate_features;
+    let optimal = &namespace.optimal;
+    page.optimal_boundary_blocks.set(optimal.boundary_blocks);
+    if optimal.valid {
+        page.features |= field::OPTIMAL_SIZES;
+        page.preferred_write_granularity.set(optimal.write_granularity);
+        page.preferred_write_alignment.set(optimal.write_alignment);
+        page.preferred_deallocate_granularity.set(optimal.deallocate_granularity);
+        page.preferred_deallocate_alignment.set(optimal.deallocate_alignment);
+        page.optimal_write_size.set(optimal.write_size);
+    }
+    page.nguid = namespace.nguid;
+    page.eui64 = namespace.eui64;
+    if let Some(format) = page.lba_formats.first_mut() {
+        format.block_shift = namespace.block_shift;
+    }
+}
+
+/// Namespace Identification Descriptor list: what there is of UUID, NGUID and EUI-64, and the command set.
+fn fill_descriptors(namespace: &Namespace, into: &mut [u8]) {
+    let command_set = [NVM_COMMAND_SET];
+    let all: [(u8, &[u8]); 4] = [
+        (descriptor::UUID, &namespace.uuid),
+        (descriptor::NGUID, &namespace.nguid),
+        (descriptor::EUI64, &namespace.eui64),
+        (descriptor::COMMAND_SET, &command_set),
+    ];
+    let mut rest = into;
+    for (kind, value) in all {
+        let is_present = kind == descriptor::COMMAND_SET || value.iter().any(|&byte| byte != 0);
+        if !is_present || rest.len() < 4 + value.len() {
+            continue;
+        }
+        let (place, after) = rest.split_at_mut(4 + value.len());
+        put(place, &[kind, value.len() as u8]);
+        if let Some(place) = place.get_mut(4..) {
+            put(place, value);
+        }
+        rest = after;
+    }
+}
+
+fn put(place: &mut [u8], data: &[u8]) {
+    for (to, from) in place.iter_mut().zip(data) {
+        *to = *from;
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,155 @@
+//! Namespaces of the subsystem, sorted by NSID.
+
+use heapless::Vec;
+
+use crate::backend::BackendNamespace;
+use crate::config::MAX_NAMESPACES;
+
+/// What a drive says about sizes and alignments that suit it (NVM 5.8.2), as Identify Namespace has them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct OptimalSizes {
+    /// Bit 4 of NSFEAT: the five fields below the boundary mean something.
+    pub valid: bool,
+    /// NOIOB, blocks; 0 none.
+    pub boundary_blocks: u16,
+    /// NPWG, zero-based.
+    pub write_granularity: u16,
+    /// NPWA, zero-based.
+    pub write_alignment: u16,
+    /// NPDG, zero-based.
+    pub deallocate_granularity: u16,
+    /// NPDA, zero-based.
+    pub deallocate_alignment: u16,
+    /// NOWS, zero-based.
+    pub write_size: u16,
+}
+
+/// A namespace of the subsystem: a drive's namespace, block for block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Namespace {
+    /// NSID towards hosts, 1 to FFFFFEh. See `identity` for where it comes from.
+    pub nsid: u32,
+    /// Where the blocks are.
+    pub backend: BackendNamespace,
+    /// Log2 of the block size in bytes, 9 to 16.
+    pub block_shift: u8,
+    /// NSZE: size in blocks, not 0.
+    pub blocks: u64,
+    /// NGUID; zeros where there is none.
+    pub nguid: [u8; 16],
+    /// EUI-64; zeros where there is none.
+    pub eui64: [u8; 8],
+    /// UUID; zeros where there is none.
+    pub uuid: [u8; 16],
+    /// The drive has a volatile write cache.
+    pub volatile_write_cache: bool,
+    /// Sizes that suit the drive.
+    pub optimal: OptimalSizes,
+    /// DLFEAT (NVM 4.1.5.1).
+    pub deallocate_features: u8,
+}
+
+/// Why a namespace was not attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AttachError {
+    /// There are [`MAX_NAMESPACES`] already.
+    Full,
+    /// Another namespace has this NSID: two drives' identities give the same one, or it is attached twice.
+    NsidTaken,
+    /// NSID, block size or size out of range.
+    Invalid,
+}
+
+impl AttachError {
+    /// A sentence for logs.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Full => "no room for another namespace",
+            Self::NsidTaken => "its NSID is taken",
+            Self::Invalid => "its NSID, block size or size is out of range",
+        }
+    }
+}
+
+/// The attached namespaces in order of NSID.
+#[derive(Debug)]
+pub(crate) struct Namespaces {
+    sorted: Vec<Namespace, MAX_NAMESPACES>,
+}
+
+impl Namespaces {
+    pub(crate) const fn new() -> Self {
+        Self { sorted: Vec::new() }
+    }
+
+    pub(crate) fn as_slice(&self) -> &[Namespace] {
+        &self.sorted
+    }
+
+    pub(crate) fn find(&self, nsid: u32) -> Option<&Namespace> {
+        let index = self.sorted.binary_search_by_key(&nsid, |namespace| namespace.nsid).ok()?;
+        self.sorted.get(index)
+    }
+
+    /// Namespaces with NSIDs above `nsid`.
+    pub(crate) fn after(&self, nsid: u32) -> impl Iterator<Item = &Namespace> {
+        let first = self.sorted.partition_point(|namespace| namespace.nsid <= nsid);
+        self.sorted.iter().skip(first)
+    }
+
+    pub(crate) fn insert(&mut self, namespace: Namespace) -> Result<(), AttachError> {
+        let nsid_fits = (1..=crate::identity::LAST_NSID).contains(&namespace.nsid);
+        if !nsid_fits || !(9..=16).contains(&namespace.block_shift) || namespace.blocks == 0 {
+            return Err(AttachError::Invalid);
+        }
+        match self.sorted.binary_search_by_key(&namespace.nsid, |other| other.nsid) {
+            Ok(_) => Err(AttachError::NsidTaken),
+            Err(place) => self.sorted.insert(place, namespace).map_err(|_| AttachError::Full),
+        }
+    }
+
+    pub(crate) fn remove(&mut self, nsid: u32) -> bool {
+        match self.sorted.binary_search_by_key(&nsid, |namespace| namespace.nsid) {
+            Ok(place) => {
+                self.sorted.remove(place);
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    pub(crate) fn any_volatile_cache(&self) -> bool {
+        self.sorted.iter().any(|namespace| namespace.volatile_write_cache)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::namespace;
+
+    #[test]
+    fn they_stay_sorted_and_unique() {
+        let mut all = Namespaces::new();
+        for nsid in [9, 3, 7] {
+            assert_eq!(all.insert(namespace(nsid)), Ok(()));
+        }
+        assert_eq!(all.insert(namespace(7)), Err(AttachError::NsidTaken));
+        assert_eq!(all.after(3).map(|n| n.nsid).collect::<std::vec::Vec<_>>(), [7, 9]);
+        assert!(all.remove(7) && !all.remove(7));
+        assert!(all.find(7).is_none() && all.find(9).is_some());
+    }
+
+    #[test]
+    fn limits_hold() {
+        let mut all = Namespaces::new();
+        assert_eq!(all.insert(namespace(0)), Err(AttachError::Invalid));
+        assert_eq!(all.insert(namespace(0x0100_0000)), Err(AttachError::Invalid));
+        assert_eq!(all.insert(Namespace { block_shift: 8, ..namespace(1) }), Err(AttachError::Invalid));
+        for nsid in 1..=MAX_NAMESPACES as u32 {
+            assert_eq!(all.insert(namespace(nsid)), Ok(()));
+        }
+        assert_eq!(all.insert(namespace(1000)), Err(AttachError::Full));
+    }
+}

@@ -1,0 +1,180 @@
+//! Property Get and Property Set (Base 6.5, 6.6) and the controller's states (Base 3.5, 3.6, 3.7).
+
+use hal_api::Instant;
+use hal_log::{debug, info, warn};
+use nvme::fabrics::property;
+use nvme::registers::{Configuration, ControllerStatus, VERSION_1_4, offset};
+use nvme::{Command, Status};
+
+use crate::execute::Outcome;
+use crate::slot::{Controller, ControllerHandle};
+use crate::subsystem::Subsystem;
+
+/// What the controllers comply with. Version 2.0 makes pages mandatory (Feature Identifiers Supported and Effects,
+/// CAP.CRMS and CRTO among others) that are not offered.
+pub(crate) const VERSION: u32 = VERSION_1_4;
+
+/// CAP.CQR: queues are contiguous; mandatory over fabrics.
+const CONTIGUOUS_QUEUES: u64 = 1 << 16;
+/// CAP.TO: 7.5 s; the card is ready at once.
+const READY_TIMEOUT: u64 = 15 << 24;
+/// CAP.CSS: the NVM command set, also by way of CC.CSS = 110b, which makes Identify CNS 06h and 1Ch valid.
+const COMMAND_SETS: u64 = 1 << 37 | 1 << 43;
+/// CC.CSS that selects all command sets.
+const ALL_COMMAND_SETS: u8 = 0b110;
+
+impl Subsystem {
+    /// CAP (Base 3.1.3.1): queue entries, no doorbells, 4 KiB pages only, no subsystem reset.
+    pub(crate) fn capabilities(&self) -> u64 {
+        u64::from(self.config.max_queue_entries - 1) | CONTIGUOUS_QUEUES | READY_TIMEOUT | COMMAND_SETS
+    }
+
+    pub(crate) fn property_get(&self, controller: &Controller, command: &Command) -> Result<u64, Status> {
+        let invalid = Status::INVALID_FIELD.do_not_retry();
+        if command.cdw10.get() & 0b111 > 1 {
+            return Err(invalid);
+        }
+        match property(command) {
+            (offset::CAP, 8, _) => Ok(self.capabilities()),
+            (offset::VS, 4, _) => Ok(u64::from(VERSION)),
+            (offset::CC, 4, _) => Ok(u64::from(controller.configuration.0)),
+            (offset::CSTS, 4, _) => Ok(u64::from(controller.status.bits())),
+            _ => Err(invalid),
+        }
+    }
+
+    /// Only CC can be set: CAP, VS and CSTS are read-only here, and NSSR is not supported.
+    pub(crate) fn property_set(
+        &mut self,
+        handle: ControllerHandle,
+        now: Instant,
+        command: &Command,
+    ) -> Outcome {
+        let Some(controller) = self.controller_mut(handle) else {
+            return Outcome::failed(Status::ABORTED_SQ_DELETION);
+        };
+        if command.cdw10.get() & 0b111 > 1 {
+            return Outcome::failed(Status::INVALID_FIELD.do_not_retry());
+        }
+        let (offset::CC, 4, value) = property(command) else {
+            debug!("controller {}: property {:#x} cannot be set", controller.id, command.cdw11.get());
+            return Outcome::failed(Status::INVALID_FIELD.do_not_retry());
+        };
+        let stops = controller.configure(Configuration(value as u32));
+        controller.last_activity = now;
+        if stops {
+            self.counters.resets += 1;
+            Outcome::ControllerReset
+        } else {
+            Outcome::done(0)
+        }
+    }
+}
+
+impl Controller {
+    /// Takes a new CC. True when the controller stops: reset or shut down.
+    fn configure(&mut self, new: Configuration) -> bool {
+        let old = core::mem::replace(&mut self.configuration, new);
+        let mut stops = false;
+        if !old.enabled() && new.enabled() {
+            if is_acceptable(new) {
+                self.status = ControllerStatus::READY;
+            } else {
+                warn!("controller {}: CC {:#010x} asks for what there is not", self.id, new.0);
+                self.status = ControllerStatus::FATAL;
+            }
+        } else if old.enabled() && !new.enabled() {
+            info!("controller {}: reset by its host", self.id);
+            self.status = ControllerStatus::empty();
+            self.features.reset();
+            self.events.reset();
+            stops = true;
+        }
+        if old.shutdown() == 0 && new.shutdown() != 0 {
+            info!("controller {}: shut down by its host", self.id);
+            self.status |= ControllerStatus::SHUTDOWN_COMPLETE;
+            self.events.reset();
+            stops = true;
+        }
+        stops
+    }
+}
+
+/// Whether a host may enable the controller so: 4 KiB pages, round robin, entries of 64 and 16 bytes, and a
+/// command set that there is.
+fn is_acceptable(cc: Configuration) -> bool {
+    let pages_and_arbitration = cc.0 >> 7 & 0x7f;
+    let entry_sizes = cc.0 >> 16 & 0xff;
+    let wanted = Configuration::ENABLED.0 >> 16 & 0xff;
+    pages_and_arbitration == 0 && entry_sizes == wanted && matches!(cc.command_set(), 0 | ALL_COMMAND_SETS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Bench, property_get, property_set};
+    use crate::{Outcome, QueueContext};
+    use nvme::registers::Capabilities;
+
+    fn get(bench: &mut Bench, offset: u32, bytes: u32) -> Result<u64, Status> {
+        match bench.execute_admin(&property_get(offset, bytes)) {
+            Outcome::Done { status, result } if status.is_success() => Ok(result),
+            Outcome::Done { status, .. } => Err(status.code()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn properties_read_back() {
+        let mut bench = Bench::connected();
+        let cap = Capabilities(get(&mut bench, offset::CAP, 8).unwrap());
+        assert_eq!(cap.max_queue_entries(), 128);
+        assert!(cap.supports_nvm() && cap.supports_io_command_sets() && cap.0 & CONTIGUOUS_QUEUES != 0);
+        assert_eq!((cap.min_page_bytes(), cap.ready_timeout_ms()), (4096, 7500));
+        assert_eq!(get(&mut bench, offset::VS, 4), Ok(0x10400));
+        assert_eq!(get(&mut bench, offset::CSTS, 4), Ok(0));
+        for (offset, bytes) in [(offset::CAP, 4), (offset::VS, 8), (offset::NSSR, 4), (0x24, 4), (2, 4)] {
+            assert_eq!(get(&mut bench, offset, bytes), Err(Status::INVALID_FIELD), "{offset:#x}");
+        }
+    }
+
+    #[test]
+    fn enable_reset_and_shutdown_follow_the_state_machine() {
+        let mut bench = Bench::connected();
+        let enabled = Configuration::ENABLED;
+        assert_eq!(bench.execute_admin(&property_set(offset::CC, 4, enabled.0)), Outcome::done(0));
+        assert_eq!(get(&mut bench, offset::CSTS, 4), Ok(1));
+        let shutdown = property_set(offset::CC, 4, enabled.with_shutdown().0);
+        assert_eq!(bench.execute_admin(&shutdown), Outcome::ControllerReset);
+        assert_eq!(get(&mut bench, offset::CSTS, 4), Ok(0b1001));
+        assert_eq!(bench.execute_admin(&property_set(offset::CC, 4, 0)), Outcome::ControllerReset);
+        assert_eq!(get(&mut bench, offset::CSTS, 4), Ok(0));
+        assert_eq!(bench.subsystem.counters().resets, 2);
+        let all_sets = enabled.with_all_command_sets();
+        assert_eq!(bench.execute_admin(&property_set(offset::CC, 4, all_sets.0)), Outcome::done(0));
+        assert_eq!(get(&mut bench, offset::CSTS, 4), Ok(1));
+    }
+
+    #[test]
+    fn enabling_with_wrong_sizes_is_fatal_until_reset() {
+        for wrong in
+            [1, 1 | 4 << 16 | 6 << 20, Configuration::ENABLED.0 | 1 << 7, Configuration::ENABLED.0 | 1 << 4]
+        {
+            let mut bench = Bench::connected();
+            bench.execute_admin(&property_set(offset::CC, 4, wrong));
+            assert_eq!(get(&mut bench, offset::CSTS, 4), Ok(2), "{wrong:#x}");
+        }
+    }
+
+    #[test]
+    fn other_properties_cannot_be_set() {
+        let mut bench = Bench::connected();
+        for (offset, bytes) in [(offset::CAP, 8), (offset::CSTS, 4), (offset::NSSR, 4), (offset::CC, 8)] {
+            let outcome = bench.execute_admin(&property_set(offset, bytes, 1));
+            assert_eq!(outcome, Outcome::failed(Status::INVALID_FIELD.do_not_retry()));
+        }
+        let io = QueueContext { queue_id: 1, ..bench.admin };
+        let refused = bench.subsystem.admit(&io, &property_set(offset::CC, 4, 1));
+        assert_eq!(refused.unwrap_err().code(), Status::INVALID_QUEUE_TYPE);
+    }
+}

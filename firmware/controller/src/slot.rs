@@ -1,0 +1,82 @@
+//! Controllers: what one host's association holds, the storage for it, and the handles that name it.
+
+use hal_api::Instant;
+use heapless::String;
+use nvme::registers::{Configuration, ControllerStatus};
+
+use crate::errors::ErrorLog;
+use crate::events::Events;
+use crate::features::FeatureValues;
+
+/// Names a controller for as long as it lives: a later controller in the same place has another generation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ControllerHandle {
+    pub(crate) index: u16,
+    pub(crate) generation: u32,
+}
+
+/// The queue that a command came by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueueContext {
+    /// The controller that the queue belongs to.
+    pub controller: ControllerHandle,
+    /// 0 is the admin queue.
+    pub queue_id: u16,
+}
+
+/// Storage for one controller.
+#[derive(Debug)]
+pub struct ControllerSlot {
+    pub(crate) generation: u32,
+    pub(crate) controller: Option<Controller>,
+}
+
+impl ControllerSlot {
+    /// An unused place.
+    pub const EMPTY: Self = Self { generation: 0, controller: None };
+}
+
+impl Default for ControllerSlot {
+    fn default() -> Self {
+        Self::EMPTY
+    }
+}
+
+/// A dynamic controller (Base 3.1.2): it comes with the Connect of its admin queue and goes with that queue.
+#[derive(Debug)]
+pub(crate) struct Controller {
+    pub(crate) id: u16,
+    pub(crate) discovery: bool,
+    pub(crate) host_nqn: String<223>,
+    pub(crate) host_id: [u8; 16],
+    pub(crate) configuration: Configuration,
+    pub(crate) status: ControllerStatus,
+    /// Bit n: queue n is connected.
+    pub(crate) queues: u128,
+    /// I/O queues granted by Number of Queues.
+    pub(crate) granted_queues: u16,
+    /// As rounded up; 0 off.
+    pub(crate) keep_alive_ms: u32,
+    pub(crate) last_activity: Instant,
+    pub(crate) features: FeatureValues,
+    pub(crate) events: Events,
+    pub(crate) errors: ErrorLog,
+}
+
+impl Controller {
+    /// Takes admin and I/O commands: enabled, ready, not shut down.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.configuration.enabled()
+            && self.status.contains(ControllerStatus::READY)
+            && !self.status.intersects(
+                ControllerStatus::SHUTDOWN_OCCURRING
+                    | ControllerStatus::SHUTDOWN_COMPLETE
+                    | ControllerStatus::FATAL,
+            )
+    }
+
+    /// Whether queue `queue_id` is connected.
+    pub(crate) fn has_queue(&self, queue_id: u16) -> bool {
+        queue_id <= crate::config::MAX_IO_QUEUES && self.queues & 1 << queue_id != 0
+    }
+}

@@ -1,0 +1,213 @@
+//! The NVM subsystem of a card, and the discovery subsystem beside it: namespaces, listeners, controllers.
+
+use core::net::IpAddr;
+
+use hal_api::Instant;
+use hal_log::{info, warn};
+use heapless::Vec;
+
+use crate::config::{MAX_LISTENERS, SubsystemConfig};
+use crate::namespace::{AttachError, Namespace, Namespaces};
+use crate::slot::{Controller, ControllerHandle, ControllerSlot};
+
+/// An address that hosts connect to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listener {
+    /// TRADDR.
+    pub address: IpAddr,
+    /// TRSVCID: the TCP port.
+    pub port: u16,
+}
+
+/// What happened to controllers since the start of the card.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ControllerCounters {
+    /// Controllers that exist now.
+    pub live: u32,
+    /// Admin queues connected.
+    pub connects: u64,
+    /// Connect commands refused.
+    pub refused_connects: u64,
+    /// Controllers removed because their host fell silent.
+    pub keep_alive_expired: u64,
+    /// Controller resets and shutdowns by hosts.
+    pub resets: u64,
+    /// Commands that failed.
+    pub errors: u64,
+}
+
+/// The subsystems of a card and all their controllers. One per card.
+#[derive(Debug)]
+pub struct Subsystem {
+    pub(crate) config: SubsystemConfig,
+    pub(crate) namespaces: Namespaces,
+    pub(crate) listeners: Vec<Listener, MAX_LISTENERS>,
+    /// GENCTR of the discovery log page.
+    pub(crate) discovery_generation: u64,
+    pub(crate) slots: &'static mut [ControllerSlot],
+    pub(crate) last_id: u16,
+    pub(crate) counters: ControllerCounters,
+    /// The latest moment that any call has told of.
+    pub(crate) now: Instant,
+}
+
+impl Subsystem {
+    /// A subsystem without namespaces that can have as many controllers as `controllers` has places. Numbers in
+    /// `config` that are out of range are brought into it.
+    #[must_use]
+    pub fn new(config: SubsystemConfig, controllers: &'static mut [ControllerSlot]) -> Self {
+        Self {
+            config: config.clamped(),
+            namespaces: Namespaces::new(),
+            listeners: Vec::new(),
+            discovery_generation: 1,
+            slots: controllers,
+            last_id: 0,
+            counters: ControllerCounters::default(),
+            now: Instant::ZERO,
+        }
+    }
+
+    /// What is fixed about the subsystem, as clamped.
+    #[must_use]
+    pub fn config(&self) -> &SubsystemConfig {
+        &self.config
+    }
+
+    /// Adds a namespace; hosts that asked for it are told. An NGUID or EUI-64 that another namespace has already
+    /// is left out, as hosts refuse namespaces that share one; NSID and UUID tell them apart.
+    ///
+    /// # Errors
+    /// [`AttachError`]; nothing has changed then.
+    pub fn attach(&mut self, mut namespace: Namespace) -> Result<(), AttachError> {
+        if self.namespaces.as_slice().iter().any(|other| other.nguid == namespace.nguid) {
+            namespace.nguid = [0; 16];
+        }
+        if self.namespaces.as_slice().iter().any(|other| other.eui64 == namespace.eui64) {
+            namespace.eui64 = [0; 8];
+        }
+        if let Err(reason) = self.namespaces.insert(namespace) {
+            warn!(
+                "controller: namespace {} of drive {} is not attached as nsid {}: {}",
+                namespace.backend.nsid,
+                namespace.backend.drive,
+                namespace.nsid,
+                reason.name()
+            );
+            return Err(reason);
+        }
+        info!(
+            "controller: nsid {} is namespace {} of drive {}, {} blocks of 2^{} bytes",
+            namespace.nsid,
+            namespace.backend.nsid,
+            namespace.backend.drive,
+            namespace.blocks,
+            namespace.block_shift
+        );
+        self.raise_namespace_change(namespace.nsid);
+        Ok(())
+    }
+
+    /// Removes a namespace: commands admitted before are not touched, later ones are refused. False when there is
+    /// none with this NSID.
+    pub fn detach(&mut self, nsid: u32) -> bool {
+        let found = self.namespaces.remove(nsid);
+        if found {
+            info!("controller: nsid {} is detached", nsid);
+            self.raise_namespace_change(nsid);
+        }
+        found
+    }
+
+    /// The attached namespaces in order of NSID.
+    #[must_use]
+    pub fn namespaces(&self) -> &[Namespace] {
+        self.namespaces.as_slice()
+    }
+
+    /// Says where the NVM subsystem can be reached now, replacing what was said before; at most
+    /// [`MAX_LISTENERS`] are kept.
+    pub fn set_listeners(&mut self, listeners: &[Listener]) {
+        let kept = listeners.get(..MAX_LISTENERS).unwrap_or(listeners);
+        if self.listeners.as_slice() == kept {
+            return;
+        }
+        self.listeners.clear();
+        self.listeners.extend(kept.iter().copied());
+        self.discovery_generation += 1;
+        self.raise_discovery_change();
+    }
+
+    /// Whether the controller still exists.
+    #[must_use]
+    pub fn is_live(&self, handle: ControllerHandle) -> bool {
+        self.controller(handle).is_some()
+    }
+
+    /// I/O queues that the controller may have connected; 0 when it is gone.
+    #[must_use]
+    pub fn granted_queues(&self, handle: ControllerHandle) -> u16 {
+        self.controller(handle).map_or(0, |controller| controller.granted_queues)
+    }
+
+    /// What happened so far.
+    #[must_use]
+    pub fn counters(&self) -> ControllerCounters {
+        self.counters
+    }
+
+    pub(crate) fn controller(&self, handle: ControllerHandle) -> Option<&Controller> {
+        let slot = self.slots.get(usize::from(handle.index))?;
+        if slot.generation == handle.generation { slot.controller.as_ref() } else { None }
+    }
+
+    pub(crate) fn controller_mut(&mut self, handle: ControllerHandle) -> Option<&mut Controller> {
+        let slot = self.slots.get_mut(usize::from(handle.index))?;
+        if slot.generation == handle.generation { slot.controller.as_mut() } else { None }
+    }
+
+    pub(crate) fn controllers_mut(&mut self) -> impl Iterator<Item = &mut Controller> {
+        self.slots.iter_mut().filter_map(|slot| slot.controller.as_mut())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Bench, namespace};
+    use core::net::Ipv4Addr;
+
+    #[test]
+    fn a_second_drive_with_the_same_nsid_is_refused_and_changes_nothing() {
+        let mut bench = Bench::empty();
+        let before = *bench.subsystem.namespaces().first().unwrap();
+        assert_eq!(bench.subsystem.attach(namespace(3)), Err(AttachError::NsidTaken));
+        assert_eq!(bench.subsystem.namespaces().first(), Some(&before));
+        assert!(bench.subsystem.detach(3) && !bench.subsystem.detach(3));
+        assert_eq!(bench.subsystem.attach(namespace(3)), Ok(()));
+    }
+
+    #[test]
+    fn drives_that_share_an_identifier_do_not_show_it_twice() {
+        let mut bench = Bench::empty();
+        for nsid in [20, 21] {
+            let twin = Namespace { nguid: [1; 16], eui64: [2; 8], ..namespace(nsid) };
+            bench.subsystem.attach(twin).unwrap();
+        }
+        let of = |nsid| *bench.subsystem.namespaces.find(nsid).unwrap();
+        assert_eq!((of(20).nguid, of(20).eui64), ([1; 16], [2; 8]));
+        assert_eq!((of(21).nguid, of(21).eui64), ([0; 16], [0; 8]));
+    }
+
+    #[test]
+    fn the_generation_moves_only_when_the_listeners_change() {
+        let mut bench = Bench::empty();
+        let listener = Listener { address: IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), port: 4420 };
+        let before = bench.subsystem.discovery_generation;
+        bench.subsystem.set_listeners(&[listener]);
+        bench.subsystem.set_listeners(&[listener]);
+        assert_eq!(bench.subsystem.discovery_generation, before + 1);
+        bench.subsystem.set_listeners(&[listener; 20]);
+        assert_eq!(bench.subsystem.listeners.len(), MAX_LISTENERS);
+    }
+}

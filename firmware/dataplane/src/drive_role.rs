@@ -1,0 +1,97 @@
+//! Role `drive`: this core's queue of each drive.
+
+use controller::{BackendNamespace, Namespace, namespace_identity};
+use drive::{DriveEvent, NamespaceInfo};
+use hal_api::{FrameQueue, Instant, NvmeDevice};
+
+use crate::data_core::DataCore;
+
+impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
+    /// Brings drives up or on, and takes what they have completed.
+    pub(crate) fn poll_drives(&mut self, now: Instant) -> u32 {
+        let work = self.drives.poll(now, &mut self.pool) as u32;
+        let completed = self.collect_completions(now);
+        while let Some((drive, event)) = self.drives.take_event() {
+            self.drive_event(drive, event);
+        }
+        work + completed
+    }
+
+    /// Gives each finished block request back to the queue that it came from.
+    pub(crate) fn collect_completions(&mut self, now: Instant) -> u32 {
+        let mut completed = 0;
+        while let Some(completion) = self.drives.complete() {
+            let mut environment = nvmeof::Environment {
+                subsystem: &mut self.subsystem,
+                pool: &mut self.pool,
+                backend: &mut self.drives,
+            };
+            self.target.complete(completion, now, &mut environment);
+            completed += 1;
+        }
+        completed
+    }
+
+    fn drive_event(&mut self, drive: u8, event: DriveEvent) {
+        match event {
+            DriveEvent::NamespaceFound(info) => self.attach(drive, &info),
+            DriveEvent::NamespaceGone { nsid } => self.detach(drive, nsid),
+            // The drive says by itself, and in words, what it refuses and why it fails. While it is away its
+            // namespaces stay attached: hosts retry, and find the same namespace when it comes back.
+            DriveEvent::NamespaceRefused { .. } | DriveEvent::Lost | DriveEvent::Back => {}
+            DriveEvent::Failed { .. } => self.readiness.settled(drive),
+        }
+        if self.drives.get(drive).is_some_and(drive::Drive::is_ready) {
+            self.readiness.settled(drive);
+        }
+    }
+
+    fn attach(&mut self, drive: u8, info: &NamespaceInfo) {
+        let namespace = served(drive, info);
+        let nsid = namespace.nsid;
+        match self.subsystem.attach(namespace) {
+            Ok(()) => hal_log::info!(
+                "drive {} namespace {}: {} blocks of {} bytes, served as namespace {}",
+                drive,
+                info.nsid,
+                info.blocks,
+                1u32 << info.block_shift,
+                nsid,
+            ),
+            Err(error) => {
+                hal_log::warn!("drive {} namespace {} is not served: {}", drive, info.nsid, error.name())
+            }
+        }
+    }
+
+    fn detach(&mut self, drive: u8, nsid: u32) {
+        let found = self
+            .subsystem
+            .namespaces()
+            .iter()
+            .find(|namespace| namespace.backend.drive == drive && namespace.backend.nsid == nsid);
+        if let Some(served) = found.map(|namespace| namespace.nsid) {
+            self.subsystem.detach(served);
+            hal_log::warn!("drive {} namespace {} is gone, it was namespace {}", drive, nsid, served);
+        }
+    }
+}
+
+/// A drive's namespace as hosts see it: the same blocks, under names that belong to the drive and not to its slot.
+fn served(drive: u8, info: &NamespaceInfo) -> Namespace {
+    let owner = &info.drive;
+    let identity = namespace_identity(&owner.serial, &owner.model, info.nsid, info.nguid, info.eui64);
+    Namespace {
+        nsid: identity.nsid,
+        backend: BackendNamespace { drive, nsid: info.nsid },
+        block_shift: info.block_shift,
+        blocks: info.blocks,
+        nguid: identity.nguid,
+        eui64: identity.eui64,
+        // Not the drive's own, which need not outlive a power cycle (QEMU's does not).
+        uuid: identity.uuid,
+        volatile_write_cache: info.volatile_write_cache,
+        optimal: info.optimal,
+        deallocate_features: info.deallocate_features,
+    }
+}

@@ -1,0 +1,219 @@
+//! Role `net`: this core's Ethernet queue and the connections on it.
+
+use core::net::IpAddr;
+
+use controller::Listener;
+use hal_api::{FrameQueue, Instant, NvmeDevice};
+use net::{ConnectionId, Stack, Stream, StreamState};
+use nvmeof::{ConnectionState, QueueIndex};
+
+use crate::core_loop::TURN_BUDGET;
+use crate::data_core::DataCore;
+
+/// Connections on one core: more would make an idle turn of the stack expensive.
+pub const MAX_CONNECTIONS: usize = 64;
+
+/// The TCP connection that an NVMe queue is.
+#[derive(Debug, Clone, Copy)]
+struct Connection {
+    stream: ConnectionId,
+    /// Send room after the queue was last served, in bytes: more of it is news to the queue.
+    send_room: usize,
+}
+
+/// This core's connections, by the index of their queue.
+pub(crate) struct Connections {
+    of_queue: [Option<Connection>; MAX_CONNECTIONS],
+    /// The queue that the next turn begins with, so that a low index is no advantage.
+    first: u16,
+    /// What the discovery service was last told.
+    listening: Option<IpAddr>,
+    /// Whether the pools were reported since the last host went.
+    idle_reported: bool,
+}
+
+impl Connections {
+    pub(crate) const fn new() -> Self {
+        Self { of_queue: [None; MAX_CONNECTIONS], first: 0, listening: None, idle_reported: true }
+    }
+
+    /// True once each time that the card has become idle.
+    pub(crate) fn note_idle(&mut self, idle: bool) -> bool {
+        let report = idle && !self.idle_reported;
+        self.idle_reported = idle;
+        report
+    }
+
+    fn get(&self, queue: QueueIndex) -> Option<Connection> {
+        self.of_queue.get(usize::from(queue.0)).copied().flatten()
+    }
+
+    fn set(&mut self, queue: QueueIndex, connection: Option<Connection>) {
+        if let Some(place) = self.of_queue.get_mut(usize::from(queue.0)) {
+            *place = connection;
+        }
+    }
+}
+
+/// The stack's stream as the target sees it.
+struct TargetStream<'a>(Stream<'a>);
+
+impl nvmeof::Stream for TargetStream<'_> {
+    fn receive(&mut self, take: impl FnOnce(&[u8]) -> usize) -> usize {
+        self.0.receive(take)
+    }
+    fn send_room(&self) -> usize {
+        self.0.send_room()
+    }
+    fn send(&mut self, fill: impl FnOnce(&mut [u8]) -> usize) -> usize {
+        self.0.send(fill)
+    }
+    fn close(&mut self) {
+        self.0.close();
+    }
+    fn abort(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Whether nothing more can come of a connection: it is gone, or the host has ended its side and all that it had
+/// sent is taken.
+fn is_over(stream: &Stream) -> bool {
+    match stream.state() {
+        StreamState::Open => false,
+        StreamState::PeerClosed => stream.received_bytes() == 0,
+        StreamState::Closed => true,
+    }
+}
+
+impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
+    /// Takes frames in, opens a queue for each new connection, and wakes the queues that have news.
+    pub(crate) fn receive_frames(&mut self, now: Instant, budget: u32) -> u32 {
+        let Some(stack) = self.stack.as_mut() else { return 0 };
+        let frames = stack.poll(now, budget as usize) as u32;
+        if frames > 0 {
+            self.accept(now);
+            self.wake_queues(now);
+        }
+        frames
+    }
+
+    fn accept(&mut self, now: Instant) {
+        let Some(stack) = self.stack.as_mut() else { return };
+        while let Some((stream, peer)) = stack.accept() {
+            if let Some(queue) = self.target.open(now, Some(peer.address)) {
+                self.connections.set(queue, Some(Connection { stream, send_room: 0 }));
+                continue;
+            }
+            hal_log::warn!("connection from {} refused: all {} are in use", peer.address, MAX_CONNECTIONS);
+            if let Some(mut stream) = stack.stream(stream) {
+                stream.abort();
+            }
+            stack.release(stream);
+        }
+    }
+
+    fn wake_queues(&mut self, now: Instant) {
+        for index in 0..MAX_CONNECTIONS as u16 {
+            let queue = QueueIndex(index);
+            let Some(connection) = self.connections.get(queue) else { continue };
+            let Some(stack) = self.stack.as_mut() else { return };
+            match stack.stream(connection.stream) {
+                Some(stream) if !is_over(&stream) => {
+                    if stream.received_bytes() > 0 || stream.send_room() > connection.send_room {
+                        self.target.wake(queue);
+                    }
+                }
+                _ => self.forget(queue, now),
+            }
+        }
+    }
+
+    /// Gives each queue that has something to do its share of the turn.
+    pub(crate) fn serve_queues(&mut self, now: Instant, budget: u32) -> u32 {
+        let mut work = 0;
+        let first = self.connections.first;
+        let mut from = first;
+        while let Some(queue) = self.target.next_ready(QueueIndex(from)) {
+            work += self.serve(queue, now, budget);
+            from = queue.0.saturating_add(1);
+        }
+        from = 0;
+        while let Some(queue) = self.target.next_ready(QueueIndex(from)).filter(|queue| queue.0 < first) {
+            work += self.serve(queue, now, budget);
+            from = queue.0.saturating_add(1);
+        }
+        if work > 0 {
+            self.connections.first = (first + 1) % MAX_CONNECTIONS as u16;
+        }
+        work
+    }
+
+    fn serve(&mut self, queue: QueueIndex, now: Instant, budget: u32) -> u32 {
+        let Some(connection) = self.connections.get(queue) else { return 0 };
+        let stream = self.stack.as_mut().and_then(|stack| stack.stream(connection.stream));
+        let Some(mut stream) = stream.map(TargetStream) else {
+            self.forget(queue, now);
+            return 1;
+        };
+        let mut environment = nvmeof::Environment {
+            subsystem: &mut self.subsystem,
+            pool: &mut self.pool,
+            backend: &mut self.drives,
+        };
+        let progress = self.target.poll(queue, now, &mut stream, &mut environment, budget);
+        let over = is_over(&stream.0);
+        let send_room = stream.0.send_room();
+        if progress.state == ConnectionState::Closed {
+            self.release(queue, connection);
+        } else if over {
+            self.forget(queue, now);
+        } else {
+            self.connections.set(queue, Some(Connection { send_room, ..connection }));
+        }
+        progress.work
+    }
+
+    /// The connection is gone: its queue ends too.
+    fn forget(&mut self, queue: QueueIndex, now: Instant) {
+        self.target.closed(
+            queue,
+            now,
+            &mut nvmeof::Environment {
+                subsystem: &mut self.subsystem,
+                pool: &mut self.pool,
+                backend: &mut self.drives,
+            },
+        );
+        if let Some(connection) = self.connections.get(queue) {
+            self.release(queue, connection);
+        }
+    }
+
+    fn release(&mut self, queue: QueueIndex, connection: Connection) {
+        self.connections.set(queue, None);
+        if let Some(stack) = self.stack.as_mut() {
+            stack.release(connection.stream);
+        }
+    }
+
+    /// Sends what the turn has produced and rings all doorbells.
+    pub(crate) fn transmit(&mut self, now: Instant) {
+        if let Some(stack) = self.stack.as_mut() {
+            stack.transmit(now, TURN_BUDGET as usize);
+            stack.flush();
+        }
+        self.drives.flush();
+    }
+
+    /// Tells the discovery service where the card can be reached now.
+    pub(crate) fn report_address(&mut self) {
+        let address = self.stack.as_ref().and_then(Stack::address);
+        if address == self.connections.listening {
+            return;
+        }
+        self.connections.listening = address;
+        let listener = address.map(|address| Listener { address, port: self.port });
+        self.subsystem.set_listeners(listener.as_slice());
+    }
+}

@@ -1,0 +1,280 @@
+//! The admin queue of a drive: one command at a time, and what its answers mean.
+
+use hal_api::{CommandQueue, Instant};
+use hal_mem::{PagePool, Pages};
+use nvme::identify::{IdentifyController, IdentifyNamespace, IdentifyNvmController, cns, descriptor};
+use nvme::log_page::{self, SmartLog};
+use nvme::opcode::admin;
+use nvme::{Command, Completion, NSID_ALL, features};
+use zerocopy::{FromBytes, FromZeros, IntoBytes};
+
+use crate::events::{DriveIdentity, NamespaceInfo, RefusalReason, optimal_sizes};
+use crate::limits::ADMIN_TIMEOUT;
+use crate::plan::Limits;
+
+/// NSIDs of one active namespace list (Base 5.17.2.2).
+pub(crate) const LIST_ENTRIES: u32 = 1024;
+
+/// How an admin command stands.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Progress {
+    /// It is out.
+    Waiting,
+    /// It ended.
+    Ended(Completion),
+    /// It took too long.
+    TimedOut,
+}
+
+/// The admin queue and the pages its answers go to.
+#[derive(Debug)]
+pub(crate) struct Admin<Q> {
+    pub queue: Q,
+    page: Pages,
+    list: Pages,
+    cid: u16,
+    deadline: Option<Instant>,
+    /// Completions that belong to no command.
+    pub unknown: u64,
+}
+
+impl<Q: CommandQueue> Admin<Q> {
+    pub fn new(queue: Q) -> Self {
+        Self { queue, page: Pages::NONE, list: Pages::NONE, cid: 0, deadline: None, unknown: 0 }
+    }
+
+    /// Takes the two pages, once. False when the pool has too few.
+    pub fn take_pages(&mut self, pool: &mut PagePool) -> bool {
+        if !self.list.is_empty() {
+            return true;
+        }
+        if pool.available() < 2 {
+            return false;
+        }
+        let (Some(page), Some(list)) = (pool.take(1), pool.take(1)) else { return false };
+        (self.page, self.list) = (page, list);
+        true
+    }
+
+    /// Whether a command is out.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// Forgets the command that is out: the controller is being reset.
+    pub fn forget(&mut self) {
+        self.deadline = None;
+    }
+
+    /// Sends a command whose answer, if any, goes to the page for answers.
+    pub fn send(&mut self, mut command: Command, now: Instant) -> bool {
+        self.cid = if self.cid >= 0xfffe { 1 } else { self.cid + 1 };
+        command.cid.set(self.cid);
+        let bytes: [u8; 64] = zerocopy::transmute!(command);
+        if self.queue.submit(&bytes).is_err() {
+            return false;
+        }
+        self.queue.flush();
+        self.deadline = Some(now + ADMIN_TIMEOUT);
+        true
+    }
+
+    /// How the command that is out stands.
+    pub fn progress(&mut self, now: Instant) -> Progress {
+        while let Some(entry) = self.queue.complete() {
+            let Ok(completion) = Completion::read_from_bytes(&entry) else { continue };
+            if self.deadline.is_none() || completion.cid.get() != self.cid {
+                self.unknown += 1;
+                continue;
+            }
+            self.deadline = None;
+            return Progress::Ended(completion);
+        }
+        match self.deadline {
+            Some(deadline) if deadline <= now => Progress::TimedOut,
+            _ => Progress::Waiting,
+        }
+    }
+
+    /// Identify (Base 5.17).
+    pub fn identify(&self, pool: &PagePool, nsid: u32, cns: u8) -> Command {
+        let mut command = Command::new_zeroed();
+        command.opcode = admin::IDENTIFY;
+        command.nsid.set(nsid);
+        command.cdw10.set(u32::from(cns));
+        let page = if cns == cns::ACTIVE_NAMESPACES { &self.list } else { &self.page };
+        command.set_prp(address(pool, page), 0);
+        command
+    }
+
+    /// Get Log Page for the SMART log of the controller (Base 5.16.1.3).
+    pub fn get_smart(&self, pool: &PagePool) -> Command {
+        let mut command = Command::new_zeroed();
+        command.opcode = admin::GET_LOG_PAGE;
+        command.nsid.set(NSID_ALL);
+        let dwords = (size_of::<SmartLog>() / 4 - 1) as u32;
+        command.cdw10.set(dwords << 16 | u32::from(log_page::id::SMART));
+        command.set_prp(address(pool, &self.page), 0);
+        command
+    }
+
+    fn read<T: FromBytes + IntoBytes>(&self, pool: &PagePool) -> T {
+        let mut value = T::new_zeroed();
+        pool.read(&mut self.page.start(), value.as_mut_bytes());
+        value
+    }
+
+    /// Identity and limits from the answer to Identify Controller.
+    #[inline(never)]
+    pub fn controller(&self, pool: &PagePool, page_bytes: u64) -> (DriveIdentity, Limits, u32) {
+        let data: IdentifyController = self.read(pool);
+        let identity = DriveIdentity { serial: data.serial, model: data.model, firmware: data.firmware };
+        (identity, Limits::of_controller(&data, page_bytes), data.namespaces.get())
+    }
+
+    /// More limits from the answer to Identify Controller of the NVM command set.
+    pub fn nvm_controller(&self, pool: &PagePool, limits: Limits, page_bytes: u64) -> Limits {
+        limits.with_nvm(&self.read::<IdentifyNvmController>(pool), page_bytes)
+    }
+
+    /// The SMART log from the answer.
+    pub fn smart(&self, pool: &PagePool) -> SmartLog {
+        self.read(pool)
+    }
+
+    /// An entry of the answer to Identify for active namespaces; 0 behind the last.
+    pub fn list_entry(&self, pool: &PagePool, index: u32) -> u32 {
+        let mut cursor = self.list.start();
+        let mut entry = [0; 4];
+        pool.skip(&mut cursor, index as usize * 4);
+        pool.read(&mut cursor, &mut entry);
+        u32::from_le_bytes(entry)
+    }
+
+    /// What Identify Namespace tells; `None` for an inactive namespace.
+    #[inline(never)]
+    pub fn namespace(&self, pool: &PagePool, nsid: u32) -> Option<NamespaceRecord> {
+        let data: IdentifyNamespace = self.read(pool);
+        let format = data.current_format();
+        let blocks = data.size_blocks.get();
+        if blocks == 0 {
+            return None;
+        }
+        let refusal = if format.metadata_bytes.get() != 0 {
+            Some(RefusalReason::Metadata)
+        } else if data.protection & 0b111 != 0 {
+            Some(RefusalReason::ProtectionInformation)
+        } else if !matches!(format.block_shift, 9 | 12) {
+            Some(RefusalReason::BlockSize)
+        } else if blocks > u64::MAX >> format.block_shift {
+            Some(RefusalReason::Size)
+        } else {
+            None
+        };
+        Some(NamespaceRecord {
+            nsid,
+            blocks,
+            block_shift: format.block_shift,
+            deallocate_features: data.deallocate_features,
+            nguid: data.nguid,
+            eui64: data.eui64,
+            uuid: [0; 16],
+            optimal: optimal_sizes(&data),
+            refusal,
+        })
+    }
+
+    /// Adds what the Namespace Identification Descriptors tell (Base 5.17.2.3). A list that makes no sense ends it.
+    #[inline(never)]
+    pub fn add_descriptors(&self, pool: &PagePool, record: &mut NamespaceRecord) {
+        let mut data = [0; 4096];
+        pool.read(&mut self.page.start(), &mut data);
+        let mut rest = data.as_slice();
+        while let Some((&[kind, length, _, _], after)) = rest.split_first_chunk::<4>() {
+            let Some((value, next)) = after.split_at_checked(usize::from(length)) else { return };
+            match (kind, value) {
+                (0, _) | (_, []) => return,
+                (descriptor::EUI64, value) => copy_exactly(&mut record.eui64, value),
+                (descriptor::NGUID, value) => copy_exactly(&mut record.nguid, value),
+                (descriptor::UUID, value) => copy_exactly(&mut record.uuid, value),
+                (descriptor::COMMAND_SET, [0]) => (),
+                (descriptor::COMMAND_SET, [2]) => record.refusal = Some(RefusalReason::Zoned),
+                (descriptor::COMMAND_SET, _) => record.refusal = Some(RefusalReason::CommandSet),
+                _ => (),
+            }
+            rest = next;
+        }
+    }
+}
+
+fn address(pool: &PagePool, pages: &Pages) -> u64 {
+    pool.addresses(pages).next().map_or(0, |address| address.0)
+}
+
+fn copy_exactly(into: &mut [u8], from: &[u8]) {
+    if into.len() == from.len() {
+        into.copy_from_slice(from);
+    }
+}
+
+/// Set Features, Number of Queues (Base 5.27.1.5): asks for `pairs` I/O queue pairs.
+pub(crate) fn number_of_queues(pairs: u16) -> Command {
+    let zero_based = u32::from(pairs.saturating_sub(1));
+    let mut command = Command::new_zeroed();
+    command.opcode = admin::SET_FEATURES;
+    command.cdw10.set(u32::from(features::NUMBER_OF_QUEUES));
+    command.cdw11.set(zero_based << 16 | zero_based);
+    command
+}
+
+/// Create I/O Completion Queue (Base 5.4): contiguous, with an interrupt where there is a vector.
+pub(crate) fn create_completion_queue(qid: u16, location: &hal_api::QueueLocation) -> Command {
+    let mut command = Command::new_zeroed();
+    command.opcode = admin::CREATE_COMPLETION_QUEUE;
+    command.set_prp(location.completion.0, 0);
+    command.cdw10.set(location.entries.saturating_sub(1) << 16 | u32::from(qid));
+    command.cdw11.set(location.vector.map_or(0, |vector| u32::from(vector) << 16 | 0b10) | 1);
+    command
+}
+
+/// Create I/O Submission Queue (Base 5.5): contiguous, completing to the queue of the same number.
+pub(crate) fn create_submission_queue(qid: u16, location: &hal_api::QueueLocation) -> Command {
+    let mut command = Command::new_zeroed();
+    command.opcode = admin::CREATE_SUBMISSION_QUEUE;
+    command.set_prp(location.submission.0, 0);
+    command.cdw10.set(location.entries.saturating_sub(1) << 16 | u32::from(qid));
+    command.cdw11.set(u32::from(qid) << 16 | 1);
+    command
+}
+
+/// A namespace as the drive describes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct NamespaceRecord {
+    pub nsid: u32,
+    pub blocks: u64,
+    pub block_shift: u8,
+    pub deallocate_features: u8,
+    pub nguid: [u8; 16],
+    pub eui64: [u8; 8],
+    pub uuid: [u8; 16],
+    pub optimal: controller::OptimalSizes,
+    /// Why it is not served.
+    pub refusal: Option<RefusalReason>,
+}
+
+impl NamespaceRecord {
+    pub fn info(&self, drive: DriveIdentity, volatile_write_cache: bool) -> NamespaceInfo {
+        NamespaceInfo {
+            nsid: self.nsid,
+            blocks: self.blocks,
+            block_shift: self.block_shift,
+            nguid: self.nguid,
+            eui64: self.eui64,
+            uuid: self.uuid,
+            volatile_write_cache,
+            deallocate_features: self.deallocate_features,
+            optimal: self.optimal,
+            drive,
+        }
+    }
+}

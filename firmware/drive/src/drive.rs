@@ -1,0 +1,336 @@
+//! One drive: its controller's state, its admin queue, and this core's queue at it.
+
+mod bring_up;
+mod recovery;
+
+use controller::{IoCompletion, IoRequest, Rejected};
+use hal_api::{CommandQueue, Instant, NvmeDevice};
+use hal_mem::PagePool;
+use nvme::log_page::SmartLog;
+use nvme::registers::{Configuration, ControllerStatus};
+
+use crate::admin::Admin;
+use crate::events::{DriveCounters, DriveEvent, DriveIdentity, FailReason};
+use crate::io_queue::{Fault, IoQueue};
+use crate::limits::{HEALTH_INTERVAL, READY_POLL, SMART_INTERVAL};
+use crate::namespaces::Namespaces;
+use crate::plan::Limits;
+use crate::tables::DriveMemory;
+
+use bring_up::{Scan, Task};
+
+/// Where a drive's controller stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// To be brought up from whatever it does now.
+    Start,
+    /// CC.EN is 0, RDY = 0 is awaited.
+    Disabling { deadline: Instant },
+    /// CC.EN is 1, RDY = 1 is awaited.
+    Enabling { deadline: Instant },
+    /// An admin command of the bring-up is to be sent, or out.
+    Asking(Task),
+    /// It works; an admin command may be out beside.
+    Ready,
+    /// It does not work and is tried again then.
+    Failed { retry_at: Instant },
+    /// It was told to shut down.
+    ShutDown,
+}
+
+/// One drive with its admin queue and one I/O queue, both polled by the same core.
+pub struct Drive<D: NvmeDevice> {
+    device: D,
+    qid: u16,
+    /// `None` where the device has no memory for the queues: the drive stays failed.
+    parts: Option<DriveParts<D>>,
+    state: State,
+    events: heapless::Deque<DriveEvent, 8>,
+    identity: DriveIdentity,
+    limits: Limits,
+    namespaces: Namespaces,
+    scan: Scan,
+    smart: Option<SmartLog>,
+    smart_at: Instant,
+    health_at: Instant,
+    ready_since: Instant,
+    /// Failed bring-ups since the last success.
+    attempts: u32,
+    /// Resets since the drive was last stable.
+    recent_resets: u32,
+    /// The caller was told that the drive is away.
+    lost: bool,
+    /// It was ready once.
+    known: bool,
+    last_failure: Option<FailReason>,
+    resets: u64,
+}
+
+/// The queues of a drive.
+struct DriveParts<D: NvmeDevice> {
+    admin: Admin<D::Queue>,
+    io: IoQueue<D::Queue>,
+}
+
+impl<D: NvmeDevice> Drive<D> {
+    /// A drive that will be brought up by [`Self::poll`]. Takes the admin queue and queue `io_queue` (1 for the
+    /// first data core) of `device`.
+    #[must_use]
+    pub fn new(mut device: D, io_queue: u16, memory: DriveMemory) -> Self {
+        let parts = match (device.take_queue(0), device.take_queue(io_queue)) {
+            (Some(admin), Some(io)) => {
+                Some(DriveParts { admin: Admin::new(admin), io: IoQueue::new(io, io_queue, memory) })
+            }
+            _ => None,
+        };
+        Self {
+            device,
+            qid: io_queue,
+            parts,
+            state: State::Start,
+            events: heapless::Deque::new(),
+            identity: DriveIdentity::UNKNOWN,
+            limits: Limits::UNKNOWN,
+            namespaces: Namespaces::new(),
+            scan: Scan::START,
+            smart: None,
+            smart_at: Instant::ZERO,
+            health_at: Instant::ZERO,
+            ready_since: Instant::ZERO,
+            attempts: 0,
+            recent_resets: 0,
+            lost: false,
+            known: false,
+            last_failure: None,
+            resets: 0,
+        }
+    }
+
+    /// Bring-up, completions, waiting parts, time-outs and resets. Returns how much was done; 0 is idle.
+    pub fn poll(&mut self, now: Instant, pool: &mut PagePool) -> usize {
+        let Some(parts) = &mut self.parts else {
+            return self.poll_without_queues(now, pool);
+        };
+        let (mut work, fault) = parts.io.poll(now, pool);
+        match fault {
+            Some(Fault::Timeout) => self.reset(FailReason::CommandTimeout, now, pool),
+            Some(Fault::UnknownCompletions) => self.reset(FailReason::UnknownCompletions, now, pool),
+            None => (),
+        }
+        if self.state == State::Ready {
+            work += self.poll_ready(now, pool);
+        } else {
+            work += self.advance(now, pool);
+        }
+        work
+    }
+
+    /// Takes a block request. While the drive is being reset it waits; while the drive is away it is refused.
+    ///
+    /// # Errors
+    /// [`Rejected`] gives it back.
+    pub fn submit(&mut self, request: IoRequest, pool: &mut PagePool, now: Instant) -> Result<(), Rejected> {
+        match &mut self.parts {
+            Some(parts) => parts.io.submit(request, pool, now),
+            None => {
+                let reason = controller::RejectReason::Failed(crate::status::AWAY);
+                Err(Rejected { request, reason })
+            }
+        }
+    }
+
+    /// Collects the end of a request.
+    pub fn complete(&mut self) -> Option<IoCompletion> {
+        self.parts.as_mut()?.io.complete()
+    }
+
+    /// Rings the doorbells for what was submitted and taken since the last call. Once a turn.
+    pub fn flush(&mut self) {
+        let Some(parts) = &mut self.parts else { return };
+        // What was queued before a reset began must not reach the drive after it.
+        if self.state == State::Ready {
+            parts.io.queue.flush();
+        }
+        if matches!(self.state, State::Ready | State::Asking(_)) {
+            parts.admin.queue.flush();
+        }
+    }
+
+    /// The next change that the caller was not told.
+    pub fn take_event(&mut self) -> Option<DriveEvent> {
+        if let Some(event) = self.events.pop_front() {
+            return Some(event);
+        }
+        self.namespaces.take_event(self.identity, self.limits.volatile_write_cache)
+    }
+
+    /// Asks for interrupts. True when something waits already: then the core must not sleep.
+    pub fn arm(&mut self) -> bool {
+        let Some(parts) = &mut self.parts else { return self.has_work() };
+        let waits = parts.io.queue.arm() | parts.admin.queue.arm();
+        waits || self.has_work()
+    }
+
+    /// The core is awake and polls.
+    pub fn disarm(&mut self) {
+        if let Some(parts) = &mut self.parts {
+            parts.io.queue.disarm();
+            parts.admin.queue.disarm();
+        }
+    }
+
+    /// Whether a call of [`Self::poll`], [`Self::complete`] or [`Self::take_event`] has something to do that no
+    /// interrupt and no deadline tells of.
+    #[must_use]
+    pub fn has_work(&self) -> bool {
+        let asks = match (&self.parts, self.state) {
+            (Some(parts), State::Asking(_)) => parts.admin.deadline().is_none(),
+            (_, State::Start) => true,
+            _ => false,
+        };
+        asks || !self.events.is_empty() || self.parts.as_ref().is_some_and(|parts| parts.io.has_work())
+    }
+
+    /// When the drive wants to be polled at the latest.
+    #[must_use]
+    pub fn next_deadline(&self, now: Instant) -> Instant {
+        let Some(parts) = &self.parts else { return Instant::FAR_FUTURE };
+        let own = match self.state {
+            State::Start => now,
+            State::Disabling { .. } | State::Enabling { .. } | State::Asking(_) => now + READY_POLL,
+            State::Ready => self.health_at.min(self.smart_at),
+            State::Failed { retry_at } => retry_at,
+            State::ShutDown => Instant::FAR_FUTURE,
+        };
+        let own = match (self.state, parts.admin.deadline()) {
+            (State::Ready, Some(deadline)) => self.health_at.min(deadline),
+            _ => own,
+        };
+        own.min(parts.io.earliest_deadline())
+    }
+
+    /// Whether requests are carried out now.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.state == State::Ready
+    }
+
+    /// Requests inside, quarantined ones included.
+    #[must_use]
+    pub fn outstanding(&self) -> usize {
+        self.parts.as_ref().map_or(0, |parts| parts.io.outstanding())
+    }
+
+    /// Requests whose host was told while their pages are still out.
+    #[must_use]
+    pub fn quarantined(&self) -> usize {
+        self.parts.as_ref().map_or(0, |parts| parts.io.quarantined())
+    }
+
+    /// What happened since the start.
+    #[must_use]
+    pub fn counters(&self) -> DriveCounters {
+        let Some(parts) = &self.parts else { return DriveCounters::default() };
+        let mut counters = parts.io.counters;
+        counters.resets = self.resets;
+        counters.unknown_completions += parts.admin.unknown;
+        counters
+    }
+
+    /// SMART / Health data, at most `SMART_INTERVAL` old while the drive works.
+    #[must_use]
+    pub fn smart(&self) -> Option<&SmartLog> {
+        self.smart.as_ref()
+    }
+
+    /// Who the drive is; blanks before it was asked.
+    #[must_use]
+    pub fn identity(&self) -> &DriveIdentity {
+        &self.identity
+    }
+
+    /// The PCI address, packed as bus << 8 | device << 3 | function.
+    #[must_use]
+    pub fn address(&self) -> u16 {
+        self.device.address()
+    }
+
+    /// Begins an orderly shutdown (CC.SHN), for good. The caller lets the requests inside end first
+    /// ([`Self::outstanding`] is 0) and brings no new ones; then it asks [`Self::is_shut_down`].
+    pub fn shutdown(&mut self, pool: &mut PagePool) {
+        if self.state == State::Ready {
+            let cc = Configuration(self.device.configuration());
+            self.device.set_configuration(cc.with_shutdown().0);
+        }
+        if let Some(parts) = &mut self.parts {
+            parts.io.hold();
+            if self.state != State::Ready {
+                self.device.set_bus_master(false);
+                parts.io.release(pool);
+                parts.io.refuse();
+            }
+        }
+        self.state = State::ShutDown;
+    }
+
+    /// Whether the shutdown is complete (CSTS.SHST = 10b), or there is no drive to wait for.
+    #[must_use]
+    pub fn is_shut_down(&self) -> bool {
+        let status = self.device.status();
+        let bits = ControllerStatus::from_bits_retain(status);
+        status == u32::MAX
+            || !bits.contains(ControllerStatus::READY)
+            || bits.contains(ControllerStatus::SHUTDOWN_COMPLETE)
+    }
+
+    fn poll_without_queues(&mut self, now: Instant, pool: &mut PagePool) -> usize {
+        if self.state == State::Start {
+            self.fail(FailReason::NoQueues, now, pool);
+            return 1;
+        }
+        0
+    }
+
+    /// A drive that works: looks at its state from time to time and reads its SMART log.
+    fn poll_ready(&mut self, now: Instant, pool: &mut PagePool) -> usize {
+        if now >= self.health_at {
+            self.health_at = now + HEALTH_INTERVAL;
+            let status = self.device.status();
+            if status == u32::MAX {
+                self.fail(FailReason::Removed, now, pool);
+                return 1;
+            }
+            let status = ControllerStatus::from_bits_retain(status);
+            if status.contains(ControllerStatus::FATAL) || !status.contains(ControllerStatus::READY) {
+                self.reset(FailReason::Fatal, now, pool);
+                return 1;
+            }
+        }
+        self.poll_smart(now, pool)
+    }
+
+    fn poll_smart(&mut self, now: Instant, pool: &mut PagePool) -> usize {
+        let Some(parts) = &mut self.parts else { return 0 };
+        if parts.admin.deadline().is_none() {
+            if now < self.smart_at {
+                return 0;
+            }
+            self.smart_at = now + SMART_INTERVAL;
+            let command = parts.admin.get_smart(pool);
+            return usize::from(parts.admin.send(command, now));
+        }
+        match parts.admin.progress(now) {
+            crate::admin::Progress::Waiting => 0,
+            crate::admin::Progress::Ended(completion) => {
+                if completion.status().is_success() {
+                    self.smart = Some(parts.admin.smart(pool));
+                }
+                1
+            }
+            crate::admin::Progress::TimedOut => {
+                self.reset(FailReason::AdminTimeout, now, pool);
+                1
+            }
+        }
+    }
+}

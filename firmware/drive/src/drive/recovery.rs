@@ -1,0 +1,70 @@
+//! What happens when a drive does not do what it should: reset first, rest after that, and try again.
+
+use hal_api::{Instant, NvmeDevice};
+use hal_mem::PagePool;
+
+use super::{Drive, State};
+use crate::events::{DriveEvent, FailReason};
+use crate::io_queue::Mode;
+use crate::limits::{FIRST_RETRY, LATER_RETRY, RESETS_BEFORE_REST};
+use crate::place;
+
+impl<D: NvmeDevice> Drive<D> {
+    /// Resets the controller: requests at the drive end, their pages stay until RDY is 0, others wait.
+    ///
+    /// An Abort of the single command could come before; the drives that hang seldom answer it.
+    pub(super) fn reset(&mut self, reason: FailReason, now: Instant, pool: &mut PagePool) {
+        if self.device.status() == u32::MAX {
+            return self.fail(FailReason::Removed, now, pool);
+        }
+        if self.is_stable(now) {
+            self.recent_resets = 0;
+        }
+        self.recent_resets += 1;
+        self.resets += 1;
+        let (bus, device, function) = place(self.device.address());
+        hal_log::warn!("drive {:02x}:{:02x}.{}: reset, because {}", bus, device, function, reason.text());
+        if self.recent_resets > RESETS_BEFORE_REST {
+            self.recent_resets = 0;
+            return self.fail(FailReason::TooManyResets, now, pool);
+        }
+        if let Some(parts) = &mut self.parts {
+            parts.io.hold();
+            parts.admin.forget();
+        }
+        self.disable(now);
+    }
+
+    /// Gives the drive up for a while: it may touch no memory any more, so all pages come back.
+    pub(super) fn fail(&mut self, reason: FailReason, now: Instant, pool: &mut PagePool) {
+        self.device.set_bus_master(false);
+        if let Some(parts) = &mut self.parts {
+            if parts.io.mode() != Mode::Away {
+                parts.io.hold();
+            }
+            parts.admin.forget();
+            parts.io.release(pool);
+            parts.io.refuse();
+        }
+        let rest = if self.attempts == 0 { FIRST_RETRY } else { LATER_RETRY };
+        self.attempts = self.attempts.saturating_add(1);
+        self.state = State::Failed { retry_at: now + rest };
+        if self.known && !self.lost {
+            self.lost = true;
+            let _ = self.events.push_back(DriveEvent::Lost);
+        }
+        // The same failure of each attempt is told once.
+        if self.last_failure != Some(reason) {
+            self.last_failure = Some(reason);
+            let (bus, device, function) = place(self.device.address());
+            hal_log::error!(
+                "drive {:02x}:{:02x}.{}: not usable: {}; it is tried again from time to time",
+                bus,
+                device,
+                function,
+                reason.text()
+            );
+            let _ = self.events.push_back(DriveEvent::Failed { reason });
+        }
+    }
+}

@@ -1,0 +1,334 @@
+//! A data core's queue at one drive: block requests in, commands out, completions back.
+//!
+//! It knows nothing of registers, resets and identify data: its owner tells it when it may run, when the drive is
+//! being reset, and when the drive can no longer touch memory.
+
+mod failure;
+mod issue;
+
+use controller::{IoCompletion, IoRequest, Operation, RejectReason, Rejected};
+use hal_api::{COMPLETION_BYTES, CommandQueue, Instant};
+use hal_mem::{PagePool, Pages};
+use nvme::{Completion, Status};
+use zerocopy::FromBytes;
+
+use crate::events::DriveCounters;
+use crate::limits::{
+    COMPLETIONS_PER_POLL, LIST_PAGES, NAMESPACES_PER_DRIVE, REQUEST_TIMEOUT, SCRATCH_PAGES,
+    UNKNOWN_COMPLETIONS_LIMIT,
+};
+use crate::plan::{Limits, Plan, plan};
+use crate::status::{AWAY, host_status, is_media_error};
+use crate::tables::{Active, Commands, DriveMemory, Place, Requests};
+
+/// Pages that one queue needs for itself.
+pub(crate) const IO_PAGES: u32 = LIST_PAGES as u32 + SCRATCH_PAGES + 1;
+
+/// What the queue needs to know of a namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct IoNamespace {
+    pub nsid: u32,
+    pub blocks: u64,
+    pub block_shift: u8,
+    /// DLFEAT bit 3: Write Zeroes takes DEAC.
+    pub zeroes_deallocate: bool,
+}
+
+/// Whether commands may go out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// They may.
+    Running,
+    /// The drive is being reset: requests are taken and wait.
+    Held,
+    /// The drive is away: requests are refused.
+    Away,
+}
+
+/// Why the drive has to be reset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// A command did not end.
+    Timeout,
+    /// Too many completions that belong to no command.
+    UnknownCompletions,
+}
+
+/// A data core's queue at one drive.
+#[derive(Debug)]
+pub(crate) struct IoQueue<Q> {
+    pub queue: Q,
+    qid: u16,
+    mode: Mode,
+    requests: Requests,
+    commands: Commands,
+    limits: Limits,
+    namespaces: heapless::Vec<IoNamespace, NAMESPACES_PER_DRIVE>,
+    list_pages: heapless::Vec<Pages, LIST_PAGES>,
+    scratch: Pages,
+    zeroes: Pages,
+    /// The request that uses the scratch pages.
+    scratch_owner: Option<u16>,
+    /// No deadline passes before this.
+    earliest: Instant,
+    unknown_since_reset: u32,
+    pub counters: DriveCounters,
+}
+
+impl<Q: CommandQueue> IoQueue<Q> {
+    pub fn new(queue: Q, qid: u16, memory: DriveMemory) -> Self {
+        Self {
+            queue,
+            qid,
+            mode: Mode::Away,
+            requests: Requests::new(memory.requests),
+            commands: Commands::new(memory.commands),
+            limits: Limits::UNKNOWN,
+            namespaces: heapless::Vec::new(),
+            list_pages: heapless::Vec::new(),
+            scratch: Pages::NONE,
+            zeroes: Pages::NONE,
+            scratch_owner: None,
+            earliest: Instant::FAR_FUTURE,
+            unknown_since_reset: 0,
+            counters: DriveCounters::default(),
+        }
+    }
+
+    /// Takes the queue's own pages, once. False when the pool has too few.
+    pub fn take_pages(&mut self, pool: &mut PagePool) -> bool {
+        if !self.zeroes.is_empty() {
+            return true;
+        }
+        if pool.available() < IO_PAGES {
+            return false;
+        }
+        while !self.list_pages.is_full() {
+            let Some(page) = pool.take(1) else { return false };
+            if let Err(page) = self.list_pages.push(page) {
+                pool.give_back(page);
+                return false;
+            }
+        }
+        let (Some(scratch), Some(zeroes)) = (pool.take(SCRATCH_PAGES), pool.take(1)) else { return false };
+        let mut cursor = zeroes.start();
+        while pool.write(&mut cursor, &[0; 512]) > 0 {}
+        self.scratch = scratch;
+        self.zeroes = zeroes;
+        true
+    }
+
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// The drive works: commands may go out.
+    pub fn run(&mut self, limits: Limits) {
+        self.limits = limits;
+        self.unknown_since_reset = 0;
+        self.mode = Mode::Running;
+    }
+
+    /// Replaces what is known of the namespaces. Waiting requests to those that changed end: their block size, and
+    /// with it the room that they brought, may be another.
+    pub fn set_namespaces(&mut self, namespaces: impl Iterator<Item = IoNamespace>) {
+        let old = core::mem::take(&mut self.namespaces);
+        self.namespaces.extend(namespaces.take(NAMESPACES_PER_DRIVE));
+        for namespace in &old {
+            if !self.namespaces.contains(namespace) {
+                self.end_requests_of(namespace.nsid);
+            }
+        }
+    }
+
+    /// Requests in the queue, quarantined ones included.
+    pub fn outstanding(&self) -> usize {
+        self.requests.used()
+    }
+
+    /// Requests whose host was told while the drive may still touch their pages.
+    pub fn quarantined(&self) -> usize {
+        let requests = &self.requests;
+        requests.slots().filter(|&slot| requests.get(slot).is_some_and(|active| active.reported)).count()
+    }
+
+    /// Whether a poll or a look for completions would find something without the drive's help.
+    pub fn has_work(&self) -> bool {
+        let waits = self.requests.first(Place::Pending).is_some() && self.commands.outstanding() == 0;
+        self.requests.first(Place::Done).is_some() || (waits && self.mode == Mode::Running)
+    }
+
+    pub fn earliest_deadline(&self) -> Instant {
+        self.earliest
+    }
+
+    /// Takes a request.
+    pub fn submit(&mut self, request: IoRequest, pool: &mut PagePool, now: Instant) -> Result<(), Rejected> {
+        if self.mode == Mode::Away {
+            return Err(Rejected { request, reason: RejectReason::Failed(AWAY) });
+        }
+        let namespace = match self.check(&request) {
+            Ok(namespace) => namespace,
+            Err(status) => return Err(Rejected { request, reason: RejectReason::Failed(status) }),
+        };
+        if self.requests.is_full() {
+            self.counters.busy += 1;
+            return Err(Rejected { request, reason: RejectReason::Busy });
+        }
+        let plan = plan(&request, &self.limits, namespace.zeroes_deallocate);
+        let deadline = now + REQUEST_TIMEOUT;
+        self.earliest = self.earliest.min(deadline);
+        let active = Active {
+            cursor: request.pages.start(),
+            request,
+            plan,
+            issued_blocks: 0,
+            range: 0,
+            issuing: plan != Plan::Nothing,
+            outstanding: 0,
+            status: Status::SUCCESS,
+            deadline,
+            place: Place::Out,
+            reported: false,
+        };
+        let Some(slot) = self.requests.insert(active) else {
+            debug_assert!(false, "no place although not full");
+            return Ok(());
+        };
+        match plan {
+            Plan::Nothing => self.requests.push(Place::Done, slot),
+            Plan::Scratch { .. } => {
+                self.requests.push(Place::Scratch, slot);
+                self.work_on_scratch(pool, now);
+            }
+            // Those that wait already go first.
+            _ if self.mode != Mode::Running || self.requests.first(Place::Pending).is_some() => {
+                self.requests.push(Place::Pending, slot);
+            }
+            _ => {
+                if self.issue(slot, pool, now) {
+                    self.settle(slot, pool);
+                } else {
+                    self.requests.push(Place::Pending, slot);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Collects the end of a request.
+    pub fn complete(&mut self) -> Option<IoCompletion> {
+        let slot = self.requests.pop(Place::Done)?;
+        let active = self.requests.get_mut(slot)?;
+        let (token, status) = (active.request.token, active.status);
+        if active.outstanding > 0 {
+            active.reported = true;
+            return Some(IoCompletion { token, status, pages: None });
+        }
+        let active = self.requests.remove(slot)?;
+        Some(IoCompletion { token, status, pages: Some(active.request.pages) })
+    }
+
+    /// Takes completions, gives out parts that waited, watches deadlines. Returns completions taken, and why the
+    /// drive has to be reset.
+    pub fn poll(&mut self, now: Instant, pool: &mut PagePool) -> (usize, Option<Fault>) {
+        let mut taken = 0;
+        let mut fault = None;
+        if self.mode == Mode::Running {
+            while taken < COMPLETIONS_PER_POLL
+                && let Some(entry) = self.queue.complete()
+            {
+                taken += 1;
+                self.take_completion(&entry, pool);
+            }
+            if self.unknown_since_reset >= UNKNOWN_COMPLETIONS_LIMIT {
+                fault = Some(Fault::UnknownCompletions);
+            }
+            self.issue_pending(pool, now);
+            self.work_on_scratch(pool, now);
+        }
+        if now >= self.earliest && self.expire(now) {
+            fault = Some(Fault::Timeout);
+        }
+        (taken, fault)
+    }
+
+    /// What the request asks must lie inside its namespace, and its data inside its pages: what a command names,
+    /// the drive writes.
+    fn check(&self, request: &IoRequest) -> Result<IoNamespace, Status> {
+        let found = self.namespaces.iter().find(|namespace| namespace.nsid == request.namespace.nsid);
+        let namespace = *found.ok_or(Status::INVALID_NAMESPACE.do_not_retry())?;
+        if namespace.block_shift != request.block_shift {
+            debug_assert!(false, "request with another block size than its namespace's");
+            return Err(Status::INTERNAL_ERROR);
+        }
+        let room = request.pages.capacity_bytes() as u64;
+        let (blocks, bytes) = match request.operation {
+            Operation::Flush => (0, 0),
+            Operation::DatasetManagement { ranges, .. } => (0, u64::from(ranges) * 16),
+            Operation::Read | Operation::Write | Operation::Compare => {
+                (request.blocks, u64::from(request.blocks) << request.block_shift)
+            }
+            Operation::WriteZeroes { .. } | Operation::Verify => (request.blocks, 0),
+        };
+        let end = request.start_block.checked_add(u64::from(blocks));
+        if end.is_none_or(|end| end > namespace.blocks) {
+            return Err(Status::LBA_OUT_OF_RANGE.do_not_retry());
+        }
+        let has_blocks = !matches!(request.operation, Operation::Flush | Operation::DatasetManagement { .. });
+        let ranges = match request.operation {
+            Operation::DatasetManagement { ranges, .. } => (1..=256).contains(&ranges),
+            _ => true,
+        };
+        if bytes > room || !ranges || (has_blocks && !(1..=65536).contains(&blocks)) {
+            debug_assert!(false, "request without room for its data, or without blocks");
+            return Err(Status::INTERNAL_ERROR);
+        }
+        Ok(namespace)
+    }
+
+    fn take_completion(&mut self, entry: &[u8; COMPLETION_BYTES], pool: &mut PagePool) {
+        let Ok(completion) = Completion::read_from_bytes(entry) else { return };
+        let part =
+            if completion.sq_id.get() == self.qid { self.commands.end(completion.cid.get()) } else { None };
+        let Some(part) = part else {
+            self.counters.unknown_completions += 1;
+            self.unknown_since_reset += 1;
+            return;
+        };
+        if let Some(list) = part.list
+            && let Err(list) = self.list_pages.push(list)
+        {
+            pool.give_back(list);
+        }
+        let Some(active) = self.requests.get_mut(part.slot) else { return };
+        active.outstanding = active.outstanding.saturating_sub(1);
+        let status = completion.status();
+        if !status.is_success() {
+            let media = is_media_error(status);
+            let counter =
+                if media { &mut self.counters.media_errors } else { &mut self.counters.other_errors };
+            *counter += 1;
+            if active.status.is_success() {
+                active.status = host_status(status);
+            }
+        }
+        if self.scratch_owner == Some(part.slot) {
+            self.scratch_part_is_home(part.slot, part.blocks, pool);
+        }
+        self.settle(part.slot, pool);
+    }
+
+    /// Ends the request when all its parts were given out and are home.
+    fn settle(&mut self, slot: u16, pool: &mut PagePool) {
+        let Some(active) = self.requests.get(slot) else { return };
+        if active.outstanding > 0 || active.issuing || active.place != Place::Out {
+            return;
+        }
+        if !active.reported {
+            self.requests.push(Place::Done, slot);
+        } else if let Some(active) = self.requests.remove(slot) {
+            pool.give_back(active.request.pages);
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! Every limit of the crate, by name.
+
+use core::time::Duration;
+
+use hal_mem::PAGE_BYTES;
+
+/// Block requests that one drive holds at a time; more are refused as busy.
+pub const REQUESTS_PER_DRIVE: usize = 256;
+/// Commands at one drive at a time. Below 256, so that an index fits a byte and no identifier is FFFFh.
+pub const COMMANDS_PER_DRIVE: usize = 255;
+/// Namespaces of one drive that are kept.
+pub const NAMESPACES_PER_DRIVE: usize = 64;
+/// NSIDs that are tried one by one where a drive has no list of active namespaces.
+pub const NAMESPACE_SCAN_LIMIT: u32 = 1024;
+/// Pages for PRP lists: how many commands of more than two pages may be at the drive.
+pub const LIST_PAGES: usize = 32;
+/// Pages into which the card reads what it compares or verifies itself.
+pub const SCRATCH_PAGES: u32 = 32;
+/// Largest data of one command: what one page of PRP entries describes.
+pub const MAX_PART_BYTES: u32 = (PAGE_BYTES / 8 * PAGE_BYTES) as u32;
+/// Largest count of blocks of one command (NLB is zero-based and has 16 bits).
+pub const MAX_PART_BLOCKS: u32 = 65536;
+/// Ranges of one Dataset Management command.
+pub const MAX_DATASET_RANGES: usize = 256;
+/// Completions taken in one poll, so that one drive cannot take the others' turn.
+pub const COMPLETIONS_PER_POLL: usize = 64;
+/// Completions that belong to no command before the drive is reset.
+pub const UNKNOWN_COMPLETIONS_LIMIT: u32 = 8;
+
+/// How long a command may be at the drive before the drive is reset. Below a Linux host's 30 s.
+pub const COMMAND_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a request may take, waiting included, before its host is told. Below a Linux host's 30 s.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(25);
+/// How long an admin command may take.
+pub const ADMIN_TIMEOUT: Duration = Duration::from_secs(20);
+/// Added to what CAP.TO or CRTO say, which some drives leave at 0.
+pub const READY_MARGIN: Duration = Duration::from_secs(1);
+/// Between two looks at CSTS while RDY is awaited: no interrupt tells of it.
+pub const READY_POLL: Duration = Duration::from_millis(5);
+/// Between two looks at CSTS of a drive that works.
+pub const HEALTH_INTERVAL: Duration = Duration::from_secs(1);
+/// Between two reads of the SMART log.
+pub const SMART_INTERVAL: Duration = Duration::from_secs(10);
+/// Before a failed drive is tried again, the first time.
+pub const FIRST_RETRY: Duration = Duration::from_secs(5);
+/// Before a failed drive is tried again, later.
+pub const LATER_RETRY: Duration = Duration::from_secs(30);
+/// After this long without a failure a drive counts as mended.
+pub const STABLE_AFTER: Duration = Duration::from_secs(120);
+/// Resets without [`STABLE_AFTER`] between them before the drive is left alone for a while.
+pub const RESETS_BEFORE_REST: u32 = 3;

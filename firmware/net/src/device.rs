@@ -1,0 +1,138 @@
+//! A frame queue as smoltcp wants to see it.
+
+use hal_api::{FrameTransmit, PortInfo};
+use smoltcp::phy::{Checksum, Device, DeviceCapabilities, Medium, RxToken, TxToken};
+use smoltcp::time::Instant;
+
+use crate::frame::leave_checksum;
+
+/// Ethernet header in bytes; smoltcp counts it into its transmission unit.
+const ETHERNET_HEADER_BYTES: usize = 14;
+
+/// Largest frame that smoltcp may make, in bytes.
+pub(crate) const MAX_FRAME_BYTES: usize = 9000 + ETHERNET_HEADER_BYTES;
+
+/// What smoltcp may leave to the device, as it stays for the life of a stack.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Capabilities {
+    mtu: usize,
+    checksum: Checksum,
+    leave_checksums: bool,
+}
+
+impl Capabilities {
+    /// The port's, with IP packets of at most `mtu_limit` bytes.
+    pub(crate) fn new(info: &PortInfo, mtu_limit: u16) -> Self {
+        let checksum = match (info.receive_checksums_verified, info.transmit_checksum_offload) {
+            (false, false) => Checksum::Both,
+            (false, true) => Checksum::Rx,
+            (true, false) => Checksum::Tx,
+            (true, true) => Checksum::None,
+        };
+        Self {
+            mtu: usize::from(info.mtu.min(mtu_limit).clamp(68, 9000)),
+            checksum,
+            leave_checksums: info.transmit_checksum_offload,
+        }
+    }
+
+    fn to_smoltcp(self) -> DeviceCapabilities {
+        let mut capabilities = DeviceCapabilities::default();
+        capabilities.medium = Medium::Ethernet;
+        capabilities.max_transmission_unit = self.mtu + ETHERNET_HEADER_BYTES;
+        capabilities.checksum.tcp = self.checksum;
+        capabilities.checksum.udp = self.checksum;
+        capabilities
+    }
+}
+
+/// The device for one call of smoltcp: at most one received frame, and the transmitting half.
+pub(crate) struct FrameDevice<'a, T> {
+    /// What smoltcp may leave out.
+    pub(crate) capabilities: Capabilities,
+    /// The frame to be received, once.
+    pub(crate) frame: Option<&'a [u8]>,
+    /// Where answers go.
+    pub(crate) transmit: &'a mut T,
+    /// Takes a frame for which the queue has no room after all.
+    pub(crate) scratch: &'a mut [u8],
+    /// Counts the frames sent.
+    pub(crate) sent: &'a mut u64,
+}
+
+impl<T: FrameTransmit> Device for FrameDevice<'_, T> {
+    type RxToken<'b>
+        = Received<'b>
+    where
+        Self: 'b;
+    type TxToken<'b>
+        = Sender<'b, T>
+    where
+        Self: 'b;
+
+    fn receive(&mut self, _: Instant) -> Option<(Received<'_>, Sender<'_, T>)> {
+        let frame = self.frame.take()?;
+        Some((Received { frame }, self.sender()))
+    }
+
+    fn transmit(&mut self, _: Instant) -> Option<Sender<'_, T>> {
+        self.transmit.has_room().then(|| self.sender())
+    }
+
+    fn capabilities(&self) -> DeviceCapabilities {
+        self.capabilities.to_smoltcp()
+    }
+}
+
+impl<T: FrameTransmit> FrameDevice<'_, T> {
+    fn sender(&mut self) -> Sender<'_, T> {
+        Sender {
+            transmit: self.transmit,
+            scratch: self.scratch,
+            sent: self.sent,
+            leave_checksums: self.capabilities.leave_checksums,
+        }
+    }
+}
+
+/// A received frame.
+pub(crate) struct Received<'a> {
+    frame: &'a [u8],
+}
+
+impl RxToken for Received<'_> {
+    fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
+        f(self.frame)
+    }
+}
+
+/// The right to send one frame.
+pub(crate) struct Sender<'a, T> {
+    transmit: &'a mut T,
+    scratch: &'a mut [u8],
+    sent: &'a mut u64,
+    leave_checksums: bool,
+}
+
+impl<T: FrameTransmit> TxToken for Sender<'_, T> {
+    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, bytes: usize, fill: F) -> R {
+        let mut fill = Some(fill);
+        let mut result = None;
+        let leave_checksums = self.leave_checksums;
+        let queued = self.transmit.transmit(
+            bytes,
+            |frame| result = fill.take().map(|fill| fill(frame)),
+            |frame| if leave_checksums { leave_checksum(frame) } else { None },
+        );
+        *self.sent += u64::from(queued.is_some());
+        match (result, fill) {
+            (Some(result), _) => result,
+            // Refused after all. smoltcp needs the result of `fill`: the frame is lost, as on a wire.
+            (None, Some(fill)) => {
+                let end = bytes.min(self.scratch.len());
+                fill(self.scratch.split_at_mut(end).0)
+            }
+            (None, None) => unreachable!("fill was either called or kept"),
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! One port's stack on one core.
+
+use core::net::IpAddr;
+use core::time::Duration;
+
+use hal_api::{FrameQueue, FrameReceive, FrameTransmit, Instant};
+use hal_mem::{Arena, OutOfMemory};
+use smoltcp::iface::{Interface, PollResult};
+use smoltcp::wire::{EthernetAddress, HardwareAddress};
+
+use crate::address::AddressState;
+use crate::config::Config;
+use crate::connections::{ConnectionId, Connections, PeerInfo};
+use crate::device::{Capabilities, FrameDevice, MAX_FRAME_BYTES};
+use crate::frame::connection_request;
+use crate::stream::Stream;
+
+/// How often the link and the connections' own time limits are looked at.
+const TICK: Duration = Duration::from_millis(100);
+/// Timers of TCP are not looked up more often than this while there is traffic.
+const TIMER_GRAIN: Duration = Duration::from_millis(1);
+/// One line on refused connections at most so often.
+const REFUSAL_LOG_PERIOD: Duration = Duration::from_secs(10);
+
+/// What a stack has seen since the start, for the status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counters {
+    /// Frames received, whatever became of them.
+    pub frames_received: u64,
+    /// Frames sent.
+    pub frames_sent: u64,
+    /// Connections accepted.
+    pub connections_accepted: u64,
+    /// Requests refused because all sockets were in use.
+    pub connections_refused: u64,
+    /// Sockets that no connection uses now.
+    pub sockets_free: usize,
+}
+
+/// The TCP/IP stack of one Ethernet queue pair.
+pub struct Stack<F: FrameQueue> {
+    queue: F,
+    interface: Interface,
+    connections: Connections,
+    address: AddressState,
+    capabilities: Capabilities,
+    scratch: &'static mut [u8],
+    now: Instant,
+    /// Something may have to be sent.
+    dirty: bool,
+    /// When the next timer fires, as of `timers_seen`.
+    deadline: Instant,
+    timers_seen: Instant,
+    timers_stale: bool,
+    next_tick: Instant,
+    counters: Counters,
+    refusals_logged: u64,
+    next_refusal_log: Instant,
+}
+
+impl<F: FrameQueue> Stack<F> {
+    /// A stack over `queue` with all its memory ([`Config::memory_bytes`]) from `arena`. `seed` is random: it
+    /// makes sequence numbers hard to guess.
+    ///
+    /// # Errors
+    /// [`OutOfMemory`] when the arena is too small; what was taken from it by then is lost.
+    pub fn new(
+        mut queue: F,
+        config: &Config<'_>,
+        arena: &mut Arena,
+        seed: u64,
+        now: Instant,
+    ) -> Result<Self, OutOfMemory> {
+        let info = queue.info();
+        let capabilities = Capabilities::new(&info, config.mtu_limit);
+        let scratch = arena.slice(MAX_FRAME_BYTES, |_| 0u8)?;
+        let mut connections = Connections::new(config, arena)?;
+        let mut smoltcp = smoltcp::iface::Config::new(HardwareAddress::Ethernet(station_address(info.mac)));
+        smoltcp.random_seed = seed;
+        let mut sent = 0;
+        let link_up = queue.link_is_up();
+        let mut device =
+            FrameDevice { capabilities, frame: None, transmit: queue.halves().1, scratch, sent: &mut sent };
+        let mut interface = Interface::new(smoltcp, &mut device, to_smoltcp(now));
+        let address =
+            AddressState::new(config.addressing, link_up, &mut interface, &mut connections.set, now);
+        Ok(Self {
+            queue,
+            interface,
+            connections,
+            address,
+            capabilities,
+            scratch,
+            now,
+            dirty: true,
+            deadline: now,
+            timers_seen: now,
+            timers_stale: true,
+            next_tick: now,
+            counters: Counters::default(),
+            refusals_logged: 0,
+            next_refusal_log: now,
+        })
+    }
+
+    /// Sends what is left over and what timers make due, then takes in at most `budget` frames. Returns the
+    /// number of frames, about twice `budget` at most, and one more where a timer fired; 0 means that no
+    /// connection has changed since the last call.
+    ///
+    /// Acknowledgements of what came in wait for [`Stack::transmit`], so that they travel with the answers.
+    pub fn poll(&mut self, now: Instant, budget: usize) -> usize {
+        self.now = now;
+        let mut timers = false;
+        if now >= self.next_tick {
+            self.next_tick = now + TICK;
+            let link_up = self.queue.link_is_up();
+            let (interface, set) = (&mut self.interface, &mut self.connections.set);
+            self.dirty |= self.address.tick(link_up, interface, set, now);
+            timers = true;
+        }
+        if self.timers_stale && now >= self.timers_seen + TIMER_GRAIN {
+            self.read_timers();
+        }
+        if now >= self.deadline {
+            self.dirty = true;
+            timers = true;
+        }
+        let sent = self.egress(budget);
+        let received = self.ingress(budget);
+        if received > 0 || timers {
+            self.review();
+        }
+        sent + received + usize::from(timers)
+    }
+
+    /// Sends what the streams were given and acknowledges what they received, in at most about `budget`
+    /// frames; the rest goes with the next poll. Returns the number of frames. Once a turn, after the
+    /// streams' work.
+    pub fn transmit(&mut self, now: Instant, budget: usize) -> usize {
+        self.now = now;
+        self.egress(budget)
+    }
+
+    /// Hands everything to the device. Once, at the end of a turn.
+    pub fn flush(&mut self) {
+        self.queue.flush();
+    }
+
+    /// When the stack wants to be polled at the latest though nothing arrives; `now` or earlier when it has
+    /// something to do at once.
+    pub fn next_deadline(&mut self, now: Instant) -> Option<Instant> {
+        self.now = now;
+        if self.dirty {
+            return Some(now);
+        }
+        if self.timers_stale {
+            self.read_timers();
+        }
+        Some(self.deadline.min(self.next_tick))
+    }
+
+    /// Asks for an interrupt at the next frame; true when one is waiting already ([`FrameQueue::arm`]).
+    pub fn arm(&mut self) -> bool {
+        self.queue.arm()
+    }
+
+    /// The core is awake ([`FrameQueue::disarm`]).
+    pub fn disarm(&mut self) {
+        self.queue.disarm();
+    }
+
+    /// A connection that a peer has opened; `None` when there is no new one.
+    pub fn accept(&mut self) -> Option<(ConnectionId, PeerInfo)> {
+        let accepted = self.connections.accept()?;
+        self.counters.connections_accepted += 1;
+        Some(accepted)
+    }
+
+    /// The bytes of an accepted connection; `None` once it was released.
+    pub fn stream(&mut self, id: ConnectionId) -> Option<Stream<'_>> {
+        Some(Stream { socket: self.connections.get(id)?, dirty: &mut self.dirty })
+    }
+
+    /// Gives a connection up. What is still open is closed in good order within a few seconds, or reset where
+    /// the stream was aborted. A stale id is ignored.
+    pub fn release(&mut self, id: ConnectionId) {
+        self.connections.release(id, self.now);
+        self.dirty = true;
+    }
+
+    /// The port's address; `None` while DHCP has not answered.
+    #[must_use]
+    pub fn address(&self) -> Option<IpAddr> {
+        self.interface.ip_addrs().first().map(|cidr| cidr.address().into())
+    }
+
+    /// Whether the link was up at the last look.
+    #[must_use]
+    pub fn link_is_up(&self) -> bool {
+        self.address.link_is_up()
+    }
+
+    /// What the stack has seen since the start.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        Counters { sockets_free: self.connections.free(), ..self.counters }
+    }
+
+    /// The queue pair, for what only its owner may ask it.
+    pub fn queue(&mut self) -> &mut F {
+        &mut self.queue
+    }
+
+    fn ingress(&mut self, budget: usize) -> usize {
+        let Self { queue, interface, connections, capabilities, scratch, counters, now, .. } = self;
+        let (receive, transmit) = queue.halves();
+        let mut received = 0;
+        // An answer needs room: without it the frame waits in the queue.
+        while received < budget && transmit.has_room() {
+            let frame_taken = receive.receive(|frame| {
+                let request = connection_request(frame)
+                    .filter(|request| interface.has_ip_addr(request.destination.ip()));
+                if request.is_some_and(|request| !connections.before_request(&request)) {
+                    counters.connections_refused += 1;
+                }
+                let mut device = FrameDevice {
+                    capabilities: *capabilities,
+                    frame: Some(frame),
+                    transmit: &mut *transmit,
+                    scratch,
+                    sent: &mut counters.frames_sent,
+                };
+                interface.poll_ingress_single(to_smoltcp(*now), &mut device, &mut connections.set);
+                if request.is_some() {
+                    connections.after_request(*now);
+                }
+            });
+            if frame_taken.is_none() {
+                break;
+            }
+            received += 1;
+        }
+        self.counters.frames_received += received as u64;
+        self.dirty |= received > 0;
+        received
+    }
+
+    fn egress(&mut self, budget: usize) -> usize {
+        if !self.dirty {
+            return 0;
+        }
+        let before = self.counters.frames_sent;
+        let timestamp = to_smoltcp(self.now);
+        self.timers_stale = true;
+        let mut sent = 0;
+        while sent < budget {
+            let transmit = self.queue.halves().1;
+            if !transmit.has_room() {
+                break;
+            }
+            let mut device = FrameDevice {
+                capabilities: self.capabilities,
+                frame: None,
+                transmit,
+                scratch: self.scratch,
+                sent: &mut self.counters.frames_sent,
+            };
+            let result = self.interface.poll_egress(timestamp, &mut device, &mut self.connections.set);
+            sent = (self.counters.frames_sent - before) as usize;
+            if result == PollResult::None {
+                // Out of room in the middle of a pass is also `None`.
+                self.dirty = !self.queue.halves().1.has_room();
+                break;
+            }
+        }
+        sent
+    }
+
+    fn review(&mut self) {
+        self.connections.review(self.now);
+        if self.address.review(&mut self.interface, &mut self.connections.set, self.now) {
+            self.dirty = true;
+        }
+        self.log_refusals();
+    }
+
+    fn read_timers(&mut self) {
+        self.timers_stale = false;
+        self.timers_seen = self.now;
+        let next = self.interface.poll_at(to_smoltcp(self.now), &self.connections.set);
+        self.deadline = match next {
+            // What is due now and was not sent in the pass before cannot be sent now; ask again soon.
+            Some(at) => from_smoltcp(at).max(self.now + TIMER_GRAIN),
+            None => Instant::FAR_FUTURE,
+        };
+    }
+
+    fn log_refusals(&mut self) {
+        let refused = self.counters.connections_refused;
+        if refused != self.refusals_logged && self.now >= self.next_refusal_log {
+            hal_log::warn!("too many connections: {} refused", refused - self.refusals_logged);
+            self.refusals_logged = refused;
+            self.next_refusal_log = self.now + REFUSAL_LOG_PERIOD;
+        }
+    }
+}
+
+/// smoltcp panics on a station address that is not unicast, as a broken device may report.
+fn station_address(mut mac: [u8; 6]) -> EthernetAddress {
+    if mac == [0; 6] || !EthernetAddress(mac).is_unicast() {
+        hal_log::error!("the port has no valid station address; using a local one");
+        mac = [2, 0, 0, 0, 0, 1];
+    }
+    EthernetAddress(mac)
+}
+
+fn to_smoltcp(instant: Instant) -> smoltcp::time::Instant {
+    smoltcp::time::Instant::from_micros(i64::try_from(instant.as_micros()).unwrap_or(i64::MAX))
+}
+
+fn from_smoltcp(instant: smoltcp::time::Instant) -> Instant {
+    Instant::from_micros(u64::try_from(instant.total_micros()).unwrap_or(0))
+}

@@ -1,0 +1,447 @@
+//! The life of a command between its capsule and its response.
+//!
+//! Capsule → checked by the controller → pages (or a wait for them) → data by R2T → controller or backend (or a
+//! wait for it) → completion → response. No wait ever stops the stream from being read.
+
+use controller::{
+    Backend, BlockWork, IoCompletion, Operation, Outcome, QueueContext, RejectReason, Transfer, Work,
+};
+use hal_mem::{PAGE_BYTES, Pages};
+use nvme::fabrics::{self, ConnectCommand, ConnectData};
+use nvme::{Command, SglKind, Status, opcode};
+use zerocopy::FromBytes;
+
+use crate::pdu::{Fatal, FatalStatus, Frame};
+use crate::queue::{Phase, cid_place};
+use crate::slots::{Direction, Doer, SlotState};
+use crate::turn::Turn;
+
+const CONNECT_BYTES: u32 = size_of::<ConnectData>() as u32;
+
+impl<B: Backend> Turn<'_, '_, B> {
+    /// CapsuleCmd (3.6.2.6): gives the command a slot and judges it; its data, if any, comes next.
+    pub(crate) fn capsule(&mut self, frame: &Frame, command: &Command) -> Result<(), Fatal> {
+        // A host that keeps to its queue's size always finds a slot: each is free before its response goes out.
+        let full = self.queue.outstanding >= self.queue.reserved_slots;
+        let slot = if full { None } else { self.slots.take(self.index) };
+        let slot = slot.ok_or(Fatal::plain(FatalStatus::SequenceError))?;
+        self.queue.outstanding += 1;
+        self.counters.commands += 1;
+        self.queue.sq_head = match self.queue.sq_head.checked_add(1) {
+            Some(head) if head < self.queue.entries => head,
+            _ => 0,
+        };
+        let conflict = self.has_outstanding(command.cid.get());
+        if let Some(count) = self.queue.cids.get_mut(cid_place(command.cid.get())) {
+            *count = count.saturating_add(1);
+        }
+        let entry = self.slots.at_mut(slot);
+        entry.command = *command;
+        entry.doer = Doer::Nobody;
+        entry.direction = Direction::None;
+        entry.changes_blocks = false;
+        entry.result = 0;
+        entry.status = Status::SUCCESS;
+        entry.transfer_bytes = 0;
+        entry.arrived_bytes = 0;
+        entry.page_count = 0;
+        let verdict = if conflict {
+            Err(Status::COMMAND_ID_CONFLICT.do_not_retry())
+        } else {
+            self.judge(slot, command, frame.data_bytes)
+        };
+        let mut keep = 0;
+        match verdict {
+            Err(status) => self.slots.at_mut(slot).status = status,
+            Ok(Direction::InCapsule) => {
+                if self.take_reserved_pages(slot) {
+                    keep = self.slots.at(slot).transfer_bytes;
+                } else {
+                    // Only before Connect, or while buffers are quarantined: there is no promise to draw on.
+                    let entry = self.slots.at_mut(slot);
+                    let connect = matches!(entry.doer, Doer::Connect);
+                    entry.status =
+                        if connect { Status::CONNECT_CONTROLLER_BUSY } else { Status::COMMAND_INTERRUPTED };
+                }
+            }
+            Ok(_) => {}
+        }
+        if frame.data_bytes > 0 {
+            self.start_body(slot, frame, keep);
+        } else {
+            self.begin(slot);
+        }
+        Ok(())
+    }
+
+    fn has_outstanding(&self, cid: u16) -> bool {
+        // The slot just taken has not got its command yet, and what it held before is of no queue's concern.
+        self.queue.cids.get(cid_place(cid)).is_some_and(|&count| count > 0)
+            && self
+                .slots
+                .of_queue(self.index)
+                .any(|(_, slot)| slot.state != SlotState::Arriving && slot.command.cid.get() == cid)
+    }
+
+    /// Asks who carries the command out, and holds its SGL and its capsule's data against what it moves.
+    fn judge(&mut self, slot: u16, command: &Command, data_bytes: u32) -> Result<Direction, Status> {
+        let is_connect =
+            command.opcode == opcode::FABRICS && fabrics::fabrics_kind(command) == fabrics::kind::CONNECT;
+        let (transfer, doer) = match &self.queue.context {
+            None if is_connect && command.psdt() == 1 => {
+                (Transfer::FromHost { bytes: CONNECT_BYTES }, Doer::Connect)
+            }
+            None if is_connect => return Err(Status::INVALID_FIELD.do_not_retry()),
+            None => return Err(Status::COMMAND_SEQUENCE_ERROR.do_not_retry()),
+            Some(_) if is_connect => return Err(Status::COMMAND_SEQUENCE_ERROR.do_not_retry()),
+            Some(context) => {
+                self.env.subsystem.note_activity(context.controller, self.now);
+                let admission = self.env.subsystem.admit(context, command)?;
+                let doer = match admission.work {
+                    Work::Card => Doer::Card,
+                    Work::Block(work) => Doer::Block(work),
+                };
+                (admission.transfer, doer)
+            }
+        };
+        let (direction, bytes) = direction(command, transfer, data_bytes)?;
+        let entry = self.slots.at_mut(slot);
+        entry.changes_blocks = matches!(doer, Doer::Block(work) if changes_blocks(&work));
+        entry.doer = doer;
+        entry.direction = direction;
+        entry.transfer_bytes = bytes;
+        Ok(direction)
+    }
+
+    /// The capsule is complete and brought no data: pages, R2T or execution come next.
+    fn begin(&mut self, slot: u16) {
+        let entry = self.slots.at(slot);
+        if !entry.status.is_success() {
+            return self.finish(slot, entry.status, 0);
+        }
+        match entry.direction {
+            Direction::None | Direction::InCapsule => self.run(slot),
+            Direction::ToHost | Direction::ReadyToTransfer => {
+                // Behind those that wait already: small commands must not starve a large one for ever.
+                if self.queue.waiting_for_pages.is_empty() && self.take_pages(slot) {
+                    self.with_pages(slot);
+                } else {
+                    self.slots.at_mut(slot).state = SlotState::WaitingForPages;
+                    self.slots.push(&mut self.queue.waiting_for_pages, slot);
+                }
+            }
+        }
+    }
+
+    fn with_pages(&mut self, slot: u16) {
+        let entry = self.slots.at_mut(slot);
+        if entry.direction == Direction::ReadyToTransfer {
+            entry.state = SlotState::SendReadyToTransfer;
+            self.slots.push(&mut self.queue.to_send, slot);
+        } else {
+            self.run(slot);
+        }
+    }
+
+    /// All data from the host is here, all pages are there: the command is carried out.
+    pub(crate) fn run(&mut self, slot: u16) {
+        let entry = self.slots.at(slot);
+        if !entry.status.is_success() {
+            return self.finish(slot, entry.status, 0);
+        }
+        match entry.doer {
+            Doer::Connect => self.connect(slot),
+            Doer::Card => self.execute(slot),
+            Doer::Block(work) => {
+                if let Err(status) = self.check_ranges(slot, &work) {
+                    return self.finish(slot, status, 0);
+                }
+                if !self.queue.waiting_for_backend.is_empty() || !self.submit(slot, work) {
+                    self.slots.at_mut(slot).state = SlotState::WaitingForBackend;
+                    self.slots.push(&mut self.queue.waiting_for_backend, slot);
+                }
+            }
+            Doer::Nobody => {
+                debug_assert!(false, "a command without a verdict");
+                self.finish(slot, Status::INTERNAL_ERROR, 0);
+            }
+        }
+    }
+
+    fn check_ranges(&mut self, slot: u16, work: &BlockWork) -> Result<(), Status> {
+        if !matches!(work.operation, Operation::DatasetManagement { .. }) {
+            return Ok(());
+        }
+        let entry = self.slots.at(slot);
+        let bytes = (entry.transfer_bytes as usize).min(PAGE_BYTES);
+        let ranges = self.scratch.get_mut(..bytes).unwrap_or_default();
+        self.env.pool.read(&mut entry.pages.start(), ranges);
+        self.env.subsystem.check_ranges(work, entry.command.nsid.get(), ranges)
+    }
+
+    /// Hands the command to the backend; false when it has to wait.
+    fn submit(&mut self, slot: u16, work: BlockWork) -> bool {
+        let entry = self.slots.at_mut(slot);
+        let pages = core::mem::replace(&mut entry.pages, Pages::NONE);
+        entry.state = SlotState::AtBackend;
+        let changes = entry.changes_blocks;
+        let request = work.into_request(u32::from(slot), pages);
+        match self.env.backend.submit(request, self.env.pool, self.now) {
+            Ok(()) => {
+                self.queue.at_backend += 1;
+                self.queue.writes_at_backend += u16::from(changes);
+            }
+            Err(rejected) => {
+                self.slots.at_mut(slot).pages = rejected.request.pages;
+                match rejected.reason {
+                    RejectReason::Busy => return false,
+                    RejectReason::Failed(status) => self.finish(slot, status, 0),
+                }
+            }
+        }
+        true
+    }
+
+    /// Tries again what found no pages or no place at the backend, in order.
+    pub(crate) fn retry_waiting(&mut self) {
+        while let Some(slot) = self.slots.pop(&mut self.queue.waiting_for_backend) {
+            let Doer::Block(work) = self.slots.at(slot).doer else { continue };
+            if !self.submit(slot, work) {
+                self.slots.at_mut(slot).state = SlotState::WaitingForBackend;
+                self.slots.push_front(&mut self.queue.waiting_for_backend, slot);
+                break;
+            }
+        }
+        while let Some(slot) = self.queue.waiting_for_pages.first() {
+            if !self.take_pages(slot) {
+                break;
+            }
+            self.slots.pop(&mut self.queue.waiting_for_pages);
+            self.with_pages(slot);
+        }
+        if let Some(slot) = self.queue.parked_connect.take() {
+            self.connect(slot);
+        }
+    }
+
+    /// A request of this connection came back from the backend.
+    pub(crate) fn completed(&mut self, slot: u16, completion: IoCompletion) {
+        let entry = self.slots.at_mut(slot);
+        let changes = entry.changes_blocks;
+        let to_host = entry.direction == Direction::ToHost;
+        let mut status = completion.status;
+        match completion.pages {
+            Some(pages) => entry.pages = pages,
+            None => {
+                if entry.page_count > 0 {
+                    self.forget_pages(slot);
+                }
+                if to_host && status.is_success() {
+                    debug_assert!(false, "a read without its pages");
+                    status = Status::INTERNAL_ERROR;
+                }
+            }
+        }
+        self.queue.at_backend = self.queue.at_backend.saturating_sub(1);
+        self.queue.writes_at_backend = self.queue.writes_at_backend.saturating_sub(u16::from(changes));
+        self.effects.freed = true;
+        if self.queue.phase == Phase::Draining {
+            self.free_slot(slot);
+        } else {
+            self.finish(slot, status, 0);
+        }
+    }
+
+    /// The command's fate is known: queues its data and its response.
+    pub(crate) fn finish(&mut self, slot: u16, status: Status, result: u64) {
+        let entry = self.slots.at_mut(slot);
+        entry.status = status;
+        entry.result = result;
+        if status.is_success() && entry.direction == Direction::ToHost && entry.transfer_bytes > 0 {
+            entry.state = SlotState::SendData;
+        } else {
+            entry.state = SlotState::SendResponse;
+            if !status.is_success()
+                && let Some(context) = &self.queue.context
+            {
+                entry.status = self.env.subsystem.record_error(context, &entry.command, status);
+            }
+            self.give_back_pages(slot);
+        }
+        self.slots.push(&mut self.queue.to_send, slot);
+    }
+
+    /// A command that the card carries out by itself.
+    fn execute(&mut self, slot: u16) {
+        let Some(context) = self.queue.context else {
+            return self.finish(slot, Status::INTERNAL_ERROR, 0);
+        };
+        let entry = self.slots.at(slot);
+        let command = entry.command;
+        let mut from_host = 0;
+        if entry.direction == Direction::ToHost {
+            self.fill(slot, &context, &command);
+        } else if !entry.pages.is_empty() {
+            from_host = (entry.transfer_bytes as usize).min(PAGE_BYTES);
+            let data = self.scratch.get_mut(..from_host).unwrap_or_default();
+            self.env.pool.read(&mut entry.pages.start(), data);
+        }
+        let data = self.scratch.get(..from_host).unwrap_or_default();
+        let backend = &*self.env.backend;
+        let token = u32::from(slot);
+        match self.env.subsystem.execute(&context, self.now, token, &command, data, backend) {
+            Outcome::Done { status, result } => self.finish(slot, status, result),
+            Outcome::Parked => {
+                self.give_back_pages(slot);
+                self.slots.at_mut(slot).state = SlotState::Parked;
+                self.queue.parked += 1;
+            }
+            Outcome::ControllerReset => {
+                self.effects.reset = Some(context.controller);
+                self.finish(slot, Status::SUCCESS, 0);
+            }
+            Outcome::QueueDisconnect => {
+                self.finish(slot, Status::SUCCESS, 0);
+                self.start_closing();
+            }
+        }
+        self.take_events();
+    }
+
+    /// Has the controller write a command's data into its pages, a page at a time.
+    fn fill(&mut self, slot: u16, context: &QueueContext, command: &Command) {
+        let total = self.slots.at(slot).transfer_bytes;
+        let mut cursor = self.slots.at(slot).pages.start();
+        let mut offset = 0;
+        while offset < total {
+            let bytes = (total - offset).min(PAGE_BYTES as u32);
+            let piece = self.scratch.get_mut(..bytes as usize).unwrap_or_default();
+            self.env.subsystem.fill(context, command, offset, piece, &*self.env.backend);
+            self.env.pool.write(&mut cursor, piece);
+            offset += bytes;
+        }
+    }
+
+    /// Completes the Asynchronous Event Requests that have something to tell, or were aborted.
+    pub(crate) fn take_events(&mut self) {
+        let Some(context) = self.queue.context else { return };
+        while self.queue.parked > 0 {
+            let Some(ended) = self.env.subsystem.take_event(context.controller, self.now) else { break };
+            let slot = ended.token as u16;
+            let ours = self.slots.get(slot);
+            if !ours.is_some_and(|slot| slot.state == SlotState::Parked && slot.queue == self.index) {
+                debug_assert!(false, "an event for a request that is not parked");
+                continue;
+            }
+            self.queue.parked -= 1;
+            self.finish(slot, ended.status, ended.result);
+        }
+    }
+
+    /// Connect (Base 6.3): makes the connection a queue, or says why not.
+    fn connect(&mut self, slot: u16) {
+        let entry = self.slots.at(slot);
+        let mut data = [0; CONNECT_BYTES as usize];
+        self.env.pool.read(&mut entry.pages.start(), &mut data);
+        let command = entry.command;
+        let (Ok((connect, _)), Ok((data, _))) = (
+            ConnectCommand::ref_from_prefix(zerocopy::IntoBytes::as_bytes(&command)),
+            ConnectData::ref_from_prefix(&data),
+        ) else {
+            return self.finish(slot, Status::INTERNAL_ERROR, 0);
+        };
+        if self.queue.context.is_some() {
+            // A second Connect was sent before the first was answered.
+            return self.finish(slot, Status::COMMAND_SEQUENCE_ERROR.do_not_retry(), 0);
+        }
+        if self.fences.iter().any(|fence| fence.writes > 0 && fence.host_id == data.host_id) {
+            // No write of the host's old association may land after the new one has begun.
+            if self.queue.parked_connect.is_some() {
+                return self.finish(slot, Status::CONNECT_CONTROLLER_BUSY, 0);
+            }
+            self.slots.at_mut(slot).state = SlotState::ConnectParked;
+            self.queue.parked_connect = Some(slot);
+            self.queue.deadline = hal_api::Instant::FAR_FUTURE;
+            return;
+        }
+        match self.env.subsystem.connect(self.now, connect, data) {
+            Ok(connected) => {
+                if !self.reserve_for(connected.entries) {
+                    hal_log::warn!("connection {}: refused, no slots or buffers left", self.index);
+                    self.env.subsystem.disconnect_queue(connected.controller, connected.queue_id);
+                    return self.finish(slot, Status::CONNECT_CONTROLLER_BUSY, 0);
+                }
+                let queue = &mut *self.queue;
+                queue.context =
+                    Some(QueueContext { controller: connected.controller, queue_id: connected.queue_id });
+                queue.host_id = data.host_id;
+                queue.entries = connected.entries;
+                queue.sq_head = 1 % connected.entries.max(1);
+                queue.flow_control = !connected.flow_control_disabled;
+                queue.phase = Phase::Live;
+                queue.deadline = hal_api::Instant::FAR_FUTURE;
+                self.finish(slot, Status::SUCCESS, u64::from(connected.cntlid));
+            }
+            Err(failure) => {
+                self.queue.deadline = self.now + crate::queue::SETUP_TIMEOUT;
+                self.finish(slot, failure.status, failure.result);
+            }
+        }
+    }
+
+    /// Promises the connection slots and in-capsule pages for all entries of its queue.
+    fn reserve_for(&mut self, entries: u16) -> bool {
+        let more = entries.saturating_sub(self.queue.reserved_slots);
+        if !self.slots.reserve(more) {
+            return false;
+        }
+        let pages = u32::from(entries) * (crate::pdu::IN_CAPSULE_BYTES / PAGE_BYTES as u32);
+        // What is left must hold the largest command, or one that waits for pages might wait for ever.
+        let largest = self.env.subsystem.config().max_transfer_bytes().div_ceil(PAGE_BYTES as u32);
+        let fits = self.env.pool.available() >= pages.saturating_add(largest);
+        if !fits || !self.env.pool.reserve(pages) {
+            self.slots.unreserve(more);
+            return false;
+        }
+        self.queue.reserved_slots += more;
+        self.queue.reserved_pages = pages;
+        self.queue.reserved_left = pages;
+        true
+    }
+}
+
+/// Which way the data moves and how much, if SGL and capsule fit what the command needs (Base 4.1.2, TCP 3.4).
+fn direction(command: &Command, transfer: Transfer, data_bytes: u32) -> Result<(Direction, u32), Status> {
+    let sgl = command.sgl();
+    let kind = sgl.kind();
+    let result = match transfer {
+        Transfer::ToHost { bytes } if bytes > 0 => match kind {
+            SglKind::Transport if data_bytes > 0 => Err(Status::INVALID_FIELD),
+            SglKind::Transport if sgl.length.get() < bytes => Err(Status::SGL_LENGTH_INVALID),
+            SglKind::Transport => Ok((Direction::ToHost, bytes)),
+            SglKind::InCapsule | SglKind::Other => Err(Status::SGL_TYPE_INVALID),
+        },
+        Transfer::FromHost { bytes } if bytes > 0 => match kind {
+            SglKind::InCapsule if sgl.address.get() != 0 => Err(Status::SGL_OFFSET_INVALID),
+            SglKind::InCapsule if sgl.length.get() != data_bytes || data_bytes < bytes => {
+                Err(Status::SGL_LENGTH_INVALID)
+            }
+            SglKind::InCapsule => Ok((Direction::InCapsule, bytes)),
+            SglKind::Transport if data_bytes > 0 => Err(Status::INVALID_FIELD),
+            SglKind::Transport if sgl.length.get() < bytes => Err(Status::SGL_LENGTH_INVALID),
+            SglKind::Transport => Ok((Direction::ReadyToTransfer, bytes)),
+            SglKind::Other => Err(Status::SGL_TYPE_INVALID),
+        },
+        _ if data_bytes > 0 => Err(Status::INVALID_FIELD),
+        _ => Ok((Direction::None, 0)),
+    };
+    result.map_err(Status::do_not_retry)
+}
+
+/// Whether a request, once at a drive, can still change what a host will read.
+fn changes_blocks(work: &BlockWork) -> bool {
+    matches!(
+        work.operation,
+        Operation::Write | Operation::WriteZeroes { .. } | Operation::DatasetManagement { .. }
+    )
+}

@@ -1,0 +1,242 @@
+//! A connection, which is an NVMe queue: what is known of it between two polls.
+
+use core::net::IpAddr;
+use core::time::Duration;
+
+use controller::QueueContext;
+use hal_api::Instant;
+use hal_mem::Cursor;
+
+use crate::pdu::{Digests, Fatal, MAX_QUOTED_BYTES};
+use crate::slots::{Fifo, NONE};
+
+/// How long a new connection may take until its ICReq, and from there until its Connect, is complete.
+pub const SETUP_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long data that an R2T asked for may pause.
+pub const DATA_TIMEOUT: Duration = Duration::from_secs(45);
+/// How long a host may leave a full send buffer unread.
+pub const SEND_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a host may take to close a connection after a TermReq.
+pub const TERMINATE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Where a connection is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Not in use.
+    Free,
+    /// Open, nothing heard.
+    AwaitingInitialize,
+    /// Digests are agreed, the host has not connected to a controller.
+    AwaitingConnect,
+    /// A queue of a controller.
+    Live,
+    /// Everything queued is sent, then the connection is closed.
+    Closing,
+    /// A TermReq is sent; the host has to close.
+    Terminating,
+    /// The connection is gone; commands at drives are not.
+    Draining,
+}
+
+/// What of a PDU comes next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    Header,
+    /// Padding, data, data digest, as [`Receiver`] counts them.
+    Body,
+    /// Nothing is looked at any more.
+    Ignore,
+}
+
+/// The PDU that is arriving.
+#[derive(Debug)]
+pub(crate) struct Receiver {
+    pub stage: Stage,
+    /// A header in pieces, or a data digest in pieces.
+    pub buffer: [u8; 128],
+    pub filled: u8,
+    /// The command that the body belongs to, or [`NONE`]: then it is thrown away.
+    pub slot: u16,
+    pub pad_left: u8,
+    pub data_left: u32,
+    /// How many of the bytes are stored; the rest is thrown away.
+    pub keep_left: u32,
+    pub digest: bool,
+    pub crc: u32,
+    /// The body is the last of its command's data.
+    pub last: bool,
+    /// The body ends a TermReq, after which the connection is closed.
+    pub ends_connection: bool,
+}
+
+/// What is being sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sending {
+    Nothing,
+    Initialize,
+    Terminate,
+    ReadyToTransfer,
+    /// Data; `complete` when no response capsule follows.
+    Data {
+        complete: bool,
+    },
+    Response,
+}
+
+/// The PDU that is being sent: a header, then perhaps data from pages, then perhaps a digest.
+#[derive(Debug)]
+pub(crate) struct Sender {
+    pub sending: Sending,
+    pub slot: u16,
+    pub head: [u8; 24 + MAX_QUOTED_BYTES],
+    pub head_bytes: u8,
+    pub head_sent: u8,
+    pub data_left: u32,
+    pub cursor: Cursor,
+    pub digest: bool,
+    pub crc: u32,
+    pub tail_sent: u8,
+    /// An ICResp waits to be sent.
+    pub initialize: bool,
+    /// A TermReq waits to be sent.
+    pub terminate: Option<Fatal>,
+}
+
+/// A connection.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    pub phase: Phase,
+    pub peer: Option<IpAddr>,
+    /// When the phase has to be over.
+    pub deadline: Instant,
+    /// When the next H2CData has to come.
+    pub data_deadline: Instant,
+    /// When the send buffer has to have room.
+    pub send_deadline: Instant,
+    pub digests: Digests,
+    /// What data in C2HData is aligned to, in bytes: 4 to 128.
+    pub alignment: u8,
+    pub context: Option<QueueContext>,
+    pub host_id: [u8; 16],
+    pub entries: u16,
+    pub sq_head: u16,
+    pub flow_control: bool,
+    /// Slots promised to the connection, taken or not.
+    pub reserved_slots: u16,
+    /// Slots taken.
+    pub outstanding: u16,
+    pub at_backend: u16,
+    /// Those of them that change blocks.
+    pub writes_at_backend: u16,
+    pub parked: u16,
+    pub parked_connect: Option<u16>,
+    /// Commands whose R2T is out.
+    pub receiving: u16,
+    /// In-capsule pages promised to the connection, lent to commands or not.
+    pub reserved_pages: u32,
+    /// Those not lent.
+    pub reserved_left: u32,
+    /// Pages of the general class that its commands hold.
+    pub general_pages: u32,
+    pub to_send: Fifo,
+    pub waiting_for_pages: Fifo,
+    pub waiting_for_backend: Fifo,
+    pub receiver: Receiver,
+    pub sender: Sender,
+    /// How many outstanding commands have a CID that falls there: a duplicate can only be where one is.
+    pub cids: [u8; 256],
+}
+
+/// Where a CID is counted. Hosts keep an index in the low bits, and a generation, if anything, in the high ones.
+pub(crate) const fn cid_place(cid: u16) -> usize {
+    cid as u8 as usize
+}
+
+impl Queue {
+    pub(crate) const fn new() -> Self {
+        Self {
+            phase: Phase::Free,
+            peer: None,
+            deadline: Instant::FAR_FUTURE,
+            data_deadline: Instant::FAR_FUTURE,
+            send_deadline: Instant::FAR_FUTURE,
+            digests: Digests { header: false, data: false },
+            alignment: 4,
+            context: None,
+            host_id: [0; 16],
+            entries: 0,
+            sq_head: 0,
+            flow_control: true,
+            reserved_slots: 0,
+            outstanding: 0,
+            at_backend: 0,
+            writes_at_backend: 0,
+            parked: 0,
+            parked_connect: None,
+            receiving: 0,
+            reserved_pages: 0,
+            reserved_left: 0,
+            general_pages: 0,
+            to_send: Fifo::EMPTY,
+            waiting_for_pages: Fifo::EMPTY,
+            waiting_for_backend: Fifo::EMPTY,
+            receiver: Receiver {
+                stage: Stage::Header,
+                buffer: [0; 128],
+                filled: 0,
+                slot: NONE,
+                pad_left: 0,
+                data_left: 0,
+                keep_left: 0,
+                digest: false,
+                crc: 0,
+                last: false,
+                ends_connection: false,
+            },
+            sender: Sender {
+                sending: Sending::Nothing,
+                slot: NONE,
+                head: [0; 24 + MAX_QUOTED_BYTES],
+                head_bytes: 0,
+                head_sent: 0,
+                data_left: 0,
+                cursor: Cursor::NONE,
+                digest: false,
+                crc: 0,
+                tail_sent: 0,
+                initialize: false,
+                terminate: None,
+            },
+            cids: [0; 256],
+        }
+    }
+
+    /// The earliest moment at which something of the connection is overdue.
+    pub(crate) fn next_deadline(&self) -> Instant {
+        self.deadline.min(self.data_deadline).min(self.send_deadline)
+    }
+
+    /// Whether the connection has a peer to talk to.
+    pub(crate) const fn is_open(&self) -> bool {
+        !matches!(self.phase, Phase::Free | Phase::Draining)
+    }
+
+    /// Whether commands wait for pages or for the backend.
+    pub(crate) const fn is_waiting(&self) -> bool {
+        !self.waiting_for_pages.is_empty() || !self.waiting_for_backend.is_empty()
+    }
+
+    /// Whether a PDU is being sent or queued.
+    pub(crate) fn has_output(&self) -> bool {
+        let sender = &self.sender;
+        sender.sending != Sending::Nothing
+            || sender.terminate.is_some()
+            || sender.initialize
+            || (self.phase != Phase::Terminating && !self.to_send.is_empty())
+    }
+
+    pub(crate) fn sq_head_for_response(&self) -> u16 {
+        // SQHD is reserved once SQ flow control is off (Base 3.3.3.2).
+        if self.flow_control { self.sq_head } else { 0 }
+    }
+}

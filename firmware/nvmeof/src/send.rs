@@ -1,0 +1,277 @@
+//! What is sent: one PDU after the other, each in as many pieces as the send buffer has room for.
+//!
+//! Read data goes from its pages straight into the send buffer: a transfer of any size needs no more room
+//! than there happens to be.
+
+use controller::Backend;
+use hal_mem::Cursor;
+use nvme::{Completion, Status};
+use zerocopy::little_endian::{U16, U32};
+use zerocopy::{Immutable, IntoBytes};
+
+use crate::pdu::{
+    self, CommonHeader, DIGEST_BYTES, DataHeader, Initialize, MAX_HOST_DATA_BYTES, ResponseCapsule,
+    Terminate, kind,
+};
+use crate::queue::{DATA_TIMEOUT, Phase, Sender, Sending};
+use crate::slots::{NONE, SlotState};
+use crate::turn::Turn;
+
+impl<B: Backend> Turn<'_, '_, B> {
+    /// Fills `room` with what is to be sent and returns how many bytes that was.
+    pub(crate) fn fill_room(&mut self, room: &mut [u8]) -> usize {
+        let mut at = 0;
+        loop {
+            if self.queue.sender.sending != Sending::Nothing {
+                let Some(rest) = room.get_mut(at..) else { break };
+                at += self.emit(rest);
+                if !self.queue.sender.is_done() {
+                    break;
+                }
+                self.sent();
+            }
+            // Without room the PDU could only be prepared, and something more urgent may come up.
+            if at >= room.len() || self.budget == 0 || !self.start_next() {
+                break;
+            }
+        }
+        at
+    }
+
+    /// Puts as much of the current PDU into `room` as fits.
+    fn emit(&mut self, room: &mut [u8]) -> usize {
+        let sender = &mut self.queue.sender;
+        let mut at = 0;
+        let (sent, head) = (usize::from(sender.head_sent), usize::from(sender.head_bytes));
+        if let Some(head) = sender.head.get(sent..head) {
+            at = put(room, head);
+            sender.head_sent += at as u8;
+        }
+        if sender.head_sent < sender.head_bytes {
+            return at;
+        }
+        if sender.data_left > 0 {
+            let rest = room.get_mut(at..).unwrap_or_default();
+            let bytes = rest.len().min(sender.data_left as usize);
+            let rest = rest.get_mut(..bytes).unwrap_or_default();
+            let read = self.env.pool.read(&mut sender.cursor, rest);
+            debug_assert_eq!(read, bytes);
+            if sender.digest {
+                sender.crc = hal_simd::crc32c(sender.crc, rest);
+            }
+            sender.data_left -= bytes as u32;
+            at += bytes;
+        }
+        if sender.data_left == 0 && sender.digest {
+            let crc = sender.crc.to_le_bytes();
+            let tail = crc.get(usize::from(sender.tail_sent)..).unwrap_or_default();
+            let bytes = put(room.get_mut(at..).unwrap_or_default(), tail);
+            sender.tail_sent += bytes as u8;
+            at += bytes;
+        }
+        at
+    }
+
+    /// The last byte of the current PDU is in the send buffer.
+    fn sent(&mut self) {
+        self.budget = self.budget.saturating_sub(1);
+        let sender = &mut self.queue.sender;
+        let slot = core::mem::replace(&mut sender.slot, NONE);
+        match core::mem::replace(&mut sender.sending, Sending::Nothing) {
+            Sending::Nothing | Sending::Initialize | Sending::Terminate | Sending::ReadyToTransfer => {}
+            Sending::Data { complete: true } | Sending::Response => self.free_slot(slot),
+            Sending::Data { complete: false } => {
+                self.give_back_pages(slot);
+                self.slots.at_mut(slot).state = SlotState::SendResponse;
+                if self.queue.phase == Phase::Terminating {
+                    self.slots.push(&mut self.queue.to_send, slot);
+                } else {
+                    self.start_response(slot);
+                }
+            }
+        }
+    }
+
+    /// Prepares the next PDU; false when there is none.
+    fn start_next(&mut self) -> bool {
+        if self.queue.sender.sending != Sending::Nothing {
+            return true;
+        }
+        if let Some(fatal) = self.queue.sender.terminate.take() {
+            self.start_terminate(fatal);
+            return true;
+        }
+        if core::mem::take(&mut self.queue.sender.initialize) {
+            self.start_initialize();
+            return true;
+        }
+        if self.queue.phase == Phase::Terminating {
+            return false;
+        }
+        let Some(slot) = self.slots.pop(&mut self.queue.to_send) else { return false };
+        match self.slots.at(slot).state {
+            SlotState::SendReadyToTransfer => self.start_ready_to_transfer(slot),
+            SlotState::SendData => self.start_data(slot),
+            _ => self.start_response(slot),
+        }
+        true
+    }
+
+    fn start_initialize(&mut self) {
+        let response = Initialize {
+            common: header(kind::INITIALIZE_RESPONSE, size_of::<Initialize>()),
+            format: U16::new(0),
+            alignment: 0,
+            digests: self.queue.digests.to_field(),
+            limit: U32::new(MAX_HOST_DATA_BYTES),
+            reserved: [0; 112],
+        };
+        // The digests apply from the next PDU on.
+        self.queue.sender.start(Sending::Initialize, NONE, &response, false);
+    }
+
+    fn start_terminate(&mut self, fatal: pdu::Fatal) {
+        let queue = &mut *self.queue;
+        let quote = queue.receiver.buffer.get(..usize::from(queue.receiver.filled)).unwrap_or_default();
+        let mut common = header(kind::CONTROLLER_TERMINATE, size_of::<Terminate>());
+        common.total_bytes = U32::new((size_of::<Terminate>() + quote.len()) as u32);
+        let request = Terminate {
+            common,
+            status: U16::new(fatal.status as u16),
+            information: U32::new(fatal.information),
+            reserved: [0; 10],
+        };
+        queue.sender.start(Sending::Terminate, NONE, &request, false);
+        queue.sender.append(quote);
+    }
+
+    fn start_ready_to_transfer(&mut self, slot: u16) {
+        let entry = self.slots.at_mut(slot);
+        entry.state = SlotState::ReceivingData;
+        let request = DataHeader {
+            common: self.queue.common(kind::READY_TO_TRANSFER, size_of::<DataHeader>()),
+            cid: entry.command.cid,
+            tag: U16::new(slot),
+            offset: U32::new(0),
+            length: U32::new(entry.transfer_bytes),
+            reserved: [0; 4],
+        };
+        let digest = self.queue.digests.header;
+        self.queue.sender.start(Sending::ReadyToTransfer, slot, &request, digest);
+        self.queue.receiving += 1;
+        self.queue.data_deadline = self.now + DATA_TIMEOUT;
+    }
+
+    fn start_data(&mut self, slot: u16) {
+        let queue = &mut *self.queue;
+        let entry = self.slots.at(slot);
+        let digests = queue.digests;
+        let complete = !queue.flow_control && entry.result == 0 && entry.status == Status::SUCCESS;
+        let header_bytes = size_of::<DataHeader>() + if digests.header { DIGEST_BYTES } else { 0 };
+        let data_at = header_bytes.next_multiple_of(usize::from(queue.alignment));
+        let tail = if digests.data { DIGEST_BYTES } else { 0 };
+        let mut common = queue.common(kind::CONTROLLER_DATA, size_of::<DataHeader>());
+        common.flags |= pdu::flags::LAST
+            | if complete { pdu::flags::SUCCESS } else { 0 }
+            | if digests.data { pdu::flags::DATA_DIGEST } else { 0 };
+        common.data_offset = data_at as u8;
+        common.total_bytes = U32::new((data_at + tail) as u32 + entry.transfer_bytes);
+        let data = DataHeader {
+            common,
+            cid: entry.command.cid,
+            tag: U16::new(0),
+            offset: U32::new(0),
+            length: U32::new(entry.transfer_bytes),
+            reserved: [0; 4],
+        };
+        let sender = &mut queue.sender;
+        sender.start(Sending::Data { complete }, slot, &data, digests.header);
+        sender.pad_to(data_at);
+        sender.data_left = entry.transfer_bytes;
+        sender.cursor = entry.pages.start();
+        sender.digest = digests.data;
+        sender.crc = 0;
+        sender.tail_sent = 0;
+    }
+
+    fn start_response(&mut self, slot: u16) {
+        let queue = &mut *self.queue;
+        let entry = self.slots.at(slot);
+        let mut completion = Completion::new(entry.command.cid.get(), entry.status, entry.result);
+        let is_connect = matches!(entry.doer, crate::slots::Doer::Connect);
+        // FFFFh in Connect's response says that flow control is off, as the host asked (Base 6.3).
+        let head = if is_connect && !queue.flow_control { 0xffff } else { queue.sq_head_for_response() };
+        completion.sq_head = U16::new(head);
+        let response = ResponseCapsule {
+            common: queue.common(kind::RESPONSE, size_of::<ResponseCapsule>()),
+            completion,
+        };
+        queue.sender.start(Sending::Response, slot, &response, queue.digests.header);
+    }
+}
+
+impl crate::queue::Queue {
+    /// The common header of a PDU with nothing but a header.
+    fn common(&self, kind: u8, bytes: usize) -> CommonHeader {
+        let mut common = header(kind, bytes);
+        if self.digests.header {
+            common.flags = pdu::flags::HEADER_DIGEST;
+            common.total_bytes = U32::new((bytes + DIGEST_BYTES) as u32);
+        }
+        common
+    }
+}
+
+impl Sender {
+    fn start(&mut self, sending: Sending, slot: u16, header: &(impl IntoBytes + Immutable), digest: bool) {
+        let bytes = header.as_bytes();
+        self.sending = sending;
+        self.slot = slot;
+        self.head_sent = 0;
+        self.head_bytes = 0;
+        self.data_left = 0;
+        self.cursor = Cursor::NONE;
+        self.digest = false;
+        self.append(bytes);
+        if digest {
+            self.append(&hal_simd::crc32c(0, bytes).to_le_bytes());
+        }
+    }
+
+    fn append(&mut self, bytes: &[u8]) {
+        let room = self.head.get_mut(usize::from(self.head_bytes)..).unwrap_or_default();
+        self.head_bytes += put(room, bytes) as u8;
+    }
+
+    fn pad_to(&mut self, bytes: usize) {
+        if let Some(pad) = self.head.get_mut(usize::from(self.head_bytes)..bytes) {
+            pad.fill(0);
+            self.head_bytes = bytes as u8;
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.head_sent == self.head_bytes
+            && self.data_left == 0
+            && (!self.digest || usize::from(self.tail_sent) == DIGEST_BYTES)
+    }
+}
+
+fn header(kind: u8, bytes: usize) -> CommonHeader {
+    CommonHeader {
+        kind,
+        flags: 0,
+        header_bytes: bytes as u8,
+        data_offset: 0,
+        total_bytes: U32::new(bytes as u32),
+    }
+}
+
+/// Copies what fits and returns how much that was.
+fn put(room: &mut [u8], bytes: &[u8]) -> usize {
+    let count = room.len().min(bytes.len());
+    if let (Some(to), Some(from)) = (room.get_mut(..count), bytes.get(..count)) {
+        to.copy_from_slice(from);
+    }
+    count
+}

@@ -1,0 +1,417 @@
+//! The target: connections, their command slots, and which of them have something to do.
+
+use core::net::IpAddr;
+
+use controller::{Backend, ControllerHandle, IoCompletion};
+use hal_api::Instant;
+use hal_mem::{Arena, OutOfMemory, PAGE_BYTES};
+
+use crate::queue::{Phase, Queue, SETUP_TIMEOUT};
+use crate::slots::{NONE, Slot, SlotState, Slots};
+use crate::stream::Stream;
+use crate::turn::{Effects, Environment, Fence, Turn};
+
+/// How much a target may hold; everything is taken from the arena at the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections, those included that only wait for their commands to come back from drives.
+    pub connections: u16,
+    /// Command slots: one for each connection before its Connect, then one for each entry of its queue.
+    pub slots: u16,
+    /// Pages of data, besides in-capsule data, that the commands of one connection may hold. A single command
+    /// may exceed it, so that a low ceiling delays but never blocks.
+    pub data_pages_per_connection: u32,
+}
+
+/// A connection of a [`Target`], from [`Target::open`] until it is closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct QueueIndex(pub u16);
+
+/// Whether a connection lives on after a poll.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConnectionState {
+    /// Poll it again when bytes or room come, or when it is ready.
+    Open,
+    /// The target is done with it and told the stream to close or abort; its index is no longer valid.
+    Closed,
+}
+
+/// What a poll did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// PDUs received and sent.
+    pub work: u32,
+    /// Whether the connection lives on.
+    pub state: ConnectionState,
+}
+
+/// What is in use, counted from the free lists so that a leak shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counts {
+    /// Slots on the free list.
+    pub slots_free: u16,
+    /// All slots.
+    pub slots_total: u16,
+    /// Connections with a peer.
+    pub connections: u16,
+    /// Connections without a peer whose commands are still at drives.
+    pub draining: u16,
+    /// All places for connections.
+    pub connections_total: u16,
+}
+
+/// Events since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Connections opened.
+    pub opened: u64,
+    /// Connections refused for want of a place.
+    pub refused: u64,
+    /// Connections ended with a TermReq of ours.
+    pub terminated: u64,
+    /// Connections aborted because the host was too slow.
+    pub timed_out: u64,
+    /// Wrong header and data digests.
+    pub digest_errors: u64,
+    /// Command capsules.
+    pub commands: u64,
+}
+
+/// The NVMe/TCP target of one core.
+#[derive(Debug)]
+pub struct Target {
+    queues: &'static mut [Queue],
+    slots: Slots,
+    fences: &'static mut [Fence],
+    /// Bit n of the words: connection n has work.
+    ready: &'static mut [u64],
+    /// Those with commands that wait for pages, for the backend, or for old writes to end.
+    waiting: &'static mut [u64],
+    scratch: &'static mut [u8; PAGE_BYTES],
+    page_ceiling: u32,
+    counters: Counters,
+}
+
+impl Target {
+    /// A target without connections.
+    ///
+    /// # Errors
+    /// [`OutOfMemory`] when the arena is too small for the limits.
+    pub fn new(arena: &mut Arena, limits: Limits) -> Result<Self, OutOfMemory> {
+        let connections = usize::from(limits.connections);
+        Ok(Self {
+            queues: arena.slice(connections, |_| Queue::new())?,
+            slots: Slots::new(arena.slice(usize::from(limits.slots), |_| Slot::new(NONE))?),
+            fences: arena.slice(connections, |_| Fence::default())?,
+            ready: arena.slice(connections.div_ceil(64), |_| 0)?,
+            waiting: arena.slice(connections.div_ceil(64), |_| 0)?,
+            scratch: arena.value([0; PAGE_BYTES])?,
+            page_ceiling: limits.data_pages_per_connection,
+            counters: Counters::default(),
+        })
+    }
+
+    /// A TCP connection was accepted. `None` when there is no place for it: abort it then.
+    pub fn open(&mut self, now: Instant, peer: Option<IpAddr>) -> Option<QueueIndex> {
+        let free = self.queues.iter().position(|queue| queue.phase == Phase::Free);
+        let Some(index) = free.filter(|_| self.slots.reserve(1)) else {
+            self.counters.refused += 1;
+            return None;
+        };
+        let queue = self.queues.get_mut(index)?;
+        *queue = Queue::new();
+        queue.phase = Phase::AwaitingInitialize;
+        queue.peer = peer;
+        queue.deadline = now + SETUP_TIMEOUT;
+        queue.reserved_slots = 1;
+        self.counters.opened += 1;
+        Some(QueueIndex(index as u16))
+    }
+
+    /// Receives, works and sends for one connection, at most about `budget` PDUs. Call it when the stream has
+    /// bytes or regained room, and when the connection [is ready](Self::next_ready).
+    pub fn poll<B: Backend>(
+        &mut self,
+        index: QueueIndex,
+        now: Instant,
+        stream: &mut impl Stream,
+        env: &mut Environment<'_, B>,
+        budget: u32,
+    ) -> Progress {
+        self.set_ready(index.0, false);
+        let closed = Progress { work: 0, state: ConnectionState::Closed };
+        let Some(mut turn) = self.turn(index.0, now, env, budget) else { return closed };
+        if !turn.queue.is_open() {
+            return closed;
+        }
+        if turn.overdue() {
+            stream.abort();
+            self.closed(index, now, env);
+            return closed;
+        }
+        let (work, more) = turn.exchange(stream);
+        let ended = turn.queue.phase == Phase::Closing && !turn.queue.has_output();
+        let waits = turn.queue.is_waiting() || turn.queue.parked_connect.is_some();
+        let effects = core::mem::take(&mut turn.effects);
+        set_bit(self.waiting, index.0, waits);
+        if more {
+            self.set_ready(index.0, true);
+        }
+        self.apply(effects, now, env);
+        if !ended {
+            return Progress { work, state: ConnectionState::Open };
+        }
+        stream.close();
+        self.closed(index, now, env);
+        Progress { work, state: ConnectionState::Closed }
+    }
+
+    /// The TCP connection is gone without the target's doing. The index is not valid any more afterwards, but
+    /// its commands at drives still come home through [`Target::complete`].
+    pub fn closed<B: Backend>(&mut self, index: QueueIndex, now: Instant, env: &mut Environment<'_, B>) {
+        let Some(mut turn) = self.turn(index.0, now, env, 0) else { return };
+        if !turn.queue.is_open() {
+            return;
+        }
+        let context = turn.queue.context;
+        turn.abandon();
+        let writes = turn.queue.writes_at_backend;
+        let host_id = turn.queue.host_id;
+        if let Some(context) = context {
+            if context.queue_id == 0 {
+                env.subsystem.forget_parked(context.controller);
+            }
+            env.subsystem.disconnect_queue(context.controller, context.queue_id);
+            if context.queue_id == 0 {
+                self.wake_controller(context.controller);
+            }
+        }
+        if writes > 0
+            && let Some(fence) = self.fences.get_mut(usize::from(index.0))
+        {
+            *fence = Fence { host_id, writes };
+        }
+        self.set_ready(index.0, false);
+        set_bit(self.waiting, index.0, false);
+        self.release_if_drained(index.0, env);
+        self.wake_waiting();
+    }
+
+    /// A block request came back from the backend.
+    pub fn complete<B: Backend>(
+        &mut self,
+        completion: IoCompletion,
+        now: Instant,
+        env: &mut Environment<'_, B>,
+    ) {
+        let slot = completion.token as u16;
+        let queue = match self.slots.get(slot) {
+            Some(slot) if slot.state == SlotState::AtBackend => slot.queue,
+            _ => {
+                debug_assert!(false, "a completion for a command that is not at the backend");
+                if let Some(pages) = completion.pages {
+                    env.pool.give_back(pages);
+                }
+                return;
+            }
+        };
+        let Some(mut turn) = self.turn(queue, now, env, 0) else { return };
+        turn.completed(slot, completion);
+        let drains = turn.queue.phase == Phase::Draining;
+        let writes = turn.queue.writes_at_backend;
+        let effects = core::mem::take(&mut turn.effects);
+        self.apply(effects, now, env);
+        if !drains {
+            self.set_ready(queue, true);
+            return;
+        }
+        if let Some(fence) = self.fences.get_mut(usize::from(queue)) {
+            let lifted = fence.writes > 0 && writes == 0;
+            fence.writes = writes;
+            if lifted {
+                self.wake_waiting();
+            }
+        }
+        self.release_if_drained(queue, env);
+    }
+
+    /// Keep alive, asynchronous events, deadlines, and another try for whoever waits. Call it a few times a
+    /// second, and after namespaces or listeners have changed; afterwards poll what is ready.
+    pub fn tick<B: Backend>(&mut self, now: Instant, env: &mut Environment<'_, B>) {
+        env.subsystem.tick(now);
+        for index in 0..self.queues.len() as u16 {
+            let Some(mut turn) = self.turn(index, now, env, 0) else { continue };
+            if !turn.queue.is_open() {
+                continue;
+            }
+            if turn.queue.parked > 0 {
+                turn.take_events();
+            }
+            let live =
+                turn.queue.context.is_none_or(|context| turn.env.subsystem.is_live(context.controller));
+            if !live || now >= turn.queue.next_deadline() || turn.queue.has_output() {
+                self.set_ready(index, true);
+            }
+        }
+        self.wake_waiting();
+    }
+
+    /// Bytes or room came for a connection: it will be among the ready ones.
+    pub fn wake(&mut self, index: QueueIndex) {
+        self.set_ready(index.0, true);
+    }
+
+    /// Whether a connection has something to do even if its stream brings nothing.
+    #[must_use]
+    pub fn has_work(&self, index: QueueIndex) -> bool {
+        let (word, bit) = place(index.0);
+        self.ready.get(word).is_some_and(|word| word & bit != 0)
+    }
+
+    /// The first ready connection at or after `from`, then from the start: call it with one more than the last
+    /// result to be fair. `None` when none is ready.
+    #[must_use]
+    pub fn next_ready(&self, from: QueueIndex) -> Option<QueueIndex> {
+        let words = self.ready.len();
+        let (first, bit) = place(from.0);
+        for step in 0..=words {
+            let at = (first + step) % words.max(1);
+            let mut word = self.ready.get(at).copied().unwrap_or(0);
+            if step == 0 && first < words {
+                word &= !(bit - 1);
+            }
+            if word != 0 {
+                return Some(QueueIndex((at * 64) as u16 + word.trailing_zeros() as u16));
+            }
+        }
+        None
+    }
+
+    /// When [`Target::tick`] has to be called at the latest for the sake of a deadline.
+    #[must_use]
+    pub fn next_deadline(&self) -> Instant {
+        let open = self.queues.iter().filter(|queue| queue.is_open());
+        open.map(Queue::next_deadline).min().unwrap_or(Instant::FAR_FUTURE)
+    }
+
+    /// What is in use now.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        let count = |of: fn(&Queue) -> bool| self.queues.iter().filter(|queue| of(queue)).count() as u16;
+        Counts {
+            slots_free: self.slots.free(),
+            slots_total: self.slots.total(),
+            connections: count(Queue::is_open),
+            draining: count(|queue| queue.phase == Phase::Draining),
+            connections_total: self.queues.len() as u16,
+        }
+    }
+
+    /// Events since the start.
+    #[must_use]
+    pub const fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// The peer of a connection.
+    #[must_use]
+    pub fn peer(&self, index: QueueIndex) -> Option<IpAddr> {
+        self.queues.get(usize::from(index.0)).and_then(|queue| queue.peer)
+    }
+
+    fn turn<'a, 'e, B: Backend>(
+        &'a mut self,
+        index: u16,
+        now: Instant,
+        env: &'a mut Environment<'e, B>,
+        budget: u32,
+    ) -> Option<Turn<'a, 'e, B>> {
+        Some(Turn {
+            index,
+            now,
+            queue: self.queues.get_mut(usize::from(index))?,
+            slots: &mut self.slots,
+            fences: self.fences,
+            scratch: self.scratch,
+            counters: &mut self.counters,
+            env,
+            page_ceiling: self.page_ceiling,
+            budget,
+            effects: Effects::default(),
+        })
+    }
+
+    fn apply<B: Backend>(&mut self, effects: Effects, now: Instant, env: &mut Environment<'_, B>) {
+        if effects.freed {
+            self.wake_waiting();
+        }
+        if let Some(controller) = effects.reset {
+            self.close_io_queues(controller, now, env);
+        }
+    }
+
+    /// A controller was reset: its I/O queues no longer exist.
+    fn close_io_queues<B: Backend>(
+        &mut self,
+        controller: ControllerHandle,
+        now: Instant,
+        env: &mut Environment<'_, B>,
+    ) {
+        for index in 0..self.queues.len() as u16 {
+            let Some(mut turn) = self.turn(index, now, env, 0) else { continue };
+            let is_io = turn
+                .queue
+                .context
+                .is_some_and(|context| context.controller == controller && context.queue_id != 0);
+            if is_io && turn.queue.is_open() {
+                turn.start_closing();
+                self.set_ready(index, true);
+            }
+        }
+    }
+
+    fn wake_controller(&mut self, controller: ControllerHandle) {
+        for index in 0..self.queues.len() as u16 {
+            let queue = self.queues.get(usize::from(index));
+            let affected = queue.is_some_and(|queue| {
+                queue.is_open() && queue.context.is_some_and(|context| context.controller == controller)
+            });
+            if affected {
+                self.set_ready(index, true);
+            }
+        }
+    }
+
+    fn wake_waiting(&mut self) {
+        for (ready, waiting) in self.ready.iter_mut().zip(self.waiting.iter()) {
+            *ready |= waiting;
+        }
+    }
+
+    fn release_if_drained<B: Backend>(&mut self, index: u16, env: &mut Environment<'_, B>) {
+        let Some(queue) = self.queues.get_mut(usize::from(index)) else { return };
+        if queue.phase != Phase::Draining || queue.at_backend > 0 {
+            return;
+        }
+        debug_assert!(queue.outstanding == 0 && queue.reserved_left == queue.reserved_pages);
+        env.pool.unreserve(queue.reserved_pages);
+        self.slots.unreserve(queue.reserved_slots);
+        queue.phase = Phase::Free;
+        queue.context = None;
+    }
+
+    fn set_ready(&mut self, index: u16, ready: bool) {
+        set_bit(self.ready, index, ready);
+    }
+}
+
+fn set_bit(words: &mut [u64], index: u16, value: bool) {
+    let (word, bit) = place(index);
+    if let Some(word) = words.get_mut(word) {
+        *word = if value { *word | bit } else { *word & !bit };
+    }
+}
+
+const fn place(index: u16) -> (usize, u64) {
+    (index as usize / 64, 1 << (index % 64))
+}

@@ -1,0 +1,8 @@
+//! Tests of the whole target against a host of our own.
+
+mod bad_commands;
+mod bad_pdus;
+mod card;
+mod fuzz;
+mod host;
+mod traffic;

@@ -1,0 +1,252 @@
+//! One turn of one connection: what its code may reach, and what it leaves for the target to do afterwards.
+
+use controller::{Backend, ControllerHandle, Subsystem};
+use hal_api::Instant;
+use hal_mem::{PAGE_BYTES, PagePool, Pages};
+
+use crate::Counters;
+use crate::pdu::Fatal;
+use crate::queue::{Phase, Queue, SEND_TIMEOUT, Sending, Stage, TERMINATE_TIMEOUT, cid_place};
+use crate::slots::{Fifo, SlotState, Slots};
+use crate::stream::Stream;
+
+/// What a target works on: the card's subsystem, this core's pages and drives.
+#[derive(Debug)]
+pub struct Environment<'a, B: Backend> {
+    /// Controllers and namespaces.
+    pub subsystem: &'a mut Subsystem,
+    /// Data buffers.
+    pub pool: &'a mut PagePool,
+    /// Drives.
+    pub backend: &'a mut B,
+}
+
+/// Writes of a lost connection that are still at drives.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Fence {
+    pub host_id: [u8; 16],
+    pub writes: u16,
+}
+
+/// What a turn leaves to be done with other connections.
+#[derive(Debug, Default)]
+pub(crate) struct Effects {
+    /// Pages or slots came back: those who wait may try again.
+    pub freed: bool,
+    /// The I/O queues of this controller are to be closed.
+    pub reset: Option<ControllerHandle>,
+}
+
+pub(crate) struct Turn<'a, 'e, B: Backend> {
+    pub index: u16,
+    pub now: Instant,
+    pub queue: &'a mut Queue,
+    pub slots: &'a mut Slots,
+    pub fences: &'a [Fence],
+    pub scratch: &'a mut [u8; PAGE_BYTES],
+    pub counters: &'a mut Counters,
+    pub env: &'a mut Environment<'e, B>,
+    /// Pages of the general class that a connection may hold.
+    pub page_ceiling: u32,
+    /// PDUs that may still be received or sent in this turn.
+    pub budget: u32,
+    pub effects: Effects,
+}
+
+impl<B: Backend> Turn<'_, '_, B> {
+    /// Whether the connection has to end now: its controller is gone, or its host is too slow.
+    pub(crate) fn overdue(&mut self) -> bool {
+        if let Some(context) = self.queue.context
+            && !self.env.subsystem.is_live(context.controller)
+        {
+            hal_log::info!("connection {}: its controller is gone", self.index);
+            return true;
+        }
+        if self.now < self.queue.next_deadline() {
+            return false;
+        }
+        if !matches!(self.queue.phase, Phase::Closing | Phase::Terminating) {
+            hal_log::warn!("connection {}: the host is too slow", self.index);
+            self.counters.timed_out += 1;
+        }
+        true
+    }
+
+    /// Receives, retries what waits, sends; returns the PDUs moved, and whether the budget cut it short.
+    pub(crate) fn exchange(&mut self, stream: &mut impl Stream) -> (u32, bool) {
+        let budget = self.budget;
+        loop {
+            let mut offered = 0;
+            let taken = stream.receive(|bytes| {
+                offered = bytes.len();
+                self.parse(bytes)
+            });
+            if offered == 0 || taken < offered {
+                break;
+            }
+        }
+        let serves = matches!(self.queue.phase, Phase::AwaitingConnect | Phase::Live);
+        if serves && (self.queue.is_waiting() || self.queue.parked_connect.is_some()) {
+            self.retry_waiting();
+        }
+        let received = budget - self.budget;
+        let cut = self.budget == 0;
+        if !self.queue.has_output() {
+            return (received, cut);
+        }
+        // Sending has a budget of its own: a host that sends without pause must still get its answers.
+        self.budget = budget;
+        let mut total = 0;
+        loop {
+            let mut offered = 0;
+            let sent = stream.send(|room| {
+                offered = room.len();
+                self.fill_room(room)
+            });
+            total += sent;
+            if offered == 0 || sent < offered {
+                break;
+            }
+        }
+        if !self.queue.has_output() {
+            self.queue.send_deadline = Instant::FAR_FUTURE;
+        } else if total > 0 || self.queue.send_deadline == Instant::FAR_FUTURE {
+            self.queue.send_deadline = self.now + SEND_TIMEOUT;
+        }
+        (received + budget - self.budget, cut || self.budget == 0)
+    }
+
+    /// The peer is gone: all commands end here but those at drives.
+    pub(crate) fn abandon(&mut self) {
+        self.queue.phase = Phase::Draining;
+        self.queue.receiver.stage = Stage::Ignore;
+        self.queue.sender.sending = Sending::Nothing;
+        self.queue.to_send = Fifo::EMPTY;
+        self.queue.waiting_for_pages = Fifo::EMPTY;
+        self.queue.waiting_for_backend = Fifo::EMPTY;
+        self.queue.parked_connect = None;
+        let mut left = self.queue.outstanding.saturating_sub(self.queue.at_backend);
+        for slot in 0..self.slots.total() {
+            if left == 0 {
+                break;
+            }
+            let entry = self.slots.at(slot);
+            if entry.queue == self.index && entry.state != SlotState::AtBackend {
+                self.free_slot(slot);
+                left -= 1;
+            }
+        }
+        debug_assert_eq!(self.queue.outstanding, self.queue.at_backend);
+    }
+
+    /// The connection cannot go on: nothing more is read, a TermReq goes out, and the host has to close.
+    /// `quote` is the wrong PDU's header as far as it came.
+    pub(crate) fn fatal(&mut self, fatal: Fatal, quote: &[u8]) {
+        let Fatal { status, information } = fatal;
+        hal_log::warn!(
+            "connection {}: terminated, error {} information {:#x} PDU type {:#x}",
+            self.index,
+            status as u16,
+            information,
+            quote.first().copied().unwrap_or(0xff)
+        );
+        self.counters.terminated += 1;
+        let receiver = &mut self.queue.receiver;
+        receiver.stage = Stage::Ignore;
+        // The gathering buffer has no other use from here on.
+        let quoted = quote.len().min(receiver.buffer.len());
+        if let (Some(to), Some(from)) = (receiver.buffer.get_mut(..quoted), quote.get(..quoted)) {
+            to.copy_from_slice(from);
+        }
+        receiver.filled = quoted as u8;
+        self.queue.phase = Phase::Terminating;
+        self.queue.deadline = self.now + TERMINATE_TIMEOUT;
+        self.queue.sender.terminate = Some(fatal);
+    }
+
+    /// Nothing more is read; what is queued is sent; then the connection is closed.
+    pub(crate) fn start_closing(&mut self) {
+        self.queue.receiver.stage = Stage::Ignore;
+        self.queue.phase = Phase::Closing;
+        self.queue.deadline = self.now + TERMINATE_TIMEOUT;
+    }
+
+    /// Takes pages for `bytes` of a command's data, from the general class.
+    pub(crate) fn take_pages(&mut self, slot: u16) -> bool {
+        let count = self.slots.at(slot).transfer_bytes.div_ceil(PAGE_BYTES as u32);
+        // One command may always start, however large, so that a low ceiling delays but never blocks.
+        let held = self.queue.general_pages;
+        if held > 0 && held.saturating_add(count) > self.page_ceiling {
+            return false;
+        }
+        let Some(pages) = self.env.pool.take(count) else { return false };
+        self.queue.general_pages += count;
+        let slot = self.slots.at_mut(slot);
+        slot.cursor = pages.start();
+        slot.pages = pages;
+        slot.page_count = count;
+        slot.reserved_pages = false;
+        true
+    }
+
+    /// Takes pages for data in a capsule, from the connection's reservation.
+    pub(crate) fn take_reserved_pages(&mut self, slot: u16) -> bool {
+        let count = self.slots.at(slot).transfer_bytes.div_ceil(PAGE_BYTES as u32);
+        if count > self.queue.reserved_left {
+            return self.take_pages(slot);
+        }
+        let Some(pages) = self.env.pool.take_reserved(count) else { return false };
+        self.queue.reserved_left -= count;
+        let slot = self.slots.at_mut(slot);
+        slot.cursor = pages.start();
+        slot.pages = pages;
+        slot.page_count = count;
+        slot.reserved_pages = true;
+        true
+    }
+
+    /// Gives back what pages a command holds.
+    pub(crate) fn give_back_pages(&mut self, slot: u16) {
+        let slot = self.slots.at_mut(slot);
+        let pages = core::mem::replace(&mut slot.pages, Pages::NONE);
+        if pages.is_empty() {
+            return;
+        }
+        let count = core::mem::take(&mut slot.page_count);
+        if slot.reserved_pages {
+            self.queue.reserved_left += count;
+        } else {
+            self.queue.general_pages = self.queue.general_pages.saturating_sub(count);
+        }
+        self.env.pool.give_back(pages);
+        self.effects.freed = true;
+    }
+
+    /// The backend keeps a command's pages and will return them to the pool by itself.
+    pub(crate) fn forget_pages(&mut self, slot: u16) {
+        let slot = self.slots.at_mut(slot);
+        let count = core::mem::take(&mut slot.page_count);
+        if slot.reserved_pages {
+            // They left the reservation with the quarantine; others take their place if there are any.
+            if self.env.pool.reserve(count) {
+                self.queue.reserved_left += count;
+            } else {
+                self.queue.reserved_pages = self.queue.reserved_pages.saturating_sub(count);
+            }
+        } else {
+            self.queue.general_pages = self.queue.general_pages.saturating_sub(count);
+        }
+    }
+
+    /// The command is over in every respect.
+    pub(crate) fn free_slot(&mut self, slot: u16) {
+        self.give_back_pages(slot);
+        let cid = self.slots.at(slot).command.cid.get();
+        if let Some(count) = self.queue.cids.get_mut(cid_place(cid)) {
+            *count = count.saturating_sub(1);
+        }
+        debug_assert!(self.queue.outstanding > 0);
+        self.queue.outstanding = self.queue.outstanding.saturating_sub(1);
+        self.slots.give_back(slot);
+    }
+}

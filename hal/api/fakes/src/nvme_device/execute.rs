@@ -1,0 +1,185 @@
+//! What the fake's commands do. Statuses are the 15 bits above the phase tag.
+
+use super::dword;
+use super::model::Model;
+
+const SUCCESS: u16 = 0;
+const INVALID_FIELD: u16 = 0x4002;
+const INVALID_NAMESPACE: u16 = 0x400b;
+const LBA_OUT_OF_RANGE: u16 = 0x4080;
+const COMPARE_FAILURE: u16 = 0x0285;
+
+impl Model {
+    /// Status and dword 0 of an admin command.
+    pub(super) fn execute_admin(&mut self, command: &[u8; 64]) -> (u16, u32) {
+        let cdw10 = dword(command, 10);
+        match command[0] {
+            0x01 => (self.create_submission_queue(command), 0),
+            0x02 => (self.get_log_page(command), 0),
+            0x05 => (self.create_completion_queue(command), 0),
+            0x06 => match self.identify(dword(command, 1), cdw10 as u8, cdw10 >> 16) {
+                Some(data) => {
+                    self.dma.scatter(command, &data);
+                    (SUCCESS, 0)
+                }
+                None => (INVALID_FIELD, 0),
+            },
+            0x08 => (SUCCESS, 1),
+            0x09 if cdw10 & 0xff == 0x07 => {
+                let cdw11 = dword(command, 11);
+                assert!(cdw11 & 0xffff != 0xffff && cdw11 >> 16 != 0xffff, "Number of Queues FFFFh");
+                assert!(
+                    self.queues.iter().skip(1).all(|queue| !queue.completion_created),
+                    "Number of Queues after a queue was created"
+                );
+                let granted = self.config.io_queues_granted.max(1);
+                self.queues_granted = Some(granted);
+                (SUCCESS, u32::from(granted - 1) << 16 | u32::from(granted - 1))
+            }
+            0x09 | 0x0a => (INVALID_FIELD, 0),
+            other => panic!("admin opcode {other:#04x} is not for drives"),
+        }
+    }
+
+    fn create_completion_queue(&mut self, command: &[u8; 64]) -> u16 {
+        let (cdw10, cdw11) = (dword(command, 10), dword(command, 11));
+        let qid = cdw10 as u16;
+        assert!(qid > 0 && Some(qid) <= self.queues_granted, "completion queue {qid} was not granted");
+        let location = self.location(qid).expect("memory for the queue");
+        let prp1 = u64::from(dword(command, 7)) << 32 | u64::from(dword(command, 6));
+        assert_eq!(prp1, location.completion.0, "completion ring");
+        assert_eq!((cdw10 >> 16) + 1, location.entries, "QSIZE");
+        assert!(location.entries >= 2 && location.entries <= self.config.max_queue_entries, "QSIZE and MQES");
+        assert_eq!(cdw11 & 1, 1, "PC");
+        let vector = location.vector.map_or(0, |vector| u32::from(vector) << 16 | 0b10);
+        assert_eq!(cdw11 & !1, vector, "IV and IEN");
+        assert!(!self.queues[usize::from(qid)].completion_created, "created twice");
+        self.queues[usize::from(qid)].completion_created = true;
+        SUCCESS
+    }
+
+    fn create_submission_queue(&mut self, command: &[u8; 64]) -> u16 {
+        let (cdw10, cdw11) = (dword(command, 10), dword(command, 11));
+        let qid = cdw10 as u16;
+        let location = self.location(qid).expect("memory for the queue");
+        let prp1 = u64::from(dword(command, 7)) << 32 | u64::from(dword(command, 6));
+        assert_eq!(prp1, location.submission.0, "submission ring");
+        assert_eq!((cdw10 >> 16) + 1, location.entries, "QSIZE");
+        assert_eq!(cdw11 & 1, 1, "PC");
+        let cqid = (cdw11 >> 16) as usize;
+        assert!(self.queues.get(cqid).is_some_and(|q| q.completion_created), "no completion queue {cqid}");
+        assert!(!self.queues[usize::from(qid)].submission_created, "created twice");
+        self.queues[usize::from(qid)].submission_created = true;
+        SUCCESS
+    }
+
+    fn get_log_page(&mut self, command: &[u8; 64]) -> u16 {
+        let (cdw10, cdw11) = (dword(command, 10), dword(command, 11));
+        let bytes = ((u64::from(cdw11 & 0xffff) << 16 | u64::from(cdw10 >> 16)) + 1) as usize * 4;
+        if cdw10 & 0xff != 0x02 {
+            return INVALID_FIELD;
+        }
+        assert_eq!(bytes, 512, "length of the SMART log");
+        let mut log = [0; 512];
+        log[1..3].copy_from_slice(&310u16.to_le_bytes());
+        log[3] = 100;
+        let reads = self.io_commands[0x02];
+        log[64..72].copy_from_slice(&reads.to_le_bytes());
+        self.dma.scatter(command, &log);
+        SUCCESS
+    }
+
+    /// Status of an I/O command.
+    pub(super) fn execute_io(&mut self, command: &[u8; 64]) -> u16 {
+        let nsid = dword(command, 1);
+        let Some(namespace) = self.config.namespaces.iter().find(|n| n.nsid == nsid).cloned() else {
+            return INVALID_NAMESPACE;
+        };
+        assert_eq!(command[1] & 0b11, 0, "FUSE");
+        let claimed = |bit: u16| {
+            assert!(self.config.optional_commands & bit != 0, "opcode {:#04x} was not claimed", command[0]);
+        };
+        match command[0] {
+            0x00 => return SUCCESS,
+            0x01 | 0x02 => (),
+            0x05 => claimed(1 << 0),
+            0x08 => claimed(1 << 3),
+            0x09 => {
+                claimed(1 << 2);
+                return self.deallocate(command, &namespace);
+            }
+            0x0c => claimed(1 << 7),
+            other => panic!("I/O opcode {other:#04x} is not for drives"),
+        }
+        let start = u64::from(dword(command, 11)) << 32 | u64::from(dword(command, 10));
+        let blocks = u64::from(dword(command, 12) & 0xffff) + 1;
+        if start.checked_add(blocks).is_none_or(|end| end > namespace.blocks) {
+            return LBA_OUT_OF_RANGE;
+        }
+        let (at, bytes) =
+            ((start as usize) << namespace.block_shift, (blocks as usize) << namespace.block_shift);
+        self.check_size(command[0], bytes);
+        match command[0] {
+            0x01 => {
+                let data = self.dma.gather(command, bytes);
+                self.disk(nsid)[at..at + bytes].copy_from_slice(&data);
+            }
+            0x02 => {
+                let data = self.disk(nsid)[at..at + bytes].to_vec();
+                self.dma.scatter(command, &data);
+            }
+            0x05 => {
+                let data = self.dma.gather(command, bytes);
+                if self.disk(nsid)[at..at + bytes] != data {
+                    return COMPARE_FAILURE;
+                }
+            }
+            0x08 => {
+                let deallocate = dword(command, 12) & 1 << 25 != 0;
+                assert!(!deallocate || namespace.deallocate_features & 0b1000 != 0, "DEAC was not claimed");
+                self.disk(nsid)[at..at + bytes].fill(0);
+            }
+            _ => (),
+        }
+        SUCCESS
+    }
+
+    /// MDTS, WZSL and VSL, in units of the smallest page.
+    fn check_size(&self, opcode: u8, bytes: usize) {
+        let limit = match opcode {
+            0x08 => self.config.write_zeroes_limit,
+            0x0c => self.config.verify_limit,
+            _ => self.config.mdts,
+        };
+        let unit = 4096usize << self.config.min_page;
+        assert!(
+            limit == 0 || bytes <= unit << limit,
+            "opcode {opcode:#04x} with {bytes} bytes: beyond its limit"
+        );
+    }
+
+    fn deallocate(&mut self, command: &[u8; 64], namespace: &super::NvmeNamespace) -> u16 {
+        let ranges = (dword(command, 10) & 0xff) as usize + 1;
+        let limits =
+            (self.config.dataset_ranges, self.config.dataset_range_blocks, self.config.dataset_blocks);
+        assert!(limits.0 == 0 || ranges <= usize::from(limits.0), "DMRL");
+        let list = self.dma.gather(command, ranges * 16);
+        let mut total = 0;
+        for range in list.chunks_exact(16) {
+            let blocks = u64::from(u32::from_le_bytes(range[4..8].try_into().expect("4 bytes")));
+            let start = u64::from_le_bytes(range[8..16].try_into().expect("8 bytes"));
+            assert!(limits.1 == 0 || blocks <= u64::from(limits.1), "DMRSL");
+            total += blocks;
+            if start.checked_add(blocks).is_none_or(|end| end > namespace.blocks) {
+                return LBA_OUT_OF_RANGE;
+            }
+            if dword(command, 11) & 0b100 != 0 {
+                let shift = namespace.block_shift;
+                let (at, end) = ((start as usize) << shift, ((start + blocks) as usize) << shift);
+                self.disk(namespace.nsid)[at..end].fill(0);
+            }
+        }
+        assert!(limits.2 == 0 || total <= limits.2, "DMSL");
+        SUCCESS
+    }
+}

@@ -1,0 +1,330 @@
+//! Registers and queues of the fake controller.
+
+use std::collections::VecDeque;
+
+use hal_api::{COMMAND_BYTES, COMPLETION_BYTES, QueueLocation};
+use hal_mem::DmaRegion;
+
+use super::dma::Dma;
+use super::{NvmeConfig, NvmeEffect, NvmeInjection, dword, ring_addresses};
+
+/// A command that the device has fetched.
+#[derive(Debug)]
+struct Fetched {
+    command: [u8; COMMAND_BYTES],
+    due: u64,
+    effect: Option<NvmeEffect>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    pub(super) completion_created: bool,
+    pub(super) submission_created: bool,
+    running: Vec<Fetched>,
+    completions: VecDeque<[u8; COMPLETION_BYTES]>,
+    fetched: u16,
+}
+
+/// The controller.
+#[derive(Debug)]
+pub(super) struct Model {
+    pub(super) config: NvmeConfig,
+    pub(super) dma: Dma,
+    pub(super) injections: Vec<NvmeInjection>,
+    pub(super) fatal: bool,
+    pub(super) removed: bool,
+    pub(super) ready_stuck: bool,
+    pub(super) bus_master: bool,
+    pub(super) cc: u32,
+    pub(super) io_commands: [u64; 256],
+    pub(super) disks: Vec<(u32, Vec<u8>)>,
+    pub(super) queues: Vec<Queue>,
+    pub(super) queues_granted: Option<u16>,
+    ready: bool,
+    polls_until_ready: u32,
+    admin_queue_set: bool,
+    rings: DmaRegion,
+    now: u64,
+    random: u64,
+}
+
+impl Model {
+    pub(super) fn new(config: NvmeConfig) -> Self {
+        let pairs = usize::from(config.queue_pairs);
+        let mut model = Self {
+            dma: Dma::default(),
+            injections: Vec::new(),
+            fatal: false,
+            removed: false,
+            ready_stuck: false,
+            bus_master: false,
+            cc: 0,
+            io_commands: [0; 256],
+            disks: Vec::new(),
+            queues: (0..pairs).map(|_| Queue::default()).collect(),
+            queues_granted: None,
+            ready: false,
+            polls_until_ready: 0,
+            admin_queue_set: false,
+            rings: DmaRegion::leak_for_host(pairs * 2 * 4096),
+            now: 0,
+            random: config.seed | 1,
+            config,
+        };
+        model.reconfigure(|_| ());
+        model
+    }
+
+    pub(super) fn reconfigure(&mut self, change: impl FnOnce(&mut NvmeConfig)) {
+        change(&mut self.config);
+        let mut old = core::mem::take(&mut self.disks);
+        for namespace in &self.config.namespaces {
+            let bytes = (namespace.blocks as usize) << namespace.block_shift;
+            let kept = old.iter().position(|(nsid, disk)| *nsid == namespace.nsid && disk.len() == bytes);
+            let disk = kept.map_or_else(|| vec![0; bytes], |index| old.swap_remove(index).1);
+            self.disks.push((namespace.nsid, disk));
+        }
+    }
+
+    pub(super) fn disk(&mut self, nsid: u32) -> &mut Vec<u8> {
+        let found = self.disks.iter_mut().find(|(id, _)| *id == nsid);
+        &mut found.expect("a namespace of the fake").1
+    }
+
+    pub(super) fn random(&mut self) -> u64 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        self.random
+    }
+
+    pub(super) fn capabilities(&self) -> u64 {
+        if self.removed {
+            return u64::MAX;
+        }
+        let config = &self.config;
+        let crms = if config.ready_timeouts.is_some() { 1 << 59 } else { 0 };
+        // CQR, CSS bits 0 and 6 (I/O command sets).
+        u64::from(config.max_queue_entries - 1)
+            | 1 << 16
+            | u64::from(config.ready_timeout) << 24
+            | 1 << 37
+            | 1 << 43
+            | u64::from(config.min_page) << 48
+            | u64::from(config.min_page) << 52
+            | crms
+    }
+
+    pub(super) fn status(&mut self) -> u32 {
+        if self.removed {
+            return u32::MAX;
+        }
+        let enabled = self.cc & 1 != 0;
+        if self.ready != enabled && !self.ready_stuck {
+            if self.polls_until_ready > 0 {
+                self.polls_until_ready -= 1;
+            } else {
+                self.ready = enabled;
+                if enabled {
+                    assert!(self.admin_queue_set, "enabled without AQA, ASQ and ACQ");
+                } else {
+                    self.reset();
+                }
+            }
+        }
+        let shutdown = if self.cc >> 14 & 0b11 != 0 { 0b10 << 2 } else { 0 };
+        u32::from(self.ready) | u32::from(self.fatal) << 1 | shutdown
+    }
+
+    pub(super) fn set_configuration(&mut self, cc: u32) {
+        if self.removed {
+            return;
+        }
+        let (was, enabled) = (self.cc & 1 != 0, cc & 1 != 0);
+        if !was && enabled {
+            assert!(!self.ready, "enabled before CSTS.RDY was 0");
+            assert!(self.bus_master, "enabled while the bus is off");
+            assert_eq!(cc >> 7 & 0xf, 0, "CC.MPS: 4 KiB pages");
+            assert_eq!((cc >> 16 & 0xf, cc >> 20 & 0xf), (6, 4), "CC.IOSQES and CC.IOCQES");
+            assert!(matches!(cc >> 4 & 7, 0 | 6), "CC.CSS");
+        }
+        if was != enabled {
+            self.polls_until_ready = self.config.ready_polls;
+        }
+        self.cc = cc;
+    }
+
+    pub(super) fn set_admin_queue(&mut self) {
+        assert!(self.removed || (self.cc & 1 == 0 && !self.ready), "AQA, ASQ, ACQ written while enabled");
+        self.admin_queue_set = !self.removed;
+    }
+
+    pub(super) fn set_removed(&mut self, removed: bool) {
+        if removed {
+            self.scribble();
+        }
+        if self.removed && !removed {
+            self.cc = 0;
+            self.ready = false;
+            self.bus_master = false;
+            self.reset();
+        }
+        self.removed = removed;
+    }
+
+    /// What the reset of a controller does, at the moment when CSTS.RDY falls.
+    fn reset(&mut self) {
+        self.scribble();
+        self.fatal = false;
+        self.admin_queue_set = false;
+        self.queues_granted = None;
+        for queue in &mut self.queues {
+            *queue = Queue::default();
+        }
+    }
+
+    /// Hanging reads write their buffers once more: what a drive may do until it has been reset.
+    fn scribble(&mut self) {
+        if !self.bus_master || self.removed {
+            return;
+        }
+        for (qid, queue) in self.queues.iter().enumerate() {
+            for fetched in &queue.running {
+                let command = &fetched.command;
+                if fetched.effect == Some(NvmeEffect::Never) && command[0] == 0x02 && qid > 0 {
+                    let nsid = dword(command, 1);
+                    let Some(namespace) = self.config.namespaces.iter().find(|n| n.nsid == nsid) else {
+                        continue;
+                    };
+                    let bytes = ((dword(command, 12) & 0xffff) as usize + 1) << namespace.block_shift;
+                    self.dma.scatter(command, &vec![0xde; bytes]);
+                }
+            }
+        }
+    }
+
+    pub(super) fn location(&self, qid: u16) -> Option<QueueLocation> {
+        let index = usize::from(qid);
+        if index >= self.queues.len() {
+            return None;
+        }
+        let (submission, completion) = ring_addresses(&self.rings, index);
+        let entries = self.config.queue_entries.min(self.config.max_queue_entries);
+        Some(QueueLocation { submission, completion, entries, vector: Some(qid) })
+    }
+
+    pub(super) fn reset_queue(&mut self, qid: u16) {
+        assert!(
+            self.removed || !self.bus_master || (self.cc & 1 == 0 && !self.ready),
+            "queue {qid} emptied while the device uses it"
+        );
+        let queue = &mut self.queues[usize::from(qid)];
+        queue.completions.clear();
+        queue.running.clear();
+    }
+
+    /// Commands that are not yet home.
+    pub(super) fn waiting(&self, qid: u16) -> usize {
+        let queue = &self.queues[usize::from(qid)];
+        queue.running.len() + queue.completions.len()
+    }
+
+    pub(super) fn has_completion(&self, qid: u16) -> bool {
+        !self.queues[usize::from(qid)].completions.is_empty()
+    }
+
+    /// The doorbell was rung for `command`.
+    pub(super) fn fetch(&mut self, qid: u16, command: [u8; COMMAND_BYTES]) {
+        if self.removed {
+            return;
+        }
+        assert!(self.ready && self.cc & 1 != 0, "doorbell of queue {qid} while the controller is not ready");
+        let index = usize::from(qid);
+        if qid > 0 {
+            assert!(self.queues[index].submission_created, "doorbell of queue {qid}, which was not created");
+            self.io_commands[usize::from(command[0])] += 1;
+        }
+        let cid = &command[2..4];
+        assert_ne!(cid, [0xff, 0xff], "CID FFFFh is not for use");
+        let taken = self.queues[index].running.iter().any(|fetched| {
+            // A hanging command that the driver gave up cannot be told from one it still waits for.
+            fetched.command[2..4] == *cid
+        });
+        assert!(!taken, "CID {cid:02x?} is in use");
+        let (least, most) = self.config.latency_polls;
+        let spread = u64::from(most.saturating_sub(least)) + 1;
+        let due = self.now + u64::from(least) + self.random() % spread;
+        let effect = self.effect(qid, command[0]);
+        let queue = &mut self.queues[index];
+        queue.fetched = queue.fetched.wrapping_add(1);
+        queue.running.push(Fetched { command, due, effect });
+    }
+
+    fn effect(&mut self, qid: u16, opcode: u8) -> Option<NvmeEffect> {
+        for injection in &mut self.injections {
+            let matches = injection.queue.is_none_or(|queue| queue == qid)
+                && injection.opcode.is_none_or(|code| code == opcode);
+            if !matches || injection.count == 0 {
+                continue;
+            }
+            if injection.skip > 0 {
+                injection.skip -= 1;
+                continue;
+            }
+            injection.count -= 1;
+            return Some(injection.effect);
+        }
+        None
+    }
+
+    /// Lets time pass and looks at a completion queue.
+    pub(super) fn complete(&mut self, qid: u16) -> Option<[u8; COMPLETION_BYTES]> {
+        self.now += 1;
+        if !self.removed && !self.fatal && self.bus_master && self.ready {
+            self.run(qid);
+        }
+        self.queues[usize::from(qid)].completions.pop_front()
+    }
+
+    fn run(&mut self, qid: u16) {
+        let index = usize::from(qid);
+        loop {
+            let now = self.now;
+            let due: Vec<usize> = (0..self.queues[index].running.len())
+                .filter(|&place| {
+                    let fetched = &self.queues[index].running[place];
+                    fetched.due <= now && fetched.effect != Some(NvmeEffect::Never)
+                })
+                .collect();
+            if due.is_empty() {
+                return;
+            }
+            let place = due[self.random() as usize % due.len()];
+            let Fetched { command, effect, .. } = self.queues[index].running.swap_remove(place);
+            let (status, result) = match effect {
+                Some(NvmeEffect::Status(status)) => (status, 0),
+                _ if qid == 0 => self.execute_admin(&command),
+                _ => (self.execute_io(&command), 0),
+            };
+            let cid = u16::from_le_bytes([command[2], command[3]]);
+            if effect == Some(NvmeEffect::WrongIdentifier) {
+                self.post(qid, cid ^ 0x0100, status, result);
+            }
+            self.post(qid, cid, status, result);
+            if effect == Some(NvmeEffect::Duplicate) {
+                self.post(qid, cid, status, result);
+            }
+        }
+    }
+
+    fn post(&mut self, qid: u16, cid: u16, status: u16, result: u32) {
+        let queue = &mut self.queues[usize::from(qid)];
+        let mut entry = [0; COMPLETION_BYTES];
+        entry[0..4].copy_from_slice(&result.to_le_bytes());
+        entry[8..10].copy_from_slice(&queue.fetched.to_le_bytes());
+        entry[10..12].copy_from_slice(&qid.to_le_bytes());
+        entry[12..14].copy_from_slice(&cid.to_le_bytes());
+        entry[14..16].copy_from_slice(&(status << 1 | 1).to_le_bytes());
+        queue.completions.push_back(entry);
+    }
+}

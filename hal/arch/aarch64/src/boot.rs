@@ -1,0 +1,194 @@
+//! From the entry code to the board's main function: the device tree, the memory map, interrupts, the other cores.
+
+use core::cell::UnsafeCell;
+use core::mem::MaybeUninit;
+use core::ops::Range;
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use hal_api::Clock;
+use hal_devices::Pl011;
+use hal_devices::device_tree::{self, GicNode, Machine};
+use hal_devices::gic::MsiController;
+use hal_mem::MmioRegion;
+
+use crate::cores::{self, OtherCores};
+use crate::cpu::Cpu;
+use crate::memory::FreeMemory;
+use crate::mmu::{Kind, MapError, Tables};
+use crate::registers::read_register;
+use crate::timer::Timer;
+use crate::{console, image, interrupts, psci};
+
+/// What the board's main function gets.
+#[derive(Debug)]
+pub struct Boot {
+    /// What the device tree says. Core 0 is first in its list of cores.
+    pub machine: &'static Machine,
+    /// DRAM that nobody uses yet.
+    pub memory: FreeMemory,
+    /// The clock; copies may go anywhere.
+    pub timer: Timer,
+    /// This core.
+    pub cpu: Cpu,
+    /// The other cores, parked asleep.
+    pub others: OtherCores,
+    /// Messages by which devices wake cores; `None` where there is no controller for them: poll.
+    pub msi: Option<MsiController>,
+    /// The console UART.
+    pub uart: Option<Pl011>,
+    /// Version of the interrupt controller; 0 where there is none, and no core can sleep.
+    pub gic_version: u8,
+}
+
+unsafe extern "Rust" {
+    safe fn card_main(boot: Boot) -> !;
+}
+
+/// What the first core knows and the others read once they start.
+pub(crate) struct Shared {
+    pub(crate) machine: Machine,
+    pub(crate) timer: Timer,
+    pub(crate) tables: Tables,
+}
+
+struct SharedCell(UnsafeCell<MaybeUninit<Shared>>);
+
+// SAFETY: written once, by the first core before any other runs, and only read after that.
+unsafe impl Sync for SharedCell {}
+
+static SHARED: SharedCell = SharedCell(UnsafeCell::new(MaybeUninit::uninit()));
+static SHARED_SET: AtomicBool = AtomicBool::new(false);
+
+/// What the first core left; only after it did.
+pub(crate) fn shared() -> &'static Shared {
+    assert!(SHARED_SET.load(Ordering::Acquire), "a core runs before the first has read the device tree");
+    // SAFETY: initialised (just checked) and not written again.
+    unsafe { (*SHARED.0.get()).assume_init_ref() }
+}
+
+/// Microseconds since the first core started, from any core.
+#[must_use]
+pub fn micros() -> u64 {
+    shared().timer.now().as_micros()
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn first_core(device_tree: usize) -> ! {
+    console::set_base(image::early_console());
+    let timer = Timer::start();
+    let (mut machine, tree) = read_tree(device_tree);
+    psci::set_conduit(machine.psci);
+    own_core_first(&mut machine);
+    let tables = build_map(&machine, &tree).unwrap_or_else(|error| panic!("memory map: {error:?}"));
+    // SAFETY: no other core runs, and nobody has read it yet.
+    unsafe { (*SHARED.0.get()).write(Shared { machine, timer, tables }) };
+    SHARED_SET.store(true, Ordering::Release);
+    let shared = shared();
+    // SAFETY: `build_map` covers the image, the stacks, all of DRAM and the devices in use.
+    unsafe { shared.tables.activate() };
+    let machine = &shared.machine;
+    if let Some(uart) = &machine.uart {
+        console::set_base(uart.start as usize);
+    }
+    let uart = machine.uart.as_ref().and_then(|range| NonNull::new(range.start as *mut u8)).map(|base| {
+        // SAFETY: mapped as device memory; the raw console shares it, and at worst their text mixes.
+        let mut uart = Pl011::new(unsafe { MmioRegion::new(base, Pl011::BYTES) });
+        uart.enable();
+        uart
+    });
+    let mut memory = FreeMemory::new(machine, &[image::whole(), tree]);
+    interrupts::initialize(machine);
+    interrupts::initialize_core(machine, 0);
+    let others = cores::start_all(shared);
+    let msi = interrupts::message_controller(machine, |bytes| memory.dma(bytes, 1 << 16));
+    let cpu = Cpu::new(0, timer);
+    card_main(Boot { machine, memory, timer, cpu, others, msi, uart, gic_version: interrupts::version() })
+}
+
+/// Parses the tree that the loader left at `address`; also where it lies.
+fn read_tree(address: usize) -> (Machine, Range<u64>) {
+    assert!(address != 0 && address.is_multiple_of(8), "no device tree at {address:#x}");
+    // SAFETY: the boot protocol gives the address of a tree; the entry code has mapped its first 2 MiB.
+    let header = unsafe { &*(address as *const [u8; 8]) };
+    let bytes = device_tree::length_bytes(header).unwrap_or_else(|| panic!("no device tree at {address:#x}"));
+    // SAFETY: as above; at most 2 MiB.
+    let tree = unsafe { core::slice::from_raw_parts(address as *const u8, bytes) };
+    let machine =
+        Machine::parse(tree).unwrap_or_else(|_| panic!("the device tree at {address:#x} is damaged"));
+    (machine, address as u64..(address + bytes) as u64)
+}
+
+/// Puts the running core at index 0.
+fn own_core_first(machine: &mut Machine) {
+    let own = read_register!("mpidr_el1") & 0xff_00ff_ffff;
+    match machine.cores.iter().position(|mpidr| *mpidr == own) {
+        Some(index) => {
+            if let Some(all) = machine.cores.get_mut(..=index) {
+                all.rotate_right(1);
+            }
+        }
+        None => {
+            if machine.cores.is_full() {
+                machine.cores.pop();
+            }
+            let _ = machine.cores.push(own);
+            machine.cores.rotate_right(1);
+        }
+    }
+    machine.cores.truncate(image::cores_maximum());
+}
+
+fn build_map(machine: &Machine, tree: &Range<u64>) -> Result<Tables, MapError> {
+    let mut tables = Tables::new()?;
+    map_image(&mut tables)?;
+    let whole = image::whole();
+    let whole = whole.start..whole.end.next_multiple_of(4096);
+    for range in &machine.memory {
+        let (start, end) = (range.start, range.end);
+        for part in [start..end.min(whole.start), start.max(whole.end)..end] {
+            if part.start < part.end {
+                tables.map(part.start, part.end, Kind::Memory)?;
+            }
+        }
+    }
+    // The tree may lie outside of what it calls memory; being mapped already is as good.
+    let _ = tables.map(tree.start, tree.end, Kind::ReadOnly);
+    let mut device = |range: &Range<u64>| tables.map(range.start, range.end, Kind::Device);
+    machine.uart.as_ref().map(&mut device).transpose()?;
+    match &machine.gic {
+        Some(GicNode::V2 { distributor, cpu_interface, v2m }) => {
+            device(distributor)?;
+            device(cpu_interface)?;
+            v2m.as_ref().map(&mut device).transpose()?;
+        }
+        Some(GicNode::V3 { distributor, redistributors, its }) => {
+            device(distributor)?;
+            redistributors.iter().try_for_each(&mut device)?;
+            its.as_ref().map(&mut device).transpose()?;
+        }
+        None => {}
+    }
+    if let Some(pcie) = &machine.pcie {
+        device(&pcie.ecam)?;
+        for window in [pcie.memory32, pcie.memory64, pcie.io].into_iter().flatten() {
+            device(&(window.cpu_address..window.cpu_address.saturating_add(window.bytes)))?;
+        }
+    }
+    Ok(tables)
+}
+
+/// The image's parts with their permissions, and stacks with nothing mapped below them.
+fn map_image(tables: &mut Tables) -> Result<(), MapError> {
+    for (range, kind) in
+        [(image::text(), Kind::Text), (image::rodata(), Kind::ReadOnly), (image::data(), Kind::Memory)]
+    {
+        tables.map(range.start, range.end, kind)?;
+    }
+    for core in 0..image::cores_maximum() {
+        for stack in image::stacks_of(core) {
+            tables.map(stack.start, stack.end, Kind::Memory)?;
+        }
+    }
+    Ok(())
+}

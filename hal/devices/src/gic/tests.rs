@@ -1,0 +1,66 @@
+//! Against plain memory in place of registers: what is written where. That messages arrive is shown under QEMU.
+
+use hal_mem::{DmaRegion, MmioRegion};
+
+use super::*;
+
+fn over(memory: &DmaRegion) -> MmioRegion {
+    // SAFETY: the test's own memory, never freed; volatile accesses only.
+    unsafe { MmioRegion::new(memory.as_ptr(), memory.len()) }
+}
+
+#[test]
+fn a_v2m_frame_gives_each_interrupt_once_and_routes_it() {
+    let (distributor, frame_memory) = (DmaRegion::leak_for_host(0x1000), DmaRegion::leak_for_host(0x1000));
+    let (registers, frame) = (over(&distributor), over(&frame_memory));
+    frame.write32(0x008, 80 << 16 | 2);
+    let mut targets = [0; MAX_CORES];
+    targets[..2].copy_from_slice(&[1, 2]);
+    let mut v2m = V2m::new(over(&frame_memory), 0x802_0000, DistributorV2::new(over(&distributor)), targets);
+    assert_eq!(v2m.allocate(5), None, "an absent core");
+    assert_eq!(v2m.allocate(1), Some(MsiMessage { address: 0x802_0040, data: 80 }));
+    assert_eq!(registers.read8(0x800 + 80), 2);
+    assert_eq!(registers.read32(0xc00 + 4 * 5) & 3, 2, "edge-triggered");
+    assert_eq!(registers.read32(0x100 + 4 * 2), 1 << 16);
+    assert_eq!(v2m.allocate(0), Some(MsiMessage { address: 0x802_0040, data: 81 }));
+    assert_eq!(v2m.allocate(0), None, "the frame has two");
+    v2m.raise(MsiMessage { address: 0x802_0040, data: 81 });
+    assert_eq!(frame.read32(0x040), 81);
+}
+
+#[test]
+fn redistributors_are_found_by_affinity() {
+    let memory = DmaRegion::leak_for_host(0x8_0000);
+    let registers = over(&memory);
+    registers.write64(0x8, 0);
+    // The second has four frames (GICv4), the third is the last.
+    registers.write64(0x2_0008, 1 << 32 | 1 << 8 | 1 << 1);
+    registers.write64(0x6_0008, 0x0102_0304 << 32 | 7 << 8 | 1 << 4);
+    let find = |mpidr| find_redistributor(&registers, 0x80a_0000, mpidr);
+    assert_eq!(find(1).unwrap().target(true), 0x80c_0000);
+    let last = find(0x01_0002_0304).unwrap();
+    assert_eq!((last.target(true), last.target(false)), (0x810_0000, 7 << 16));
+    assert!(find(9).is_none());
+}
+
+#[test]
+fn a_service_that_takes_no_command_or_has_too_little_memory_is_given_up() {
+    let registers = DmaRegion::leak_for_host(0x2_0000);
+    let service = over(&registers);
+    service.write64(0x100, 1 << 56 | 7 << 48);
+    let redistributor = DmaRegion::leak_for_host(0x2_0000);
+    over(&redistributor).write64(0x8, 1 << 4);
+    let attempt = |bytes: usize| {
+        let mut memory = DmaRegion::leak_for_host(Its::MEMORY_BYTES);
+        let tables = LpiTables::new(&mut memory).unwrap();
+        let redistributors = core::array::from_fn(|core| {
+            if core == 0 { find_redistributor(&over(&redistributor), 0, 0) } else { None }
+        });
+        let memory = DmaRegion::leak_for_host(bytes);
+        Its::new(over(&registers), 0x808_0000, &tables, &redistributors, memory).map(|_| ())
+    };
+    assert_eq!(attempt(Its::MEMORY_BYTES), Err(ItsError::Stuck));
+    assert_eq!(service.read64(0x88), 32, "one command was offered");
+    service.write64(0x8, 15 << 13);
+    assert_eq!(attempt(4096), Err(ItsError::Memory));
+}

@@ -1,0 +1,387 @@
+//! The network device (Virtio 1.2, section 5.1): a port, its queue pairs, and what was negotiated for them.
+//!
+//! No segmentation offload and no control queue; one queue pair. More pairs need VIRTIO_NET_F_MQ and the
+//! control queue to switch them on, and [`MAX_QUEUE_PAIRS`] raised.
+
+mod checksum;
+mod receive;
+mod transmit;
+
+use hal_api::{FrameQueue, PortInfo};
+use hal_mem::{DmaRegion, MmioRegion};
+
+use super::queue::{MAX_QUEUE_ENTRIES, Notifier, SplitQueue};
+use super::{
+    FEATURE_EVENT_INDEX, PciTransport, Transport, VirtioError, negotiate, read_consistently, status,
+};
+use crate::pci::{Function, MsiMessage};
+
+pub use receive::NetReceive;
+pub use transmit::NetTransmit;
+
+/// Queue pairs of a port that are used.
+pub const MAX_QUEUE_PAIRS: usize = 1;
+
+/// Feature bits (section 5.1.3).
+mod feature {
+    pub const CSUM: u64 = 1 << 0;
+    pub const GUEST_CSUM: u64 = 1 << 1;
+    pub const MTU: u64 = 1 << 3;
+    pub const MAC: u64 = 1 << 5;
+    pub const MRG_RXBUF: u64 = 1 << 15;
+    pub const STATUS: u64 = 1 << 16;
+    pub const WANTED: u64 = CSUM | GUEST_CSUM | MTU | MAC | MRG_RXBUF | STATUS | super::FEATURE_EVENT_INDEX;
+}
+
+/// Offsets in the device's configuration (section 5.1.4).
+mod configuration {
+    pub const MAC: usize = 0;
+    pub const STATUS: usize = 6;
+    pub const MTU: usize = 10;
+    pub const LINK_UP: u16 = 1;
+}
+
+/// `struct virtio_net_hdr` (section 5.1.6), the same with and without mergeable buffers.
+mod header {
+    pub const BYTES: usize = 12;
+    pub const NUM_BUFFERS: usize = 10;
+    /// The checksum has still to be computed: the field holds the sum of the pseudo-header.
+    pub const NEEDS_CSUM: u8 = 1;
+    /// The checksum has been found right.
+    pub const DATA_VALID: u8 = 2;
+}
+
+const ETHERNET_HEADER_BYTES: usize = 14;
+const VLAN_TAG_BYTES: usize = 4;
+/// What a frame may have beside its IP packet.
+const FRAME_OVERHEAD_BYTES: usize = ETHERNET_HEADER_BYTES + VLAN_TAG_BYTES;
+const DEFAULT_MTU: u16 = 1500;
+const LEAST_MTU: u16 = 68;
+const LARGEST_MTU: u16 = 9000;
+/// The header starts here in its slot, so that the IP header (after 12 and 14 bytes) starts at a multiple of 32.
+const HEADER_OFFSET: usize = 6;
+/// Slots begin at a cache line.
+const SLOT_ALIGN: usize = 64;
+
+/// What the board decides about a port.
+#[derive(Debug, Clone, Copy)]
+pub struct NetOptions<'a> {
+    /// Largest IP packet wanted in bytes, 68 to 9000; lowers what the device offers, never raises it.
+    pub mtu_limit: u16,
+    /// Entries of each ring at most; the device and [`MAX_QUEUE_ENTRIES`] limit it too. Bounds the memory.
+    pub queue_entries: u16,
+    /// Interrupt messages, one for each queue pair; the first also tells of link changes. With fewer, the
+    /// queues without one are only polled.
+    pub messages: &'a [MsiMessage],
+}
+
+impl Default for NetOptions<'_> {
+    fn default() -> Self {
+        Self { mtu_limit: LARGEST_MTU, queue_entries: MAX_QUEUE_ENTRIES, messages: &[] }
+    }
+}
+
+impl NetOptions<'_> {
+    /// DMA memory that a port needs at most, in bytes.
+    #[must_use]
+    pub const fn memory_bytes(&self) -> usize {
+        let entries = self.queue_entries as usize;
+        let ring = SplitQueue::memory_bytes(self.queue_entries).next_multiple_of(SLOT_ALIGN);
+        let slots = slot_bytes(FRAME_OVERHEAD_BYTES + self.mtu_limit as usize) * entries;
+        let scratch = slot_bytes(FRAME_OVERHEAD_BYTES + LARGEST_MTU as usize);
+        MAX_QUEUE_PAIRS * (2 * (ring + slots) + scratch) + SLOT_ALIGN
+    }
+}
+
+/// What a queue pair has done so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct NetCounters {
+    /// Frames handed up.
+    pub received: u64,
+    /// Frames queued for transmission.
+    pub transmitted: u64,
+    /// Received frames dropped because their TCP or UDP checksum is wrong or cannot be verified.
+    pub bad_checksum: u64,
+    /// Received frames dropped because their header, length or number of buffers makes no sense.
+    pub malformed: u64,
+    /// Notifications sent to the device.
+    pub kicks: u64,
+    /// Queues that the device broke (0 to 2): they carry no more frames until the port is set up anew.
+    pub broken_queues: u8,
+}
+
+/// A virtio network device: the owner of its registers, and where its queue pairs come from.
+#[derive(Debug)]
+pub struct VirtioNetPort<T = PciTransport> {
+    transport: T,
+    info: PortInfo,
+    queues: [Option<VirtioNetQueue>; MAX_QUEUE_PAIRS],
+}
+
+/// One receive and transmit queue pair of a port.
+#[derive(Debug)]
+pub struct VirtioNetQueue {
+    info: PortInfo,
+    receive: NetReceive,
+    transmit: NetTransmit,
+    /// The configuration where the link state stands; `None` where the device does not tell.
+    link: Option<MmioRegion>,
+}
+
+impl VirtioNetPort<PciTransport> {
+    /// Sets up the device behind `function`, with rings and buffers from `dma`, up to the first posted
+    /// receive buffer.
+    ///
+    /// # Errors
+    /// Any [`VirtioError`]. The device has been told to give up, and its bus mastering is off, so that memory
+    /// taken from `dma` is lost but not written.
+    pub fn new(function: Function, dma: &mut DmaRegion, options: &NetOptions) -> Result<Self, VirtioError> {
+        let mut transport = PciTransport::new(function)?;
+        let vectors = transport.enable(options.messages)?;
+        match set_up(&mut transport, dma, options, vectors) {
+            Ok((info, queues)) => Ok(Self { transport, info, queues }),
+            Err(error) => {
+                transport.set_status(transport.status() | status::FAILED);
+                transport.disconnect();
+                Err(error)
+            }
+        }
+    }
+
+    /// The function's address, for logs: bus << 8 | device << 3 | function.
+    #[must_use]
+    pub fn address(&self) -> u16 {
+        self.transport.address()
+    }
+}
+
+impl<T: Transport> VirtioNetPort<T> {
+    /// As [`VirtioNetPort::new`], over a transport that is connected and has `vectors` interrupt vectors.
+    ///
+    /// # Errors
+    /// Any [`VirtioError`]; the device's status is FAILED then.
+    pub fn over(
+        mut transport: T,
+        dma: &mut DmaRegion,
+        options: &NetOptions,
+        vectors: u16,
+    ) -> Result<Self, VirtioError> {
+        match set_up(&mut transport, dma, options, vectors) {
+            Ok((info, queues)) => Ok(Self { transport, info, queues }),
+            Err(error) => {
+                transport.set_status(transport.status() | status::FAILED);
+                Err(error)
+            }
+        }
+    }
+
+    /// What is fixed about the port.
+    #[must_use]
+    pub const fn info(&self) -> PortInfo {
+        self.info
+    }
+
+    /// Hands out queue pair `index` to its owner; `None` the second time or when there is no such pair.
+    pub fn take_queue(&mut self, index: usize) -> Option<VirtioNetQueue> {
+        self.queues.get_mut(index)?.take()
+    }
+
+    /// Whether the device says that it is beyond help until it is reset.
+    #[must_use]
+    pub fn needs_reset(&self) -> bool {
+        self.transport.status() & status::NEEDS_RESET != 0
+    }
+}
+
+/// What was agreed with the device, for all its queues.
+#[derive(Debug, Clone, Copy)]
+struct Agreement {
+    info: PortInfo,
+    features: u64,
+    /// Largest frame that the device may give, in bytes.
+    received_frame_bytes: usize,
+}
+
+impl Agreement {
+    const fn has(&self, feature: u64) -> bool {
+        self.features & feature != 0
+    }
+
+    /// Largest frame that a single buffer has to hold, in bytes; also the largest that is sent.
+    const fn frame_bytes(&self) -> usize {
+        FRAME_OVERHEAD_BYTES + self.info.mtu as usize
+    }
+}
+
+type Queues = [Option<VirtioNetQueue>; MAX_QUEUE_PAIRS];
+
+fn set_up<T: Transport>(
+    transport: &mut T,
+    dma: &mut DmaRegion,
+    options: &NetOptions,
+    vectors: u16,
+) -> Result<(PortInfo, Queues), VirtioError> {
+    let agreement = agree(transport, options)?;
+    let vector = |wanted: u16| (wanted < vectors).then_some(wanted);
+    transport.set_configuration_vector(vector(0))?;
+    let mut queues: Queues = [const { None }; MAX_QUEUE_PAIRS];
+    for (pair, place) in (0u16..).zip(queues.iter_mut()) {
+        *place = Some(VirtioNetQueue::new(transport, dma, options, &agreement, pair, vector(pair))?);
+    }
+    transport.set_status(status::ACKNOWLEDGE | status::DRIVER | status::FEATURES_OK | status::DRIVER_OK);
+    // Not before DRIVER_OK may the device be notified.
+    for queue in queues.iter_mut().flatten() {
+        queue.receive.flush();
+    }
+    Ok((agreement.info, queues))
+}
+
+/// Negotiates features and reads what follows from them.
+fn agree<T: Transport>(transport: &mut T, options: &NetOptions) -> Result<Agreement, VirtioError> {
+    let mut mtu = DEFAULT_MTU;
+    let mut received_mtu = DEFAULT_MTU;
+    let limit = options.mtu_limit.clamp(LEAST_MTU, LARGEST_MTU);
+    let features = negotiate(transport, feature::WANTED, |transport, mut features| {
+        if transport.configuration().len() < configuration_bytes(features) {
+            return Err(VirtioError::BadConfiguration);
+        }
+        if features & feature::MTU != 0 {
+            let offered = read_consistently(transport, |fields| fields.read16(configuration::MTU))?;
+            if offered < LEAST_MTU {
+                return Err(VirtioError::BadConfiguration);
+            }
+            mtu = offered;
+            received_mtu = offered.min(LARGEST_MTU);
+            // Who accepts the MTU has to take packets of that size (section 5.1.4.2); without mergeable
+            // buffers ours are as small as our own limit.
+            if features & feature::MRG_RXBUF == 0 && limit < offered {
+                features &= !feature::MTU;
+            }
+        }
+        Ok(features)
+    })?;
+    if features & feature::MAC == 0 {
+        return Err(VirtioError::NoStationAddress);
+    }
+    let mac = read_consistently(transport, |fields| {
+        core::array::from_fn(|index| fields.read8(configuration::MAC + index))
+    })?;
+    let info = PortInfo {
+        mac,
+        mtu: mtu.min(limit),
+        // What the device does not vouch for is verified in software, so without the feature it is left to
+        // the stack, and with it there is nothing left for the stack.
+        receive_checksums_verified: features & feature::GUEST_CSUM != 0,
+        transmit_checksum_offload: features & feature::CSUM != 0,
+    };
+    Ok(Agreement { info, features, received_frame_bytes: FRAME_OVERHEAD_BYTES + usize::from(received_mtu) })
+}
+
+/// How much of the configuration is read with these features.
+const fn configuration_bytes(features: u64) -> usize {
+    if features & feature::MTU != 0 {
+        configuration::MTU + 2
+    } else if features & feature::STATUS != 0 {
+        configuration::STATUS + 2
+    } else {
+        configuration::MAC + 6
+    }
+}
+
+impl VirtioNetQueue {
+    fn new<T: Transport>(
+        transport: &mut T,
+        dma: &mut DmaRegion,
+        options: &NetOptions,
+        agreement: &Agreement,
+        pair: u16,
+        vector: Option<u16>,
+    ) -> Result<Self, VirtioError> {
+        let (ring, notifier) = enable_queue(transport, dma, options, agreement, 2 * pair, vector)?;
+        let receive = NetReceive::new(ring, notifier, dma, agreement).ok_or(VirtioError::OutOfMemory)?;
+        let (ring, notifier) = enable_queue(transport, dma, options, agreement, 2 * pair + 1, vector)?;
+        let transmit = NetTransmit::new(ring, notifier, dma, agreement).ok_or(VirtioError::OutOfMemory)?;
+        let fields = transport.configuration();
+        let link = if agreement.has(feature::STATUS) { fields.window(0, fields.len()) } else { None };
+        Ok(Self { info: agreement.info, receive, transmit, link })
+    }
+
+    /// What the queue pair has done so far.
+    #[must_use]
+    pub fn counters(&self) -> NetCounters {
+        let (receive, transmit) = (self.receive.counters(), self.transmit.counters());
+        NetCounters {
+            transmitted: transmit.transmitted,
+            kicks: receive.kicks + transmit.kicks,
+            broken_queues: receive.broken_queues + transmit.broken_queues,
+            ..receive
+        }
+    }
+}
+
+impl FrameQueue for VirtioNetQueue {
+    type Receive = NetReceive;
+    type Transmit = NetTransmit;
+
+    fn info(&self) -> PortInfo {
+        self.info
+    }
+
+    fn halves(&mut self) -> (&mut NetReceive, &mut NetTransmit) {
+        (&mut self.receive, &mut self.transmit)
+    }
+
+    fn flush(&mut self) {
+        self.receive.flush();
+        self.transmit.flush();
+    }
+
+    /// One read over the bus (an exit to the emulator under QEMU): ask about ten times a second, and after a
+    /// sleep, not once a turn.
+    fn link_is_up(&mut self) -> bool {
+        // One 16-bit field is read at once, so the generation need not be looked at.
+        self.link
+            .as_ref()
+            .is_none_or(|fields| fields.read16(configuration::STATUS) & configuration::LINK_UP != 0)
+    }
+
+    fn arm(&mut self) -> bool {
+        self.flush();
+        let frame_waits = self.receive.arm();
+        let room_waits = self.transmit.arm();
+        frame_waits || room_waits
+    }
+
+    fn disarm(&mut self) {
+        self.receive.disarm();
+        self.transmit.disarm();
+    }
+}
+
+fn enable_queue<T: Transport>(
+    transport: &mut T,
+    dma: &mut DmaRegion,
+    options: &NetOptions,
+    agreement: &Agreement,
+    index: u16,
+    vector: Option<u16>,
+) -> Result<(SplitQueue, Notifier), VirtioError> {
+    let most = transport.queue_entries(index).min(options.queue_entries).min(MAX_QUEUE_ENTRIES);
+    // The largest power of two that all of them allow.
+    let entries = most.checked_ilog2().map(|bits| 1u16 << bits).ok_or(VirtioError::BadQueue)?;
+    let memory = dma
+        .split_off(SplitQueue::memory_bytes(entries), SplitQueue::MEMORY_ALIGN)
+        .ok_or(VirtioError::OutOfMemory)?;
+    let ring =
+        SplitQueue::new(memory, entries, agreement.has(FEATURE_EVENT_INDEX)).ok_or(VirtioError::BadQueue)?;
+    let notifier = transport.enable_queue(index, &ring, vector)?;
+    Ok((ring, notifier))
+}
+
+/// Distance between buffers for frames of `frame_bytes`.
+const fn slot_bytes(frame_bytes: usize) -> usize {
+    (HEADER_OFFSET + header::BYTES + frame_bytes).next_multiple_of(SLOT_ALIGN)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,44 @@
+//! `fmt`, `lint`, `doc` and the host tests: cargo's own tools over the right crates.
+
+use crate::command::Step;
+use crate::{board, paths, toolchain};
+use anyhow::Result;
+use std::process::Command;
+
+/// A cargo command in the root of the checkout.
+fn cargo(arguments: &[&str]) -> Result<Command> {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(arguments).current_dir(paths::root()?);
+    Ok(command)
+}
+
+/// Formats, or checks that all is formatted.
+pub fn fmt(check: bool) -> Result<()> {
+    let arguments: &[&str] = if check { &["fmt", "--all", "--check"] } else { &["fmt", "--all"] };
+    Step::new(if check { "checking the format" } else { "formatting" }, cargo(arguments)?, 300).run()
+}
+
+/// Clippy over the host crates with their tests, and over each board for its target.
+pub fn lint() -> Result<()> {
+    let host = cargo(&["clippy", "--locked", "--all-targets", "--", "-D", "warnings"])?;
+    Step::new("clippy, host crates", host, 1800).visible().run()?;
+    for board in board::all()? {
+        let mut command = toolchain::ensure(&board.target)?.cargo("clippy", &board.target);
+        command.args(["--locked", "--package", &board.name, "--", "-D", "warnings"]);
+        command.current_dir(paths::root()?);
+        Step::new(format!("clippy, board {}", board.name), command, 1800).visible().run()?;
+    }
+    Ok(())
+}
+
+/// Documentation of the workspace's own crates.
+pub fn doc() -> Result<()> {
+    let mut command = cargo(&["doc", "--locked", "--no-deps"])?;
+    command.env("RUSTDOCFLAGS", "-D warnings");
+    Step::new("documentation", command, 1800).visible().run()
+}
+
+/// Unit, property and documentation tests of all crates that build for this machine.
+pub fn host_tests() -> Result<()> {
+    Step::new("host tests", cargo(&["test", "--locked"])?, 2400).visible().run()
+}

@@ -1,0 +1,225 @@
+//! `cargo xtask run`: the card in QEMU until Ctrl-C.
+
+use crate::card_log::{CardLog, Ready, ready};
+use crate::command::{note, typed};
+use crate::qemu::{self, Drive, Machine};
+use crate::vm::Vm;
+use crate::{image, interrupt, paths, setup};
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// How long the card may take before we say that it is late.
+const LATE: Duration = Duration::from_secs(30);
+
+/// What to run.
+#[derive(Args, Debug)]
+pub struct Options {
+    /// The board to build and run
+    #[arg(long, default_value = "qemu-aarch64")]
+    board: String,
+    /// Number of emulated NVMe drives
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(0..=16))]
+    drives: u32,
+    /// Size of each drive; its file is sparse and kept between runs
+    #[arg(long, default_value = "1G")]
+    size: String,
+    /// Bytes of a drive's logical block
+    #[arg(long, default_value_t = 512, value_parser = block_size)]
+    block_size: u32,
+    /// Number of cores [default: the machine's]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=8))]
+    smp: Option<u32>,
+    /// Memory, such as 1G [default: the machine's]
+    #[arg(long)]
+    memory: Option<String>,
+    /// Number of Ethernet ports; the first is connected as --net says, others are unplugged
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=4))]
+    ports: u32,
+    /// `user` (forwarded from 127.0.0.1), `tap:NAME` (an interface that exists), or `unix:PATH` (another machine)
+    #[arg(long, default_value = "user")]
+    net: String,
+    /// Boot arguments, such as "ip=10.0.0.1/24"
+    #[arg(long, default_value = "")]
+    append: String,
+    /// Build without debug assertions (the default)
+    #[arg(long, conflicts_with = "debug")]
+    release: bool,
+    /// Build with debug assertions and without optimisation
+    #[arg(long)]
+    debug: bool,
+    /// Wait for a debugger before the first instruction
+    #[arg(long)]
+    gdb: bool,
+    /// Where the drives' files are [default: .penstock/drives in the checkout]
+    #[arg(long)]
+    dir: Option<PathBuf>,
+}
+
+/// Runs the card.
+pub fn run(options: &Options) -> Result<()> {
+    setup::qemu()?;
+    let image = image::build(&options.board, options.debug)?;
+    let mut machine = Machine::of(&options.board)?;
+    machine.smp = options.smp.unwrap_or(machine.smp);
+    machine.memory = options.memory.clone().unwrap_or(machine.memory);
+    let mut command = machine.command();
+    command.arg("-kernel").arg(&image.flat).args(["-append", &options.append]);
+    let folder = match &options.dir {
+        Some(folder) => folder.clone(),
+        None => paths::state()?.join("drives"),
+    };
+    for number in 0..options.drives {
+        // The block size is part of the name: a drive's data would be lost in translation.
+        let suffix = if options.block_size == 512 { "" } else { "-4k" };
+        let drive = Drive {
+            name: format!("penstock-drive{number}{suffix}"),
+            size: options.size.clone(),
+            block_size: options.block_size,
+            ..Drive::default()
+        };
+        drive.add(&mut command, &folder)?;
+    }
+    let net = Net::parse(&options.net)?;
+    qemu::add_port(&mut command, 0, &net.netdev());
+    for number in 1..options.ports as usize {
+        qemu::add_port(&mut command, number, &format!("hubport,hubid={number}"));
+    }
+    if options.gdb {
+        command.args(["-s", "-S"]);
+        note(&format!("waiting for: gdb-multiarch {} -ex 'target remote :1234'", image.elf.display()));
+    }
+    let log = paths::logs()?.join("run.serial");
+    note(&format!("starting {}", typed(&command)));
+    let mut vm = Vm::start(&mut command, &log)?;
+    follow(&mut vm, &mut CardLog::new(&image.elf)?, &net, options.gdb)
+}
+
+/// Shows the card's log, and what to paste once the card is ready.
+fn follow(vm: &mut Vm, log: &mut CardLog, net: &Net, patient: bool) -> Result<()> {
+    let mut late = (!patient).then(|| Instant::now() + LATE);
+    loop {
+        let bytes = match vm.read(Duration::from_millis(200)) {
+            Ok(bytes) => bytes,
+            Err(_) if interrupt::pending() => {
+                vm.kill();
+                note("the card is off; its drives keep their data");
+                return Ok(());
+            }
+            Err(error) => {
+                for line in log.finish() {
+                    println!("{}", line.shown);
+                }
+                return Err(error);
+            }
+        };
+        for line in log.feed(&bytes) {
+            println!("{}", line.shown);
+            if let Some(ready) = ready(&line.text) {
+                late = None;
+                announce(&ready, net);
+            }
+        }
+        if late.is_some_and(|late| Instant::now() > late) {
+            late = None;
+            note(&format!(
+                "not ready after {} s; still waiting. Raw log: {}",
+                LATE.as_secs(),
+                vm.log().display()
+            ));
+        }
+    }
+}
+
+fn announce(ready: &Ready, net: &Net) {
+    let (address, port, discovery) = match net {
+        Net::User { port, discovery } => ("127.0.0.1".to_owned(), *port, *discovery),
+        Net::Tap(_) | Net::Unix(_) => (ready.address.clone(), ready.port, 8009),
+    };
+    println!();
+    println!("The card is ready: {} namespaces of {}", ready.namespaces, ready.nqn);
+    println!();
+    println!("    nvme discover -t tcp -a {address} -s {discovery}");
+    println!("    nvme connect -t tcp -a {address} -s {port} -n {}", ready.nqn);
+    println!();
+    println!("Ctrl-C switches the card off.");
+    println!();
+}
+
+/// What the first port is connected to.
+#[derive(Debug, PartialEq, Eq)]
+enum Net {
+    /// QEMU's own network, forwarded from these ports of 127.0.0.1.
+    User { port: u16, discovery: u16 },
+    /// An interface of the machine that exists already.
+    Tap(String),
+    /// A socket that another QEMU connects to.
+    Unix(String),
+}
+
+impl Net {
+    fn parse(text: &str) -> Result<Self> {
+        match text.split_once(':') {
+            None if text == "user" => {
+                let port = free_port(4420)?;
+                Ok(Self::User { port, discovery: free_port(8009)? })
+            }
+            Some(("tap", name)) if !name.is_empty() => Ok(Self::Tap(name.to_owned())),
+            Some(("unix", path)) if !path.is_empty() => Ok(Self::Unix(path.to_owned())),
+            _ => bail!("--net {text}: say `user`, `tap:NAME` or `unix:PATH`"),
+        }
+    }
+
+    fn netdev(&self) -> String {
+        match self {
+            Self::User { port, discovery } => {
+                let forward = |from: u16, to: u16| format!("hostfwd=tcp:127.0.0.1:{from}-:{to}");
+                format!("user,{},{}", forward(*port, 4420), forward(*discovery, 8009))
+            }
+            Self::Tap(name) => format!("tap,ifname={name},script=no,downscript=no,vhost=off"),
+            Self::Unix(path) => {
+                format!("stream,server=on,addr.type=unix,addr.path={}", qemu::escaped(path.as_ref()))
+            }
+        }
+    }
+}
+
+/// The block sizes that the card serves.
+fn block_size(text: &str) -> Result<u32, String> {
+    match text {
+        "512" => Ok(512),
+        "4096" => Ok(4096),
+        _ => Err("512 or 4096".to_owned()),
+    }
+}
+
+/// The first port from there on that nobody listens on.
+fn free_port(first: u16) -> Result<u16> {
+    let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    let port = (first..first.saturating_add(100)).find(free).context("no free port on 127.0.0.1")?;
+    if port != first {
+        note(&format!("port {first} of 127.0.0.1 is in use: taking {port}"));
+    }
+    Ok(port)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_network_option_says_what_it_takes() {
+        assert_eq!(Net::parse("tap:t0").unwrap(), Net::Tap("t0".to_owned()));
+        assert_eq!(Net::parse("unix:/tmp/s").unwrap(), Net::Unix("/tmp/s".to_owned()));
+        assert!(Net::parse("tap:").unwrap_err().to_string().contains("unix:PATH"));
+    }
+
+    #[test]
+    fn a_port_in_use_is_passed_over() {
+        let holder = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let held = holder.local_addr().unwrap().port();
+        assert_ne!(free_port(held).unwrap(), held);
+    }
+}

@@ -1,0 +1,85 @@
+//! `cargo xtask test`, `prepush` and `ci`: the parts and their order.
+
+use crate::report::Report;
+use crate::{checks, linux, scenario, setup, size, tidy};
+use anyhow::Result;
+use clap::{Args, Subcommand};
+
+/// What to test; all parts where none is named.
+#[derive(Args, Debug)]
+pub struct Options {
+    #[command(subcommand)]
+    part: Option<Part>,
+    /// The long form of the tests of a real Linux host
+    #[arg(long)]
+    full: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Part {
+    /// Unit and property tests on this machine
+    Host,
+    /// Boot the image as each file of qemu/scenarios says, and judge its log
+    Qemu {
+        /// Only this scenario, a file of qemu/scenarios without its `.toml`
+        scenario: Option<String>,
+        /// The board, a folder of boards/
+        #[arg(long, default_value = "qemu-aarch64")]
+        board: String,
+        /// Take this run's logs as the expected ones from now on
+        #[arg(long)]
+        bless: bool,
+    },
+    /// A real Linux NVMe/TCP host, in a virtual machine of its own, against the card
+    Linux(linux::Options),
+}
+
+/// Runs the parts; an error when one fails.
+pub fn run(options: &Options) -> Result<()> {
+    let mut report = Report::default();
+    match &options.part {
+        Some(Part::Host) => report.check("host", checks::host_tests),
+        Some(Part::Qemu { scenario, board, bless }) => {
+            scenario::run(&mut report, scenario.as_deref(), board, *bless)?;
+        }
+        Some(Part::Linux(linux)) => linux::run(&mut report, linux)?,
+        None => all(&mut report, options.full),
+    }
+    report.finish()
+}
+
+fn all(report: &mut Report, full: bool) {
+    report.check("setup", setup::run);
+    report.check("host", checks::host_tests);
+    // What stops a whole part (an image that does not build) is that part's failure, not the end of the run.
+    if let Err(error) = scenario::run(report, None, "qemu-aarch64", false) {
+        report.check("qemu", || Err(error));
+    }
+    if let Err(error) = linux::run(report, &linux::Options::all(full)) {
+        report.check("linux", || Err(error));
+    }
+}
+
+fn quick(report: &mut Report) {
+    report.check("fmt", || checks::fmt(true));
+    report.check("tidy", tidy::run);
+    report.check("lint", checks::lint);
+}
+
+/// The fast subset.
+pub fn prepush() -> Result<()> {
+    let mut report = Report::default();
+    quick(&mut report);
+    report.check("host", checks::host_tests);
+    report.finish()
+}
+
+/// Everything.
+pub fn ci(full: bool) -> Result<()> {
+    let mut report = Report::default();
+    quick(&mut report);
+    report.check("doc", checks::doc);
+    report.check("size", || size::run("qemu-aarch64"));
+    all(&mut report, full);
+    report.finish()
+}
