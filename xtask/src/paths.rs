@@ -66,29 +66,78 @@ pub fn find_program(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&path).chain(system).map(|folder| folder.join(name)).find(|file| file.is_file())
 }
 
-/// A folder for sockets that is removed with the value; short, since a socket's path has at most 107 bytes.
-pub struct SocketFolder(PathBuf);
+/// A folder that is removed with the value. Runs of one checkout at the same time have folders of their own.
+pub struct TemporaryFolder(PathBuf);
 
-impl SocketFolder {
-    /// Makes a new folder in the system's temporary folder.
-    pub fn new() -> Result<Self> {
-        use std::sync::atomic::{AtomicU32, Ordering};
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        // Relaxed: only the number's uniqueness matters.
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("penstock-{}-{number}", std::process::id());
-        Ok(Self(created(std::env::temp_dir().join(name))?))
+impl TemporaryFolder {
+    /// For sockets: in the system's temporary folder, since a socket's path has at most 107 bytes.
+    pub fn for_sockets() -> Result<Self> {
+        Ok(Self(created(std::env::temp_dir().join(own_name("penstock")))?))
     }
 
-    /// The path of a socket in it.
-    pub fn socket(&self, name: &str) -> PathBuf {
+    /// For drives and other large files: below the checkout. What killed runs have left there goes.
+    pub fn for_drives() -> Result<Self> {
+        let parent = created(state()?.join("test-drives"))?;
+        for entry in std::fs::read_dir(&parent).with_context(|| format!("{}", parent.display()))?.flatten() {
+            if is_left_over(&entry.file_name().to_string_lossy()) {
+                let _ = std::fs::remove_dir_all(entry.path());
+            }
+        }
+        Ok(Self(created(parent.join(own_name("run")))?))
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// The path of a file or socket in it.
+    pub fn join(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
 }
 
-impl Drop for SocketFolder {
+impl Drop for TemporaryFolder {
     fn drop(&mut self) {
-        // What cannot be removed is left to the system's own cleaning.
+        // What cannot be removed is left to the next run, or to the system's own cleaning.
         let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A name that no other run on this machine uses: `PREFIX-PROCESS-NUMBER`.
+pub fn own_name(prefix: &str) -> String {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    // Relaxed: only the number's uniqueness matters.
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    format!("{prefix}-{}-{number}", std::process::id())
+}
+
+/// Whether a name is one of [`own_name`]'s, by a process that runs no more.
+pub fn is_left_over(name: &str) -> bool {
+    let mut words = name.rsplit('-').skip(1);
+    let process = words.next().and_then(|word| word.parse::<u32>().ok());
+    process.is_some_and(|process| !Path::new(&format!("/proc/{process}")).exists())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_dead_processes_left_is_left_over() {
+        assert!(!is_left_over(&own_name("penstock")));
+        assert!(is_left_over("penstock-4294967295-0"));
+        assert!(!is_left_over("drives"));
+        assert!(!is_left_over("boot-gicv3"));
+    }
+
+    #[test]
+    fn a_temporary_folder_goes_with_its_value() {
+        let folder = TemporaryFolder::for_sockets().unwrap();
+        let path = folder.path().to_path_buf();
+        assert!(path.is_dir());
+        drop(folder);
+        assert!(!path.exists());
     }
 }

@@ -75,6 +75,11 @@ impl Vm {
         self.process.kill();
     }
 
+    /// Number of the QEMU process.
+    pub fn process(&mut self) -> u32 {
+        self.process.child().id()
+    }
+
     /// The file with the serial port's bytes.
     pub fn log(&self) -> &Path {
         &self.log

@@ -53,9 +53,9 @@ fn main(mut boot: Boot) -> ! {
     if data_core == CONTROL_CORE {
         CoreLoop::new(&mut [data, &mut control], timer, Sleep { cpu: boot.cpu, polled }).run();
     }
-    let started = boot.others.start(data_core, move |cpu| {
-        CoreLoop::new(&mut [data], timer, Sleep { cpu, polled }).run()
-    });
+    let started = boot
+        .others
+        .start(data_core, move |cpu| CoreLoop::new(&mut [data], timer, Sleep { cpu, polled }).run());
     if started.is_err() {
         panic!("core {data_core} of plan {} does not start", plan.name);
     }
@@ -80,7 +80,9 @@ fn report(boot: &Boot) {
 
 fn choose_plan(options: &Options, cores: usize) -> &'static Plan {
     let name = options.plan.as_deref();
-    let Some(plan) = plan::choose(board::PLANS, name, cores) else { panic!("no core plan for {cores} cores") };
+    let Some(plan) = plan::choose(board::PLANS, name, cores) else {
+        panic!("no core plan for {cores} cores")
+    };
     if let Some(name) = name.filter(|name| *name != plan.name) {
         hal_log::warn!("no core plan {} for {} cores", name, cores);
     }
@@ -95,15 +97,16 @@ fn data_core_of(boot: &mut Boot, options: &Options, owner: usize) -> &'static mu
     let port = found.ports.first_mut().and_then(|port| port.take_queue(0));
     let sizes = Sizes::of(boot.memory.largest_bytes() as usize);
     let arena = boot.memory.arena(sizes.private_bytes);
-    let pages = boot.memory.dma(sizes.pages * hal_mem::PAGE_BYTES, hal_mem::PAGE_BYTES);
+    let pages = boot.memory.dma_as_found(sizes.pages * hal_mem::PAGE_BYTES, hal_mem::PAGE_BYTES);
     let (Some(arena), Some(pages)) = (arena, pages) else {
         panic!("{} MiB of memory are not enough", boot.memory.left_bytes() >> 20);
     };
     // Initial sequence numbers: not secret, but different at each start and on each card.
     let seed = boot.timer.now().as_micros() ^ boot.machine.cores.len() as u64;
     let hardware = Hardware { port, drives };
-    app::assemble(hardware, options, &sizes, Memory { arena, pages }, seed, boot.timer.now())
-        .unwrap_or_else(|short| panic!("memory: {} bytes wanted, {} left", short.wanted_bytes, short.left_bytes))
+    app::assemble(hardware, options, &sizes, Memory { arena, pages }, seed, boot.timer.now()).unwrap_or_else(
+        |short| panic!("memory: {} bytes wanted, {} left", short.wanted_bytes, short.left_bytes),
+    )
 }
 
 fn find_devices(boot: &mut Boot, options: &Options, owner: usize) -> Inventory {

@@ -1,8 +1,9 @@
 //! What a namespace is called, from what its drive is: the same drive has the same names in whichever slot and
 //! whatever else is there. `docs/design/nsid.md` says why.
 
-/// Largest NSID that is given out (NN); 24 bits keep it readable and below what tools choke on.
-pub const LAST_NSID: u32 = 0x00ff_ffff;
+/// Largest NSID that is given out (NN): 20 bits, because Linux walks from each active NSID to the next at every scan,
+/// one by one.
+pub const LAST_NSID: u32 = 0x000f_ffff;
 
 /// FNV-1a, 128 bits.
 const FNV_OFFSET: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
@@ -72,7 +73,7 @@ mod tests {
     #[test]
     fn names_never_change() {
         let identity = of("drive0", 1);
-        assert_eq!(identity.nsid, 11219021);
+        assert_eq!(identity.nsid, 1023611);
         assert_eq!(u128::from_be_bytes(identity.uuid), 0x779f_3bc2_33a1_82ef_b7ca_ec97_22be_615f);
     }
 

@@ -27,7 +27,7 @@ pub struct OptimalSizes {
 /// A namespace of the subsystem: a drive's namespace, block for block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Namespace {
-    /// NSID towards hosts, 1 to FFFFFEh. See `identity` for where it comes from.
+    /// NSID towards hosts, 1 to FFFFFh. See `identity` for where it comes from.
     pub nsid: u32,
     /// Where the blocks are.
     pub backend: BackendNamespace,

@@ -17,7 +17,7 @@ unsafe impl Send for DmaRegion {}
 
 impl DmaRegion {
     /// # Safety
-    /// `base..base + bytes` is valid, zeroed, owned by the value for the rest of the program, mapped Normal
+    /// `base..base + bytes` is valid, owned by the value for the rest of the program, mapped Normal
     /// and coherent with devices, which see it at `device`; nobody holds a Rust reference into it.
     #[must_use]
     pub const unsafe fn new(base: NonNull<u8>, bytes: usize, device: DeviceAddress) -> Self {

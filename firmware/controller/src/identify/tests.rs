@@ -20,7 +20,7 @@ fn the_controller_tells_what_it_has() {
     assert_eq!((page.in_capsule_offset.get(), page.max_sgl_descriptors), (0, 1));
     assert_eq!((page.sgl_support.get(), page.optional_fabrics.get()), (0x10_0001, 1));
     assert_eq!((page.max_commands.get(), page.keep_alive_granularity.get()), (128, 10));
-    assert_eq!((page.namespaces.get(), page.max_allowed_namespaces.get()), (0x00ff_ffff, 64));
+    assert_eq!((page.namespaces.get(), page.max_allowed_namespaces.get()), (0x000f_ffff, 64));
     assert_eq!((page.admin_commands.get(), page.fused.get()), (0, 0));
     assert_eq!(page.optional_commands.get(), 0b1101_1101);
     assert_eq!(page.attributes.get() & (1 << 6), 1 << 6);
@@ -83,7 +83,7 @@ fn descriptors_leave_out_what_is_not_there() {
 fn inactive_namespaces_are_zeros_and_impossible_ones_are_errors() {
     let mut bench = Bench::ready();
     for selector in [cns::NAMESPACE, cns::COMMAND_SET_NAMESPACE, cns::INDEPENDENT_NAMESPACE] {
-        for inactive in [1, 0x00ff_ffff] {
+        for inactive in [1, 0x000f_ffff] {
             assert_eq!(bench.data_of(&identify(selector, inactive)), [0; 4096]);
         }
         for impossible in [0, 0x0100_0000, 0xffff_fffe, 0xffff_ffff] {

@@ -12,7 +12,7 @@ use heapless::Vec;
 const MAX_FREE: usize = 32;
 const PAGE: u64 = 4096;
 
-/// Free DRAM. What is taken is zeroed then, and never comes back.
+/// Free DRAM. What is taken never comes back.
 #[derive(Debug)]
 pub struct FreeMemory {
     ranges: Vec<Range<u64>, MAX_FREE>,
@@ -46,12 +46,22 @@ impl FreeMemory {
         self.ranges.iter().map(|range| range.end - range.start).max().unwrap_or(0)
     }
 
-    /// Takes `bytes` bytes for devices to use, aligned to `align` (a power of two, at least 4096 is used), rounded
-    /// up to whole pages. `None`, and nothing is taken, where no range has that much.
+    /// Takes `bytes` bytes for devices to use, zeroed, aligned to `align` (a power of two, at least 4096 is used),
+    /// rounded up to whole pages. `None`, and nothing is taken, where no range has that much.
     #[must_use]
     pub fn dma(&mut self, bytes: usize, align: usize) -> Option<DmaRegion> {
+        let mut region = self.dma_as_found(bytes, align)?;
+        let bytes = region.len();
+        region.zero(0, bytes);
+        Some(region)
+    }
+
+    /// As [`FreeMemory::dma`], with the contents that the memory had: for data pages, which are written before they
+    /// are read, and of which there is so much that zeroing would be most of the time to boot.
+    #[must_use]
+    pub fn dma_as_found(&mut self, bytes: usize, align: usize) -> Option<DmaRegion> {
         let (base, bytes) = self.take(bytes, align)?;
-        // SAFETY: free DRAM, taken once, zeroed, mapped Normal at its physical address; no IOMMU is in between.
+        // SAFETY: free DRAM, taken once, mapped Normal at its physical address; no IOMMU is in between.
         Some(unsafe { DmaRegion::new(base, bytes, DeviceAddress(base.as_ptr() as u64)) })
     }
 
@@ -74,10 +84,7 @@ impl FreeMemory {
         let candidates = self.ranges.iter().filter_map(|range| Some((range.end - range.start, fits(range)?)));
         let (_, start) = candidates.min()?;
         self.remove(start, start + bytes);
-        let base = NonNull::new(start as *mut u8)?;
-        // SAFETY: free DRAM that was just taken off the list, mapped Normal.
-        unsafe { base.write_bytes(0, bytes as usize) };
-        Some((base, bytes as usize))
+        Some((NonNull::new(start as *mut u8)?, bytes as usize))
     }
 
     /// Cuts `start..end` out. Where the list is full, the upper part of a split range is lost.

@@ -1,0 +1,129 @@
+#[derive(Debug, PartialEq, Eq)]
+enum Ending {
+    Done,
+    Kill,
+}
+
+/// The Linux host's machine.
+struct Host {
+    vm: Vm,
+    partial: Vec<u8>,
+    step_started: Instant,
+    failed: Vec<String>,
+    _initramfs: TemporaryFile,
+}
+
+impl Host {
+    fn start(session: &Session, environment: &str, wire: Option<&Path>, log: &Path) -> Result<Self> {
+        let folder = paths::root()?.join("qemu/guests").join(GUEST);
+        let mut archive = Archive::new();
+        archive.file("test/environment", environment.as_bytes());
+        archive.file("test/run.sh", session.test.text.as_bytes());
+        for name in ["lib.sh", "nvmet.sh"] {
+            archive.file(&format!("test/{name}"), &std::fs::read(folder.join(name))?);
+        }
+        let initramfs = TemporaryFile(paths::state()?.join(format!("initramfs-{}", std::process::id())));
+        let mut file = std::fs::File::create(&initramfs.0)?;
+        file.write_all(&session.guest.initramfs)?;
+        file.write_all(&archive.finish())?;
+        let mut command = Command::new("qemu-system-x86_64");
+        command.args([
+            "-nodefaults",
+            "-display",
+            "none",
+            "-monitor",
+            "none",
+            "-no-reboot",
+            "-serial",
+            "stdio",
+        ]);
+        command.args(["-M", "q35", "-m", if wire.is_some() { "1G" } else { "4G" }]);
+        command.args(["-smp", &session.options.host_smp.to_string()]);
+        command.args(["-accel", session.accelerator, "-cpu", "max"]);
+        command.arg("-kernel").arg(&session.guest.kernel).arg("-initrd").arg(&initramfs.0);
+        command.args(["-append", "console=ttyS0 quiet loglevel=4 panic=-1 mitigations=off nokaslr"]);
+        if let Some(wire) = wire {
+            let netdev =
+                format!("stream,id=wire,server=off,addr.type=unix,addr.path={}", qemu::escaped(wire));
+            let device = "virtio-net-pci,netdev=wire,mac=52:54:00:ca:4d:f0,romfile=";
+            command.args(["-netdev", &netdev, "-device", device]);
+        }
+        let vm = Vm::start(&mut command, log)?;
+        let now = Instant::now();
+        Ok(Self { vm, partial: Vec::new(), step_started: now, failed: Vec::new(), _initramfs: initramfs })
+    }
+
+    /// Shows the steps until the test ends or asks to be killed.
+    fn follow(&mut self, mut card: Option<&mut Card>, deadline: Instant) -> Result<Ending> {
+        let started = Instant::now();
+        let mut up = false;
+        loop {
+            if Instant::now() > deadline {
+                bail!("the test took longer than its limit");
+            }
+            if !up && started.elapsed() > BOOT_LIMIT {
+                bail!("the Linux host is not up after {} s", BOOT_LIMIT.as_secs());
+            }
+            let bytes = self.vm.read(Duration::from_millis(50)).context("the Linux host")?;
+            if let Some(card) = card.as_deref_mut() {
+                card.listen(Duration::ZERO)?;
+            }
+            for line in self.lines(&bytes) {
+                let Some(word) = line.strip_prefix("@@ ") else { continue };
+                if let Some(release) = word.strip_prefix("UP ") {
+                    up = true;
+                    println!("  Linux {release} up after {:.1} s", started.elapsed().as_secs_f64());
+                } else if word == "KILL" {
+                    self.vm.kill();
+                    println!("  the host's power is cut");
+                    return Ok(Ending::Kill);
+                } else if let Some(failures) = word.strip_prefix("DONE ") {
+                    return self.judge(failures);
+                } else {
+                    self.step(word);
+                }
+            }
+        }
+    }
+
+    fn lines(&mut self, bytes: &[u8]) -> Vec<String> {
+        self.partial.extend_from_slice(bytes);
+        let Some(end) = self.partial.iter().rposition(|byte| *byte == b'\n') else { return Vec::new() };
+        let whole: Vec<u8> = self.partial.drain(..=end).collect();
+        String::from_utf8_lossy(&whole).lines().map(|line| line.trim_end().to_owned()).collect()
+    }
+
+    fn step(&mut self, word: &str) {
+        let took = self.step_started.elapsed().as_secs_f64();
+        match word.split_once(' ') {
+            Some(("STEP", _)) => self.step_started = Instant::now(),
+            Some(("OK", name)) => println!("  ok      {took:6.1} s  {name}"),
+            Some(("FAIL", name)) => {
+                println!("  FAILED  {took:6.1} s  {name}");
+                self.failed.push(name.to_owned());
+            }
+            Some(("FIGURE", figure)) => println!("  figure            {figure}"),
+            _ => println!("  {word}"),
+        }
+    }
+
+    fn judge(&self, failures: &str) -> Result<Ending> {
+        if !self.failed.is_empty() {
+            bail!("failed: {}", self.failed.join(", "));
+        }
+        if failures != "0" {
+            bail!("the test's script ended with {failures}");
+        }
+        Ok(Ending::Done)
+    }
+}
+
+/// A file that is removed with the value.
+struct TemporaryFile(PathBuf);
+
+impl Drop for TemporaryFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+

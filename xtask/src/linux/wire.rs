@@ -1,0 +1,103 @@
+//! What joins the card's and the host's machine.
+
+use crate::command::output;
+use crate::paths::{self, TemporaryFolder};
+use crate::qemu;
+use anyhow::{Context, Result, anyhow};
+use std::path::Path;
+use std::process::Command;
+
+/// An Ethernet wire between two virtual machines.
+pub enum Wire {
+    /// A socket between two QEMUs: no offloads, and the machine's own network stays as it is.
+    Stream(TemporaryFolder),
+    /// Two TAP interfaces and a bridge in a network namespace of their own: all offloads.
+    Taps(NetworkNamespace),
+}
+
+impl Wire {
+    /// A wire between two QEMUs.
+    pub fn stream() -> Result<Self> {
+        TemporaryFolder::for_sockets().map(Self::Stream)
+    }
+
+    /// A wire through the kernel. The error is the reason why this machine does not give one.
+    pub fn taps(mtu: u32) -> Result<Self> {
+        NetworkNamespace::new(mtu).map(Self::Taps)
+    }
+
+    /// Value of the card's `-netdev`, without an id.
+    pub fn card_netdev(&self) -> String {
+        self.netdev("server=on", "card")
+    }
+
+    /// Value of the host's `-netdev`, without an id.
+    pub fn host_netdev(&self) -> String {
+        self.netdev("server=off", "host")
+    }
+
+    fn netdev(&self, side: &str, interface: &str) -> String {
+        match self {
+            Self::Stream(folder) => {
+                format!("stream,{side},addr.type=unix,addr.path={}", qemu::escaped(&folder.join("wire")))
+            }
+            Self::Taps(_) => format!("tap,ifname={interface},script=no,downscript=no,vhost=off"),
+        }
+    }
+
+    /// The command, run where the wire is.
+    pub fn enclose(&self, command: Command) -> Command {
+        let Self::Taps(namespace) = self else { return command };
+        let mut enclosed = Command::new("ip");
+        enclosed.args(["netns", "exec", &namespace.0]).arg(command.get_program()).args(command.get_args());
+        enclosed
+    }
+}
+
+/// A network namespace with the interfaces `card` and `host` on one bridge. Ends with the value.
+pub struct NetworkNamespace(String);
+
+impl NetworkNamespace {
+    fn new(mtu: u32) -> Result<Self> {
+        if !Path::new("/dev/net/tun").exists() {
+            return Err(anyhow!("this machine has no /dev/net/tun"));
+        }
+        if paths::find_program("ip").is_none() {
+            return Err(anyhow!("this machine has no `ip` (package iproute2)"));
+        }
+        remove_left_overs();
+        let namespace = Self(paths::own_name("penstock"));
+        let made = output(Command::new("ip").args(["netns", "add", &namespace.0]), 10);
+        made.context("a network namespace cannot be made: that takes root, with CAP_NET_ADMIN and CAP_SYS_ADMIN")?;
+        namespace.ip("link add name bridge type bridge")?;
+        for interface in ["card", "host"] {
+            namespace.ip(&format!("tuntap add dev {interface} mode tap"))?;
+            namespace.ip(&format!("link set dev {interface} mtu {mtu} master bridge up"))?;
+        }
+        namespace.ip("link set dev bridge up")?;
+        Ok(namespace)
+    }
+
+    fn ip(&self, arguments: &str) -> Result<String> {
+        let mut command = Command::new("ip");
+        command.args(["-n", &self.0]).args(arguments.split(' '));
+        output(&mut command, 10).with_context(|| format!("`ip {arguments}` in a network namespace"))
+    }
+}
+
+impl Drop for NetworkNamespace {
+    fn drop(&mut self) {
+        // What cannot be removed is left to the next run.
+        let _ = output(Command::new("ip").args(["netns", "del", &self.0]), 10);
+    }
+}
+
+/// Removes the namespaces of runs that were killed.
+fn remove_left_overs() {
+    let list = output(Command::new("ip").args(["netns", "list"]), 10).unwrap_or_default();
+    for name in list.lines().filter_map(|line| line.split_whitespace().next()) {
+        if name.starts_with("penstock-") && paths::is_left_over(name) {
+            let _ = output(Command::new("ip").args(["netns", "del", name]), 10);
+        }
+    }
+}
