@@ -12,6 +12,7 @@ mod image;
 mod interrupt;
 mod linux;
 mod log_decoder;
+mod measure;
 mod paths;
 mod qemu;
 mod report;
@@ -53,6 +54,8 @@ enum Verb {
     },
     /// Run the tests: all, or one part
     Test(test::Options),
+    /// Measure the card under QEMU; prints figures
+    Measure(measure::Options),
     /// Format all code
     Fmt {
         /// Only say what is not formatted
@@ -102,6 +105,7 @@ fn perform(verb: Verb) -> Result<()> {
             Ok(())
         }
         Verb::Test(options) => test::run(&options),
+        Verb::Measure(options) => measure::run(&options),
         Verb::Fmt { check } => checks::fmt(check),
         Verb::Lint => checks::lint(),
         Verb::Tidy => tidy::run(),

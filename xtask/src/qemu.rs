@@ -137,7 +137,12 @@ pub fn escaped(path: &Path) -> String {
 
 /// Adds an Ethernet port. `number` gives it a MAC address of its own.
 pub fn add_port(command: &mut Command, number: usize, netdev: &str) {
-    let device = format!("virtio-net-pci,netdev=net{number},mac={}", card_mac(number));
+    add_port_with(command, number, netdev, "");
+}
+
+/// Adds an Ethernet port with more properties, such as `,host_mtu=9000`.
+pub fn add_port_with(command: &mut Command, number: usize, netdev: &str, properties: &str) {
+    let device = format!("virtio-net-pci,netdev=net{number},mac={}{properties}", card_mac(number));
     command.args(["-netdev", &format!("{netdev},id=net{number}"), "-device", &device]);
 }
 

@@ -3,6 +3,7 @@
 use crate::card_log::{CardLog, Line};
 use crate::command::{note, tail};
 use crate::image::{self, Image};
+use crate::paths::TemporaryFolder;
 use crate::qemu::{self, Drive, Machine, U_BOOT};
 use crate::report::Report;
 use crate::vm::Vm;
@@ -144,11 +145,10 @@ fn play(name: &str, scenario: &Scenario, image: &Image, bless: bool) -> Result<(
         }
     }
     command.args(&scenario.arguments);
-    let folder = paths::state()?.join("test-drives").join(name);
     // Each run starts with empty drives.
-    let _ = std::fs::remove_dir_all(&folder);
+    let drives = TemporaryFolder::for_drives()?;
     for drive in &scenario.drive {
-        drive.add(&mut command, &folder)?;
+        drive.add(&mut command, drives.path())?;
     }
     qemu::add_port(&mut command, 0, &scenario.net);
     let log = paths::logs()?.join(format!("qemu-{name}.serial"));

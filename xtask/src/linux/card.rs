@@ -1,35 +1,81 @@
-/// The card of a test: four drives, one of them with 4096-byte blocks, on a wire to the host.
-struct Card {
-    vm: Vm,
+//! The card's side of a run with a Linux host.
+
+use super::script::Script;
+use super::wire::Wire;
+use crate::card_log::{CardLog, Ready, ready};
+use crate::image::Image;
+use crate::paths::{self, TemporaryFolder};
+use crate::qemu::{self, Drive, Machine};
+use crate::vm::Vm;
+use anyhow::{Context, Result, bail};
+use regex::{Captures, Regex};
+use std::fs::File;
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// How long the card may take to be ready.
+const BOOT_LIMIT: Duration = Duration::from_secs(120);
+/// How long the card may take to forget its last host: longer than the keep-alive time-out.
+const IDLE_LIMIT: Duration = Duration::from_secs(30);
+
+/// What card to start.
+pub struct CardPlan<'a> {
+    /// The image.
+    pub image: &'a Image,
+    /// What the names of its logs start with.
+    pub name: &'a str,
+    /// Number of cores; the machine's own where none.
+    pub cores: Option<u32>,
+    /// Largest IP packet in bytes that the port announces; 1500 is not announced.
+    pub mtu: u32,
+    /// More QEMU arguments.
+    pub arguments: Vec<String>,
+}
+
+impl<'a> CardPlan<'a> {
+    /// The machine as it is.
+    pub fn new(image: &'a Image, name: &'a str) -> Self {
+        Self { image, name, cores: None, mtu: 1500, arguments: Vec::new() }
+    }
+}
+
+/// A card with four drives, one of them with 4096-byte blocks, on a wire to the host.
+pub struct Card {
+    /// Its machine.
+    pub vm: Vm,
+    /// What it said when it was ready.
+    pub ready: Ready,
+    /// The lines of its log so far.
+    pub lines: Vec<String>,
     log: CardLog,
-    lines: Vec<String>,
-    copy: std::fs::File,
-    ready: Ready,
+    copy: File,
+    _drives: TemporaryFolder,
 }
 
 impl Card {
-    fn start(image: &Image, wire: &Path, test: &str) -> Result<Self> {
-        let mut command = Machine::of("qemu-aarch64")?.command();
-        command.arg("-no-reboot").arg("-kernel").arg(&image.flat).args(["-append", "ip=10.0.0.1/24"]);
-        let folder = paths::state()?.join("test-drives").join(format!("linux-{test}"));
-        // Each test starts with empty drives.
-        let _ = std::fs::remove_dir_all(&folder);
+    /// Starts it and waits until it is ready.
+    pub fn start(plan: &CardPlan, wire: &Wire) -> Result<Self> {
+        let mut machine = Machine::of("qemu-aarch64")?;
+        machine.smp = plan.cores.unwrap_or(machine.smp);
+        let mut command = machine.command();
+        command.arg("-no-reboot").arg("-kernel").arg(&plan.image.flat).args(["-append", "ip=10.0.0.1/24"]);
+        command.args(&plan.arguments);
+        let drives = TemporaryFolder::for_drives()?;
         for number in 0..4 {
             let block_size = if number == 3 { 4096 } else { 512 };
             let name = format!("test-drive{number}");
             Drive { name, size: "1G".to_owned(), block_size, ..Drive::default() }
-                .add(&mut command, &folder)?;
+                .add(&mut command, drives.path())?;
         }
-        qemu::add_port(
-            &mut command,
-            0,
-            &format!("stream,server=on,addr.type=unix,addr.path={}", qemu::escaped(wire)),
-        );
-        let logs = paths::logs()?;
-        let vm = Vm::start(&mut command, &logs.join(format!("linux-{test}-card.serial")))?;
-        let copy = std::fs::File::create(logs.join(format!("linux-{test}-card.log")))?;
+        let mtu = if plan.mtu == 1500 { String::new() } else { format!(",host_mtu={}", plan.mtu) };
+        qemu::add_port_with(&mut command, 0, &wire.card_netdev(), &mtu);
+        let vm =
+            Vm::start(&mut wire.enclose(command), &paths::logs()?.join(format!("{}.serial", plan.name)))?;
+        let copy = File::create(log_file(plan.name)?)?;
         let nobody = Ready { namespaces: 0, nqn: String::new(), address: String::new(), port: 0 };
-        let mut card = Self { vm, log: CardLog::new(&image.elf)?, lines: Vec::new(), copy, ready: nobody };
+        let log = CardLog::new(&plan.image.elf)?;
+        let mut card = Self { vm, log, lines: Vec::new(), copy, ready: nobody, _drives: drives };
         let deadline = Instant::now() + BOOT_LIMIT;
         let mut seen = 0;
         while Instant::now() < deadline {
@@ -44,7 +90,7 @@ impl Card {
     }
 
     /// Takes what the card says; an error when it ended or panicked.
-    fn listen(&mut self, wait: Duration) -> Result<()> {
+    pub fn listen(&mut self, wait: Duration) -> Result<()> {
         let bytes = self.vm.read(wait).context("the card")?;
         for line in self.log.feed(&bytes) {
             writeln!(self.copy, "{}", line.plain)?;
@@ -57,10 +103,21 @@ impl Card {
         Ok(())
     }
 
+    /// `#: card REGEX`: the card has said such a line.
+    pub fn has_said(&self, script: &Script) -> Result<()> {
+        let Some(pattern) = script.field("card") else { return Ok(()) };
+        let pattern = Regex::new(pattern)?;
+        let Some(line) = self.lines.iter().find(|line| pattern.is_match(line)) else {
+            bail!("the card has said no line like `{pattern}`");
+        };
+        println!("  the card: {line}");
+        Ok(())
+    }
+
     /// `#: same REGEX`: once the last host is gone, the card's log has such a line again, and its match is the first
     /// one's. Where the pattern has two groups, they are equal too (so many free of so many).
-    fn afterwards(&mut self, test: &Test, last_host_started: usize) -> Result<()> {
-        let Some(pattern) = test.field("same") else { return Ok(()) };
+    pub fn afterwards(&mut self, script: &Script, last_host_started: usize) -> Result<()> {
+        let Some(pattern) = script.field("same") else { return Ok(()) };
         let pattern = Regex::new(pattern)?;
         let deadline = Instant::now() + IDLE_LIMIT;
         loop {
@@ -86,3 +143,7 @@ impl Card {
     }
 }
 
+/// The decoded log of the card of that name.
+pub fn log_file(name: &str) -> Result<PathBuf> {
+    Ok(paths::logs()?.join(format!("{name}.log")))
+}

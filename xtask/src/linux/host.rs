@@ -1,11 +1,50 @@
+//! The Linux host's machine, and what its script reports.
+
+use super::card::Card;
+use super::script::{FOLDER, Script};
+use super::wire::Wire;
+use crate::cpio::Archive;
+use crate::guest::Guest;
+use crate::paths;
+use crate::vm::Vm;
+use anyhow::{Context, Result, bail};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// How long the host may take to be up.
+const BOOT_LIMIT: Duration = Duration::from_secs(120);
+
+/// What host to start.
+pub struct HostPlan<'a> {
+    /// Kernel and first file system.
+    pub guest: &'a Guest,
+    /// Value of `-accel`.
+    pub accelerator: &'static str,
+    /// Number of processors.
+    pub processors: u32,
+    /// What it runs.
+    pub script: &'a Script,
+    /// Shell variables of the script, a line each.
+    pub environment: &'a str,
+    /// The wire to the card; none where the target is in the same machine.
+    pub wire: Option<&'a Wire>,
+    /// Where its console goes.
+    pub log: &'a Path,
+}
+
+/// How a host ended.
 #[derive(Debug, PartialEq, Eq)]
-enum Ending {
+pub enum Ending {
+    /// Its script came to its end.
     Done,
+    /// It asked for its power to be cut.
     Kill,
 }
 
 /// The Linux host's machine.
-struct Host {
+pub struct Host {
     vm: Vm,
     partial: Vec<u8>,
     step_started: Instant,
@@ -14,18 +53,9 @@ struct Host {
 }
 
 impl Host {
-    fn start(session: &Session, environment: &str, wire: Option<&Path>, log: &Path) -> Result<Self> {
-        let folder = paths::root()?.join("qemu/guests").join(GUEST);
-        let mut archive = Archive::new();
-        archive.file("test/environment", environment.as_bytes());
-        archive.file("test/run.sh", session.test.text.as_bytes());
-        for name in ["lib.sh", "nvmet.sh"] {
-            archive.file(&format!("test/{name}"), &std::fs::read(folder.join(name))?);
-        }
-        let initramfs = TemporaryFile(paths::state()?.join(format!("initramfs-{}", std::process::id())));
-        let mut file = std::fs::File::create(&initramfs.0)?;
-        file.write_all(&session.guest.initramfs)?;
-        file.write_all(&archive.finish())?;
+    /// Starts it.
+    pub fn start(plan: &HostPlan) -> Result<Self> {
+        let initramfs = initramfs(plan)?;
         let mut command = Command::new("qemu-system-x86_64");
         command.args([
             "-nodefaults",
@@ -37,24 +67,28 @@ impl Host {
             "-serial",
             "stdio",
         ]);
-        command.args(["-M", "q35", "-m", if wire.is_some() { "1G" } else { "4G" }]);
-        command.args(["-smp", &session.options.host_smp.to_string()]);
-        command.args(["-accel", session.accelerator, "-cpu", "max"]);
-        command.arg("-kernel").arg(&session.guest.kernel).arg("-initrd").arg(&initramfs.0);
+        command.args(["-M", "q35", "-m", if plan.wire.is_some() { "1G" } else { "4G" }]);
+        command.args(["-smp", &plan.processors.to_string(), "-accel", plan.accelerator, "-cpu", "max"]);
+        command.arg("-kernel").arg(&plan.guest.kernel).arg("-initrd").arg(&initramfs.0);
         command.args(["-append", "console=ttyS0 quiet loglevel=4 panic=-1 mitigations=off nokaslr"]);
-        if let Some(wire) = wire {
-            let netdev =
-                format!("stream,id=wire,server=off,addr.type=unix,addr.path={}", qemu::escaped(wire));
+        if let Some(wire) = plan.wire {
+            let netdev = format!("{},id=wire", wire.host_netdev());
             let device = "virtio-net-pci,netdev=wire,mac=52:54:00:ca:4d:f0,romfile=";
             command.args(["-netdev", &netdev, "-device", device]);
+            command = wire.enclose(command);
         }
-        let vm = Vm::start(&mut command, log)?;
+        let vm = Vm::start(&mut command, plan.log)?;
         let now = Instant::now();
         Ok(Self { vm, partial: Vec::new(), step_started: now, failed: Vec::new(), _initramfs: initramfs })
     }
 
-    /// Shows the steps until the test ends or asks to be killed.
-    fn follow(&mut self, mut card: Option<&mut Card>, deadline: Instant) -> Result<Ending> {
+    /// Shows the steps until the script ends or asks to be killed. `mark` gets what the script marks.
+    pub fn follow(
+        &mut self,
+        mut card: Option<&mut Card>,
+        deadline: Instant,
+        mark: &mut dyn FnMut(&str) -> Result<()>,
+    ) -> Result<Ending> {
         let started = Instant::now();
         let mut up = false;
         loop {
@@ -73,6 +107,8 @@ impl Host {
                 if let Some(release) = word.strip_prefix("UP ") {
                     up = true;
                     println!("  Linux {release} up after {:.1} s", started.elapsed().as_secs_f64());
+                } else if let Some(name) = word.strip_prefix("MARK ") {
+                    mark(name)?;
                 } else if word == "KILL" {
                     self.vm.kill();
                     println!("  the host's power is cut");
@@ -118,6 +154,22 @@ impl Host {
     }
 }
 
+/// Writes the guest's first file system, with the script and its variables.
+fn initramfs(plan: &HostPlan) -> Result<TemporaryFile> {
+    let folder = paths::root()?.join(FOLDER);
+    let mut archive = Archive::new();
+    archive.file("test/environment", plan.environment.as_bytes());
+    archive.file("test/run.sh", plan.script.text.as_bytes());
+    for name in ["lib.sh", "nvmet.sh"] {
+        archive.file(&format!("test/{name}"), &std::fs::read(folder.join(name))?);
+    }
+    let initramfs = TemporaryFile(paths::state()?.join(paths::own_name("initramfs")));
+    let mut file = std::fs::File::create(&initramfs.0)?;
+    file.write_all(&plan.guest.initramfs)?;
+    file.write_all(&archive.finish())?;
+    Ok(initramfs)
+}
+
 /// A file that is removed with the value.
 struct TemporaryFile(PathBuf);
 
@@ -126,4 +178,3 @@ impl Drop for TemporaryFile {
         let _ = std::fs::remove_file(&self.0);
     }
 }
-

@@ -68,7 +68,9 @@ impl NetworkNamespace {
         remove_left_overs();
         let namespace = Self(paths::own_name("penstock"));
         let made = output(Command::new("ip").args(["netns", "add", &namespace.0]), 10);
-        made.context("a network namespace cannot be made: that takes root, with CAP_NET_ADMIN and CAP_SYS_ADMIN")?;
+        made.context(
+            "a network namespace cannot be made: that takes root, with CAP_NET_ADMIN and CAP_SYS_ADMIN",
+        )?;
         namespace.ip("link add name bridge type bridge")?;
         for interface in ["card", "host"] {
             namespace.ip(&format!("tuntap add dev {interface} mode tap"))?;

@@ -1,0 +1,53 @@
+#: proves what 4 KiB commands cost the card in instructions, each block read being checked against its CRC
+#: limit_s 1200
+. /test/lib.sh
+SIZE=64m
+
+# io NAME OPTION...: fio over the first namespace; its report goes to /tmp/NAME.json.
+io() {
+    name=$1
+    shift
+    fio --name="$name" --filename="$DEVICE" --size=$SIZE --ioengine=libaio --direct=1 --verify=crc32c \
+        --verify_fatal=1 --output-format=json --output="/tmp/$name.json" "$@"
+}
+fill() { io fill --rw=write --bs=256k --iodepth=4 --verify_interval=4096 --do_verify=0; }
+
+# Commands that fio has had completed, reads and writes.
+completed() {
+    sed -n 's/.*"total_ios" : \([0-9]*\).*/\1/p' "$1" | head -n 2 | { read -r a; read -r b; echo $((a + b)); }
+}
+# measured KIND OPTION...: the harness takes its counts at the marks, from a counter that lags a little.
+measured() {
+    kind=$1
+    shift
+    sleep 0.5
+    echo "@@ MARK begin"
+    sleep 0.5
+    io "$kind" --bs=4k --number_ios="$COMMANDS" "$@" > /tmp/measured.log 2>&1
+    result=$?
+    [ $result = 0 ] || cat /tmp/measured.log
+    echo "@@ MARK end $kind $(completed "/tmp/$kind.json")"
+    sleep 0.5
+    return $result
+}
+step "connect" connect
+DEVICE=$(namespaces | head -n 1)
+step "write a pattern" fill
+for run in $(seq "$RUNS"); do
+    echo "@@ STEP read at depth 32, run $run"
+    measured read-32 --rw=randread --iodepth=32 --randseed="$run" && echo "@@ OK read at depth 32, run $run" \
+        || { echo "@@ FAIL read at depth 32, run $run"; FAILURES=$((FAILURES + 1)); }
+    grep -o '"iops" : [0-9.]*' /tmp/read-32.json | head -n 1
+done
+echo "@@ STEP read at depth 1"
+COMMANDS=$((COMMANDS / 5))
+measured read-1 --rw=randread --iodepth=1 && echo "@@ OK read at depth 1" \
+    || { echo "@@ FAIL read at depth 1"; FAILURES=$((FAILURES + 1)); }
+COMMANDS=$((COMMANDS * 5))
+echo "@@ STEP write at depth 32"
+measured write-32 --rw=randwrite --iodepth=32 --do_verify=0 && echo "@@ OK write at depth 32" \
+    || { echo "@@ FAIL write at depth 32"; FAILURES=$((FAILURES + 1)); }
+step "all blocks are as written" io check --rw=read --bs=4k --iodepth=32
+step "no error in the kernel's log" clean_log
+step "disconnect" disconnect
+finish
