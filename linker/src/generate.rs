@@ -25,15 +25,12 @@ pub fn numbers(board: &Board) -> String {
     text
 }
 
-/// The Rust file that the board includes in a module of its own, with `Plan`, `PlanEntry` and `Role` in scope.
+/// The Rust file that the board includes in a module of its own, with `Plan`, `PlanEntry` and `Role` in scope: its
+/// name and its plans. Cores and stacks are the linker script's business and reach the code as symbols.
 #[must_use]
 pub fn constants(board: &Board) -> String {
     let mut text = String::new();
     let _ = writeln!(text, "/// The board's name.\npub const NAME: &str = {:?};", board.name);
-    let _ = writeln!(text, "/// How many cores the image can use.");
-    let _ = writeln!(text, "pub const MAX_CORES: usize = {};", board.cores.maximum);
-    let _ = writeln!(text, "/// Stack of each core in bytes.");
-    let _ = writeln!(text, "pub const STACK_BYTES: usize = {};", board.cores.stack_bytes);
     let _ = writeln!(text, "/// Core plans in the order of `board.toml`.");
     let _ = writeln!(text, "pub const PLANS: &[Plan] = &[");
     for plan in &board.plans {
@@ -61,6 +58,7 @@ mod tests {
         assert!(script.contains("IMAGE_BASE = 0x40200000;"), "{script}");
         let code = constants(&board);
         assert!(code.contains("PlanEntry { core: 1, role: Role::Net, queue: 0 }"), "{code}");
-        assert!(code.contains("pub const MAX_CORES: usize = 8;"), "{code}");
+        assert_eq!(code.matches("pub const ").count(), 2, "nothing that a board does not use: {code}");
+        assert!(script.contains("CORES_MAXIMUM = 0x8;"), "{script}");
     }
 }

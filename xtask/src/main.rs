@@ -7,6 +7,7 @@ mod card_log;
 mod checks;
 mod command;
 mod cpio;
+mod crowd;
 mod guest;
 mod image;
 mod interrupt;

@@ -3,8 +3,12 @@
 use crate::paths;
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 /// U-Boot for QEMU's 64-bit Arm machine, as Debian packages it.
 pub const U_BOOT: &str = "/usr/lib/u-boot/qemu_arm64/u-boot.bin";
@@ -149,6 +153,35 @@ pub fn add_port_with(command: &mut Command, number: usize, netdev: &str, propert
 /// MAC address of the card's port.
 pub fn card_mac(number: usize) -> String {
     format!("52:54:00:ca:4d:{number:02x}")
+}
+
+/// The first port of 127.0.0.1 from there on that nobody listens on.
+pub fn free_port(first: u16) -> Result<u16> {
+    let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    (first..first.saturating_add(100)).find(free).context("no free port on 127.0.0.1")
+}
+
+/// Gives a running QEMU commands of its machine protocol, through its socket.
+pub fn command_by_socket(socket: &Path, commands: &[String]) -> Result<()> {
+    let stream = UnixStream::connect(socket).context("QEMU's control socket")?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    let mut answers = BufReader::new(stream.try_clone()?).lines();
+    let enter = r#"{"execute": "qmp_capabilities"}"#.to_owned();
+    for command in std::iter::once(&enter).chain(commands) {
+        writeln!(&stream, "{command}")?;
+        // A greeting and events may come before the answer.
+        loop {
+            let answer = answers.next().context("QEMU has closed its control socket")??;
+            let answer: serde_json::Value = serde_json::from_str(&answer)?;
+            if !answer["error"].is_null() {
+                bail!("QEMU refuses `{command}`: {}", answer["error"]["desc"]);
+            }
+            if !answer["return"].is_null() {
+                break;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Bytes of a size such as `512`, `64M` or `1G`.

@@ -5,9 +5,8 @@ use crate::command::{note, typed};
 use crate::qemu::{self, Drive, Machine};
 use crate::vm::Vm;
 use crate::{image, interrupt, paths, setup};
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::Args;
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -195,10 +194,9 @@ fn block_size(text: &str) -> Result<u32, String> {
     }
 }
 
-/// The first port from there on that nobody listens on.
+/// The first free port from there on; says so when it is another one.
 fn free_port(first: u16) -> Result<u16> {
-    let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
-    let port = (first..first.saturating_add(100)).find(free).context("no free port on 127.0.0.1")?;
+    let port = qemu::free_port(first)?;
     if port != first {
         note(&format!("port {first} of 127.0.0.1 is in use: taking {port}"));
     }
@@ -208,6 +206,7 @@ fn free_port(first: u16) -> Result<u16> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::TcpListener;
 
     #[test]
     fn the_network_option_says_what_it_takes() {

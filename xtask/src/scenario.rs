@@ -2,6 +2,7 @@
 
 use crate::card_log::{CardLog, Line};
 use crate::command::{note, tail};
+use crate::crowd::Crowd;
 use crate::image::{self, Image};
 use crate::paths::TemporaryFolder;
 use crate::qemu::{self, Drive, Machine, U_BOOT};
@@ -11,7 +12,7 @@ use crate::{paths, setup};
 use anyhow::{Context, Result, bail};
 use regex::Regex;
 use serde::Deserialize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// One file of `qemu/scenarios`. Unset machine fields are those of the board's machine.
@@ -37,7 +38,7 @@ struct Scenario {
     arguments: Vec<String>,
     #[serde(default)]
     drive: Vec<Drive>,
-    /// Value of `-netdev`, without its id.
+    /// Value of `-netdev`, without its id; `{port}` stands for a free port of 127.0.0.1.
     #[serde(default = "default_net")]
     net: String,
     /// Regular expressions that lines of the log match, in this order, others between them.
@@ -48,6 +49,11 @@ struct Scenario {
     /// What to type into the serial port, and after which text.
     #[serde(default)]
     answer: Vec<Answer>,
+    /// What to tell QEMU, and after which line of the log.
+    #[serde(default)]
+    order: Vec<Order>,
+    /// More TCP connections than the card serves, once the expected lines have come.
+    crowd: Option<Crowd>,
     /// How long the card may take to the last expected line.
     #[serde(default = "default_limit")]
     limit_s: u64,
@@ -77,6 +83,14 @@ struct Answer {
     send: String,
 }
 
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Order {
+    after: String,
+    /// Commands of QEMU's machine protocol.
+    send: Vec<String>,
+}
+
 fn default_board() -> String {
     "qemu-aarch64".to_owned()
 }
@@ -89,6 +103,10 @@ fn default_limit() -> u64 {
     60
 }
 
+/// Where free ports are looked for: the first of those that nobody is assigned (RFC 6335).
+const DYNAMIC_PORTS: u16 = 49152;
+/// How long a line may take that the harness waits for after the expected ones.
+const WAIT_LIMIT: Duration = Duration::from_secs(60);
 /// Lines that no scenario allows.
 const NEVER: [&str; 1] = [r"^\*\*\* (panic|exception)"];
 
@@ -150,12 +168,20 @@ fn play(name: &str, scenario: &Scenario, image: &Image, bless: bool) -> Result<(
     for drive in &scenario.drive {
         drive.add(&mut command, drives.path())?;
     }
-    qemu::add_port(&mut command, 0, &scenario.net);
+    let port = qemu::free_port(DYNAMIC_PORTS)?;
+    qemu::add_port(&mut command, 0, &scenario.net.replace("{port}", &port.to_string()));
+    let sockets = TemporaryFolder::for_sockets()?;
+    let control = sockets.join("control");
+    command.args(["-qmp", &format!("unix:{},server=on,wait=off", qemu::escaped(&control))]);
     let log = paths::logs()?.join(format!("qemu-{name}.serial"));
     let mut judge = Judge::new(scenario)?;
     let mut vm = Vm::start(&mut command, &log)?;
     let mut decoder = CardLog::new(&image.elf)?;
-    let outcome = judge.watch(&mut vm, &mut decoder, scenario);
+    let mut run = Run { vm: &mut vm, log: &mut decoder, judge: &mut judge, control, orders_given: 0 };
+    let outcome = run.watch(scenario).and_then(|()| match &scenario.crowd {
+        Some(crowd) => crowd.come_and_go(port, &mut |pattern| run.wait_for(pattern)),
+        None => Ok(()),
+    });
     vm.kill();
     judge.lines.extend(decoder.finish());
     let text: Vec<&str> = judge.lines.iter().map(|line| line.plain.as_str()).collect();
@@ -200,33 +226,6 @@ impl Judge {
         })
     }
 
-    fn watch(&mut self, vm: &mut Vm, log: &mut CardLog, scenario: &Scenario) -> Result<()> {
-        let deadline = Instant::now() + Duration::from_secs(scenario.limit_s);
-        let mut until = None;
-        loop {
-            if until.is_some_and(|until| Instant::now() >= until) {
-                return Ok(());
-            }
-            if until.is_none() && Instant::now() >= deadline {
-                bail!("no line like `{}` within {} s", self.expect[self.met], scenario.limit_s);
-            }
-            let bytes = vm.read(Duration::from_millis(50)).with_context(|| self.missing())?;
-            self.answer(&bytes, vm, scenario)?;
-            let mut lines = log.feed(&bytes).into_iter();
-            if let Some(error) = lines.by_ref().find_map(|line| self.take(line).err()) {
-                // What follows says more: registers and backtrace.
-                self.lines.extend(lines);
-                while let Ok(bytes @ [_, ..]) = vm.read(Duration::from_millis(300)).as_deref() {
-                    self.lines.extend(log.feed(bytes));
-                }
-                return Err(error);
-            }
-            if until.is_none() && self.met == self.expect.len() {
-                until = Some(Instant::now() + Duration::from_secs(scenario.watch_s));
-            }
-        }
-    }
-
     fn missing(&self) -> String {
         match self.expect.get(self.met) {
             Some(pattern) => format!("still waiting for a line like `{pattern}`"),
@@ -253,6 +252,78 @@ impl Judge {
             self.raw.drain(..place + answer.after.len());
             vm.write(&answer.send)?;
             self.answered += 1;
+        }
+        Ok(())
+    }
+}
+
+/// A machine that runs, with its log and its judge.
+struct Run<'a> {
+    vm: &'a mut Vm,
+    log: &'a mut CardLog,
+    judge: &'a mut Judge,
+    control: PathBuf,
+    orders_given: usize,
+}
+
+impl Run<'_> {
+    /// Follows the log to the last expected line, and as long after it as the scenario says.
+    fn watch(&mut self, scenario: &Scenario) -> Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(scenario.limit_s);
+        let mut until = None;
+        while until.is_none_or(|until| Instant::now() < until) {
+            let met = self.judge.met;
+            if until.is_none() && Instant::now() >= deadline {
+                bail!("no line like `{}` within {} s", self.judge.expect[met], scenario.limit_s);
+            }
+            let bytes = self.listen()?;
+            self.judge.answer(&bytes, self.vm, scenario)?;
+            self.order(scenario)?;
+            if until.is_none() && self.judge.met == self.judge.expect.len() {
+                until = Some(Instant::now() + Duration::from_secs(scenario.watch_s));
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes what the card says, for a moment.
+    fn listen(&mut self) -> Result<Vec<u8>> {
+        let bytes = self.vm.read(Duration::from_millis(50)).with_context(|| self.judge.missing())?;
+        let mut lines = self.log.feed(&bytes).into_iter();
+        if let Some(error) = lines.by_ref().find_map(|line| self.judge.take(line).err()) {
+            // What follows says more: registers and backtrace.
+            self.judge.lines.extend(lines);
+            while let Ok(bytes @ [_, ..]) = self.vm.read(Duration::from_millis(300)).as_deref() {
+                self.judge.lines.extend(self.log.feed(bytes));
+            }
+            return Err(error);
+        }
+        Ok(bytes)
+    }
+
+    /// Waits for a line that comes from now on and matches the pattern.
+    fn wait_for(&mut self, pattern: &str) -> Result<String> {
+        let compiled = Regex::new(pattern)?;
+        let mut seen = self.judge.lines.len();
+        let deadline = Instant::now() + WAIT_LIMIT;
+        while Instant::now() < deadline {
+            self.listen()?;
+            let mut new = self.judge.lines[seen..].iter();
+            if let Some(line) = new.find(|line| compiled.is_match(&line.text)) {
+                return Ok(line.text.clone());
+            }
+            seen = self.judge.lines.len();
+        }
+        bail!("no line like `{pattern}` within {} s", WAIT_LIMIT.as_secs())
+    }
+
+    /// Gives QEMU the next order once its line has come.
+    fn order(&mut self, scenario: &Scenario) -> Result<()> {
+        let Some(order) = scenario.order.get(self.orders_given) else { return Ok(()) };
+        let after = Regex::new(&order.after)?;
+        if self.judge.lines.iter().any(|line| after.is_match(&line.text)) {
+            self.orders_given += 1;
+            qemu::command_by_socket(&self.control, &order.send)?;
         }
         Ok(())
     }

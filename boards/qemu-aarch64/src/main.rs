@@ -10,7 +10,7 @@ use app::plan::{self, Plan, Role};
 use app::sizes::Sizes;
 use app::{ControlRole, CoreLoop, DataCore, Hardware, LineState, Memory};
 use hal_api::{Clock, Instant, Wake};
-use hal_arch_aarch64::{Boot, Cpu, entry, report_panic, selftest, wake};
+use hal_arch_aarch64::{Boot, Cpu, entropy, entry, report_panic, selftest, wake};
 use hal_devices::Pl011;
 use hal_devices::inventory::{self, Inventory};
 use hal_devices::nvme::NvmeController;
@@ -46,8 +46,7 @@ fn main(mut boot: Boot) -> ! {
     }
     let plan = choose_plan(&options, 1 + boot.others.parked());
     let data_core = plan.core_of(Role::Net, 0).unwrap_or(CONTROL_CORE);
-    let data = data_core_of(&mut boot, &options, data_core);
-    let polled = boot.msi.is_none();
+    let (data, polled) = data_core_of(&mut boot, &options, data_core);
     let timer = boot.timer;
     let mut control = ControlRole::new(line(boot.uart.take()));
     if data_core == CONTROL_CORE {
@@ -90,8 +89,9 @@ fn choose_plan(options: &Options, cores: usize) -> &'static Plan {
     plan
 }
 
-/// Finds the devices, divides the memory and makes the data core that will run on core `owner`.
-fn data_core_of(boot: &mut Boot, options: &Options, owner: usize) -> &'static mut Data {
+/// Finds the devices, divides the memory and makes the data core that will run on core `owner`; also whether it has
+/// to poll devices that cannot wake it.
+fn data_core_of(boot: &mut Boot, options: &Options, owner: usize) -> (&'static mut Data, bool) {
     let mut found = find_devices(boot, options, owner);
     let drives = found.drives.into_iter().collect();
     let port = found.ports.first_mut().and_then(|port| port.take_queue(0));
@@ -101,12 +101,12 @@ fn data_core_of(boot: &mut Boot, options: &Options, owner: usize) -> &'static mu
     let (Some(arena), Some(pages)) = (arena, pages) else {
         panic!("{} MiB of memory are not enough", boot.memory.left_bytes() >> 20);
     };
-    // Initial sequence numbers: not secret, but different at each start and on each card.
-    let seed = boot.timer.now().as_micros() ^ boot.machine.cores.len() as u64;
     let hardware = Hardware { port, drives };
-    app::assemble(hardware, options, &sizes, Memory { arena, pages }, seed, boot.timer.now()).unwrap_or_else(
-        |short| panic!("memory: {} bytes wanted, {} left", short.wanted_bytes, short.left_bytes),
-    )
+    let data = app::assemble(hardware, options, &sizes, Memory { arena, pages }, entropy(), boot.timer.now())
+        .unwrap_or_else(|short| {
+            panic!("memory: {} bytes wanted, {} left", short.wanted_bytes, short.left_bytes)
+        });
+    (data, found.polled)
 }
 
 fn find_devices(boot: &mut Boot, options: &Options, owner: usize) -> Inventory {

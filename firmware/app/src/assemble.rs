@@ -4,7 +4,7 @@ use controller::{ControllerSlot, Subsystem, SubsystemConfig};
 use core::fmt::Write;
 use dataplane::{DataCore, Parts};
 use drive::{Drive, DriveMemory, Drives};
-use hal_api::{FrameQueue, Instant, NvmeDevice};
+use hal_api::{FrameQueue, Instant, NvmeDevice, PortInfo};
 use hal_mem::{Arena, DmaRegion, OutOfMemory, PagePool};
 use heapless::{String, Vec};
 use net::{Addressing, Stack};
@@ -113,7 +113,26 @@ fn make_stack<F: FrameQueue>(
         ports: &ports,
         ..net::Config::default()
     };
+    log_port(&port.info());
     Stack::new(port, &config.fit(sizes.socket_bytes), arena, seed, now)
+}
+
+/// Says what was agreed with the device.
+fn log_port(info: &PortInfo) {
+    let [a, b, c, d, e, f] = info.mac;
+    let yes_or_no = |agreed: bool| if agreed { "yes" } else { "no" };
+    hal_log::info!(
+        "port {:02x}:{:02x}:{:02x}:{:02x}:{:02x}:{:02x}, MTU {}, checksum offload: receive {}, transmit {}",
+        a,
+        b,
+        c,
+        d,
+        e,
+        f,
+        info.mtu,
+        yes_or_no(info.receive_checksums_verified),
+        yes_or_no(info.transmit_checksum_offload),
+    );
 }
 
 /// The operator's serial number, else one that the first port's station address makes unique.

@@ -13,4 +13,4 @@ pub mod sizes;
 
 pub use assemble::{Hardware, Memory, assemble};
 pub use control_role::{ControlRole, LineState};
-pub use dataplane::{CoreLoop, DataCore, Role};
+pub use dataplane::{CoreLoop, DataCore, PoolCounts, Role};

@@ -3,7 +3,7 @@
 use hal_mem::{PAGE_BYTES, PagePool};
 
 /// TCP connections at once: each is an NVMe queue.
-pub const MAX_CONNECTIONS: u16 = 64;
+pub const MAX_CONNECTIONS: u16 = dataplane::MAX_CONNECTIONS;
 /// NVMe controllers at once, discovery controllers among them.
 pub const MAX_CONTROLLERS: usize = 48;
 /// Drives.

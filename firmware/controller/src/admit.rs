@@ -205,6 +205,16 @@ impl Subsystem {
         Ok(transfer)
     }
 
+    /// Whether the namespace that `work` was admitted for is still attached as `nsid`: between a command's capsule and
+    /// its data a drive may have made way for another.
+    #[must_use]
+    pub fn still_serves(&self, nsid: u32, work: &BlockWork) -> bool {
+        let namespace = self.namespaces.find(nsid);
+        namespace.is_some_and(|found| {
+            found.backend == work.namespace && found.block_shift == work.block_shift
+        })
+    }
+
     /// Checks the ranges of an admitted Dataset Management once its data is there.
     ///
     /// # Errors

@@ -15,7 +15,7 @@ use crate::core_loop::Role;
 use crate::net_role::Connections;
 use crate::readiness::Readiness;
 
-/// How often keep-alive timers and pool counts are looked at.
+/// How often what takes seconds is looked at: time-outs of connections and hosts, pool counts, the address.
 const TICK: Duration = Duration::from_millis(100);
 
 /// What a data core is made of.
@@ -32,6 +32,25 @@ pub struct Parts<F: FrameQueue, D: NvmeDevice + 'static> {
     pub pool: PagePool,
     /// Where NVMe/TCP listens, for the discovery log.
     pub port: u16,
+}
+
+/// What a data core's pools hold, counted from their free lists so that a leak shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PoolCounts {
+    /// Connections with a peer.
+    pub connections: u16,
+    /// Connections without one, whose commands are still at drives.
+    pub draining: u16,
+    /// Command slots that no command uses.
+    pub slots_free: u16,
+    /// All command slots.
+    pub slots: u16,
+    /// Data pages on the free list.
+    pub pages_free: u32,
+    /// All data pages.
+    pub pages: u32,
+    /// Free pages that are promised to connections.
+    pub pages_promised: u32,
 }
 
 /// A data core.
@@ -63,27 +82,52 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
         }
     }
 
+    /// What the pools hold now.
+    #[must_use]
+    pub fn pool_counts(&self) -> PoolCounts {
+        let counts = self.target.counts();
+        PoolCounts {
+            connections: counts.connections,
+            draining: counts.draining,
+            slots_free: counts.slots_free,
+            slots: counts.slots_total,
+            pages_free: self.pool.free(),
+            pages: self.pool.pages(),
+            pages_promised: self.pool.promised(),
+        }
+    }
+
+    /// This core's drives.
+    #[must_use]
+    pub fn drives(&self) -> &Drives<D> {
+        &self.drives
+    }
+
     fn tick(&mut self, now: Instant) {
         self.report_address();
         let mut environment =
             Environment { subsystem: &mut self.subsystem, pool: &mut self.pool, backend: &mut self.drives };
         self.target.tick(now, &mut environment);
+        // A drive without namespaces tells nothing when it comes up.
+        for (index, _) in self.drives.iter().enumerate().filter(|(_, drive)| drive.is_ready()) {
+            self.readiness.settled(index as u8);
+        }
         self.readiness.report(now, &self.subsystem, self.stack.as_ref().and_then(Stack::address), self.port);
         self.report_idle_pools();
     }
 
     /// Says what the pools hold each time the last host has gone: a leak shows as a number that falls.
     fn report_idle_pools(&mut self) {
-        let counts = self.target.counts();
+        let counts = self.pool_counts();
         let idle = counts.connections == 0 && counts.draining == 0;
         if self.connections.note_idle(idle) {
             hal_log::info!(
                 "no host connected: {} of {} slots free, {} of {} pages free, {} promised",
                 counts.slots_free,
-                counts.slots_total,
-                self.pool.free(),
-                self.pool.pages(),
-                self.pool.promised(),
+                counts.slots,
+                counts.pages_free,
+                counts.pages,
+                counts.pages_promised,
             );
         }
     }
@@ -91,14 +135,17 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
 
 impl<F: FrameQueue, D: NvmeDevice + 'static> Role for DataCore<F, D> {
     fn poll(&mut self, now: Instant, budget: u32) -> u32 {
-        if now >= self.next_tick || now >= self.target.next_deadline() {
+        if now >= self.next_tick {
             self.next_tick = now + TICK;
             self.tick(now);
         }
         let mut work = self.receive_frames(now, budget);
         work += self.poll_drives(now);
-        work += self.serve_queues(now, budget);
-        work += self.collect_completions(now);
+        let served = self.serve_queues(now, budget);
+        if served > 0 {
+            // Some requests end at once.
+            work += served + self.collect_completions(now);
+        }
         self.transmit(now);
         work
     }
@@ -119,6 +166,6 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> Role for DataCore<F, D> {
     fn next_deadline(&mut self, now: Instant) -> Instant {
         let stack = self.stack.as_mut().and_then(|stack| stack.next_deadline(now));
         let drives = self.drives.next_deadline(now);
-        drives.min(stack.unwrap_or(Instant::FAR_FUTURE)).min(self.target.next_deadline()).min(self.next_tick)
+        drives.min(stack.unwrap_or(Instant::FAR_FUTURE)).min(self.next_tick)
     }
 }

@@ -10,6 +10,10 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
     /// Brings drives up or on, and takes what they have completed.
     pub(crate) fn poll_drives(&mut self, now: Instant) -> u32 {
         let work = self.drives.poll(now, &mut self.pool) as u32;
+        // Requests that have waited too long end without any work at the drive.
+        if work == 0 && !self.drives.has_work() {
+            return 0;
+        }
         let completed = self.collect_completions(now);
         while let Some((drive, event)) = self.drives.take_event() {
             self.drive_event(drive, event);
@@ -40,9 +44,6 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
             // namespaces stay attached: hosts retry, and find the same namespace when it comes back.
             DriveEvent::NamespaceRefused { .. } | DriveEvent::Lost | DriveEvent::Back => {}
             DriveEvent::Failed { .. } => self.readiness.settled(drive),
-        }
-        if self.drives.get(drive).is_some_and(drive::Drive::is_ready) {
-            self.readiness.settled(drive);
         }
     }
 

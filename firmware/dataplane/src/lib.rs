@@ -13,4 +13,5 @@ mod net_role;
 mod readiness;
 
 pub use core_loop::{CoreLoop, EMPTY_TURNS_BEFORE_SLEEP, Role, TURN_BUDGET, Turns};
-pub use data_core::{DataCore, Parts};
+pub use data_core::{DataCore, Parts, PoolCounts};
+pub use net_role::MAX_CONNECTIONS;

@@ -11,7 +11,8 @@ use crate::core_loop::TURN_BUDGET;
 use crate::data_core::DataCore;
 
 /// Connections on one core: more would make an idle turn of the stack expensive.
-pub const MAX_CONNECTIONS: usize = 64;
+pub const MAX_CONNECTIONS: u16 = 64;
+const _: () = assert!(MAX_CONNECTIONS as u32 <= u64::BITS);
 
 /// The TCP connection that an NVMe queue is.
 #[derive(Debug, Clone, Copy)]
@@ -23,7 +24,9 @@ struct Connection {
 
 /// This core's connections, by the index of their queue.
 pub(crate) struct Connections {
-    of_queue: [Option<Connection>; MAX_CONNECTIONS],
+    of_queue: [Option<Connection>; MAX_CONNECTIONS as usize],
+    /// A bit for each queue that has a connection.
+    open: u64,
     /// The queue that the next turn begins with, so that a low index is no advantage.
     first: u16,
     /// What the discovery service was last told.
@@ -34,7 +37,7 @@ pub(crate) struct Connections {
 
 impl Connections {
     pub(crate) const fn new() -> Self {
-        Self { of_queue: [None; MAX_CONNECTIONS], first: 0, listening: None, idle_reported: true }
+        Self { of_queue: [None; MAX_CONNECTIONS as usize], open: 0, first: 0, listening: None, idle_reported: true }
     }
 
     /// True once each time that the card has become idle.
@@ -50,8 +53,20 @@ impl Connections {
 
     fn set(&mut self, queue: QueueIndex, connection: Option<Connection>) {
         if let Some(place) = self.of_queue.get_mut(usize::from(queue.0)) {
+            let bit = 1 << queue.0;
+            self.open = if connection.is_some() { self.open | bit } else { self.open & !bit };
             *place = connection;
         }
+    }
+
+    /// The queues that have a connection now.
+    fn open(&self) -> impl Iterator<Item = QueueIndex> + use<> {
+        let mut left = self.open;
+        core::iter::from_fn(move || {
+            let index = left.trailing_zeros();
+            left &= left.checked_sub(1)?;
+            Some(QueueIndex(index as u16))
+        })
     }
 }
 
@@ -114,8 +129,7 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
     }
 
     fn wake_queues(&mut self, now: Instant) {
-        for index in 0..MAX_CONNECTIONS as u16 {
-            let queue = QueueIndex(index);
+        for queue in self.connections.open() {
             let Some(connection) = self.connections.get(queue) else { continue };
             let Some(stack) = self.stack.as_mut() else { return };
             match stack.stream(connection.stream) {
@@ -129,22 +143,25 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
         }
     }
 
-    /// Gives each queue that has something to do its share of the turn.
+    /// Gives each queue that has something to do its share of the turn, once: what is left then waits for the next.
     pub(crate) fn serve_queues(&mut self, now: Instant, budget: u32) -> u32 {
-        let mut work = 0;
         let first = self.connections.first;
-        let mut from = first;
-        while let Some(queue) = self.target.next_ready(QueueIndex(from)) {
-            work += self.serve(queue, now, budget);
-            from = queue.0.saturating_add(1);
-        }
-        from = 0;
-        while let Some(queue) = self.target.next_ready(QueueIndex(from)).filter(|queue| queue.0 < first) {
-            work += self.serve(queue, now, budget);
-            from = queue.0.saturating_add(1);
-        }
+        let work = self.serve_range(first, MAX_CONNECTIONS, now, budget)
+            + self.serve_range(0, first, now, budget);
         if work > 0 {
-            self.connections.first = (first + 1) % MAX_CONNECTIONS as u16;
+            self.connections.first = (first + 1) % MAX_CONNECTIONS;
+        }
+        work
+    }
+
+    fn serve_range(&mut self, mut from: u16, end: u16, now: Instant, budget: u32) -> u32 {
+        let mut work = 0;
+        // Behind the last ready queue the target begins again with the first.
+        while let Some(queue) = self.target.next_ready(QueueIndex(from))
+            && (from..end).contains(&queue.0)
+        {
+            work += self.serve(queue, now, budget);
+            from = queue.0 + 1;
         }
         work
     }

@@ -14,6 +14,7 @@ use crate::events::{DriveCounters, DriveEvent, DriveIdentity, FailReason};
 use crate::io_queue::{Fault, IoQueue};
 use crate::limits::{HEALTH_INTERVAL, READY_POLL, SMART_INTERVAL};
 use crate::namespaces::Namespaces;
+use crate::place;
 use crate::plan::Limits;
 use crate::tables::DriveMemory;
 
@@ -112,10 +113,13 @@ impl<D: NvmeDevice> Drive<D> {
             return self.poll_without_queues(now, pool);
         };
         let (mut work, fault) = parts.io.poll(now, pool);
-        match fault {
-            Some(Fault::Timeout) => self.reset(FailReason::CommandTimeout, now, pool),
-            Some(Fault::UnknownCompletions) => self.reset(FailReason::UnknownCompletions, now, pool),
-            None => (),
+        if let Some(fault) = fault {
+            let reason = match fault {
+                Fault::Timeout => FailReason::CommandTimeout,
+                Fault::UnknownCompletions => FailReason::UnknownCompletions,
+            };
+            self.reset(reason, now, pool);
+            work += 1;
         }
         if self.state == State::Ready {
             work += self.poll_ready(now, pool);
@@ -161,7 +165,19 @@ impl<D: NvmeDevice> Drive<D> {
         if let Some(event) = self.events.pop_front() {
             return Some(event);
         }
-        self.namespaces.take_event(self.identity, self.limits.volatile_write_cache)
+        let event = self.namespaces.take_event(self.identity, self.limits.volatile_write_cache)?;
+        if let DriveEvent::NamespaceRefused { nsid, reason } = event {
+            let (bus, device, function) = place(self.device.address());
+            hal_log::warn!(
+                "drive {:02x}:{:02x}.{}: namespace {} is not served: {}",
+                bus,
+                device,
+                function,
+                nsid,
+                reason.text()
+            );
+        }
+        Some(event)
     }
 
     /// Asks for interrupts. True when something waits already: then the core must not sleep.

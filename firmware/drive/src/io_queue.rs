@@ -223,14 +223,16 @@ impl<Q: CommandQueue> IoQueue<Q> {
         let (token, status) = (active.request.token, active.status);
         if active.outstanding > 0 {
             active.reported = true;
+            // The caller is told, and replaces them in its reservation if it can.
+            active.request.pages.detach_from_reservation();
             return Some(IoCompletion { token, status, pages: None });
         }
         let active = self.requests.remove(slot)?;
         Some(IoCompletion { token, status, pages: Some(active.request.pages) })
     }
 
-    /// Takes completions, gives out parts that waited, watches deadlines. Returns completions taken, and why the
-    /// drive has to be reset.
+    /// Takes completions, gives out parts that waited, watches deadlines. Returns completions taken, at least 1 where
+    /// some request has ended, and why the drive has to be reset.
     pub fn poll(&mut self, now: Instant, pool: &mut PagePool) -> (usize, Option<Fault>) {
         let mut taken = 0;
         let mut fault = None;
@@ -247,10 +249,12 @@ impl<Q: CommandQueue> IoQueue<Q> {
             self.issue_pending(pool, now);
             self.work_on_scratch(pool, now);
         }
-        if now >= self.earliest && self.expire(now) {
+        // After a long pause of the card, what ended in time may still wait to be taken.
+        if now >= self.earliest && taken < COMPLETIONS_PER_POLL && self.expire(now) {
             fault = Some(Fault::Timeout);
         }
-        (taken, fault)
+        // What ended without a completion is work for whoever collects it.
+        (taken + usize::from(taken == 0 && self.requests.first(Place::Done).is_some()), fault)
     }
 
     /// What the request asks must lie inside its namespace, and its data inside its pages: what a command names,

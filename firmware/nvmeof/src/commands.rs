@@ -182,6 +182,10 @@ impl<B: Backend> Turn<'_, '_, B> {
     /// Hands the command to the backend; false when it has to wait.
     fn submit(&mut self, slot: u16, work: BlockWork) -> bool {
         let entry = self.slots.at_mut(slot);
+        if !self.env.subsystem.still_serves(entry.command.nsid.get(), &work) {
+            self.finish(slot, Status::INVALID_NAMESPACE.do_not_retry(), 0);
+            return true;
+        }
         let pages = core::mem::replace(&mut entry.pages, Pages::NONE);
         entry.state = SlotState::AtBackend;
         let changes = entry.changes_blocks;

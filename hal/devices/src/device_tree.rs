@@ -42,6 +42,8 @@ pub struct Machine {
     pub pcie: Option<PcieNode>,
     /// Interrupt number of the virtual timer.
     pub timer_interrupt: u32,
+    /// Randomness that the loader left in `/chosen` (`rng-seed`, `kaslr-seed`), folded; 0 where it left none.
+    pub seed: u64,
     /// `/chosen/bootargs`.
     pub boot_arguments: String<MAX_BOOT_ARGUMENTS>,
 }
@@ -146,7 +148,7 @@ impl Machine {
         let tree = Fdt::new(tree).map_err(|_| NotADeviceTree)?;
         let mut machine = Self { timer_interrupt: DEFAULT_TIMER_INTERRUPT, ..Self::default() };
         for reservation in tree.memory_reservations() {
-            push_range(&mut machine.reserved, reservation.address(), reservation.size());
+            machine.reserve(reservation.address(), reservation.size());
         }
         let root = tree.root();
         let mut console = Console::default();
@@ -158,7 +160,25 @@ impl Machine {
         Ok(machine)
     }
 
+    /// Notes memory that belongs to someone else. Where the list is full, its last range grows to cover what is
+    /// between, too: too much is left alone rather than too little.
+    fn reserve(&mut self, start: u64, bytes: u64) {
+        let Some(range) = start.checked_add(bytes).filter(|_| bytes > 0).map(|end| start..end) else {
+            return;
+        };
+        if let Err(range) = self.reserved.push(range)
+            && let Some(last) = self.reserved.last_mut()
+        {
+            *last = last.start.min(range.start)..last.end.max(range.end);
+        }
+    }
+
     fn read_chosen(&mut self, chosen: &FdtNode<'_>) {
+        for name in ["rng-seed", "kaslr-seed"] {
+            if let Some(property) = chosen.property(name) {
+                self.seed = folded(self.seed, property.value());
+            }
+        }
         let Some(property) = chosen.property("bootargs") else { return };
         for character in text(property.value()).chars() {
             if self.boot_arguments.push(character).is_err() {
@@ -216,7 +236,7 @@ impl Machine {
         } else if is("arm,armv8-timer") {
             self.timer_interrupt = read_timer(node).unwrap_or(self.timer_interrupt);
         } else if space.reserved {
-            space.ranges(node).for_each(|range| push(&mut self.reserved, range));
+            space.ranges(node).for_each(|range| self.reserve(range.start, range.end - range.start));
         }
     }
 }
@@ -312,6 +332,13 @@ fn push_range<const N: usize>(list: &mut Vec<Range<u64>, N>, start: u64, bytes: 
     if let Some(end) = start.checked_add(bytes).filter(|_| bytes > 0) {
         push(list, start..end);
     }
+}
+
+/// `bytes` folded into `hash` (FNV-1a): no bit of a random input is lost that 64 bits can keep.
+fn folded(hash: u64, bytes: &[u8]) -> u64 {
+    bytes.iter().fold(hash ^ 0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
 }
 
 /// The text of a property up to its first NUL, or nothing where it is not UTF-8.

@@ -26,6 +26,9 @@ pub struct Inventory {
     pub drives: Vec<NvmeController, MAX_DRIVES>,
     /// Ethernet ports in the order of their addresses, ready to receive.
     pub ports: Vec<VirtioNetPort, MAX_PORTS>,
+    /// A port has no interrupt: the core that owns it looks at it at intervals. (A drive without one keeps its core
+    /// awake as long as a command is with it.)
+    pub polled: bool,
 }
 
 /// DMA memory that [`take`] needs at most, in bytes.
@@ -108,6 +111,10 @@ impl Inventory {
         let options = NetOptions { mtu_limit, queue_entries: NET_RING_ENTRIES, messages: &messages };
         match VirtioNetPort::new(function, dma, &options) {
             Ok(port) => {
+                if !port.has_interrupt(0) {
+                    hal_log::warn!("PCI {:04x}: port has no interrupt: it is polled", address);
+                    self.polled = true;
+                }
                 let _ = self.ports.push(port);
             }
             Err(error) => hal_log::warn!("PCI {:04x}: port not usable: {}", address, error.name()),

@@ -7,6 +7,8 @@ pub mod inventory;
 pub mod nvme;
 pub mod pci;
 mod pl011;
+mod tick_rate;
 pub mod virtio;
 
 pub use pl011::Pl011;
+pub use tick_rate::TickRate;

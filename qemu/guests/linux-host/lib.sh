@@ -88,6 +88,36 @@ clean_log() {
     [ ! -s /tmp/errors.log ]
 }
 
+# verified_io MB: random reads and writes of one block to 1 MiB at depth 64 on all namespaces at once, MB in all,
+# every read checked.
+verified_io() {
+    each=$(($1 / NAMESPACES))
+    cat > /tmp/verify.fio << GLOBAL
+[global]
+ioengine=libaio
+direct=1
+rw=randrw
+iodepth=64
+size=${each}m
+verify=crc32c
+verify_fatal=1
+verify_backlog=256
+randseed=20261122
+group_reporting=1
+GLOBAL
+    for device in $(namespaces); do
+        size=$(block_size "$device")
+        printf '[%s]\nfilename=%s\nbsrange=%s-1m\nblockalign=%s\n' "${device##*/}" "$device" "$size" "$size"
+    done >> /tmp/verify.fio
+    fio --output=/tmp/fio.log /tmp/verify.fio
+}
+
+# Tells the harness what the last verified_io moved.
+verified_io_figures() {
+    sed -n 's/^ *\(READ\|WRITE\): bw=\([^ ]*\).*io=\([^ ]*\).*/@@ FIGURE fio-\1 \2 \3/p' /tmp/fio.log
+    grep -E 'err=|IOPS=' /tmp/fio.log
+}
+
 figure() {
     echo "@@ FIGURE $*"
 }

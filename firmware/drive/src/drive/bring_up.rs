@@ -206,8 +206,10 @@ impl<D: NvmeDevice> Drive<D> {
             self.fail(FailReason::Removed, now, pool);
         } else if ControllerStatus::from_bits_retain(status).contains(ControllerStatus::FATAL) {
             self.fail(FailReason::Fatal, now, pool);
+        } else {
+            return 0;
         }
-        0
+        1
     }
 
     fn send(&mut self, task: Task, now: Instant, pool: &mut PagePool) -> bool {

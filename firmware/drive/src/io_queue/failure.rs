@@ -3,6 +3,7 @@
 //! A host is told at once; the pages of what may still be at the drive stay in their slots, untouched, until the
 //! parts are home or the drive can no longer write ([`IoQueue::release`]).
 
+use controller::Operation;
 use hal_api::{CommandQueue, Instant};
 use hal_mem::PagePool;
 use nvme::Status;
@@ -13,9 +14,12 @@ use crate::tables::Place;
 
 impl<Q: CommandQueue> IoQueue<Q> {
     /// Looks for passed deadlines. True when a command is too long at the drive, which has to be reset then.
+    ///
+    /// A request that is told as ended must not change blocks later: its host may have written them anew by then. So
+    /// the drive is reset too where parts of a late write are still out, although they may be young.
     pub(super) fn expire(&mut self, now: Instant) -> bool {
         let mut earliest = Instant::FAR_FUTURE;
-        let mut late_commands = 0;
+        let (mut late_commands, mut late_writes) = (0, false);
         for (_, part) in self.commands.iter() {
             if part.deadline <= now {
                 late_commands += 1;
@@ -30,13 +34,14 @@ impl<Q: CommandQueue> IoQueue<Q> {
             }
             if active.deadline <= now {
                 self.counters.request_timeouts += 1;
+                late_writes |= active.outstanding > 0 && changes_blocks(&active.request.operation);
                 self.end_early(slot, INTERRUPTED);
             } else {
                 earliest = earliest.min(active.deadline);
             }
         }
         // While the drive is being reset its commands' deadlines were acted upon already.
-        let fault = late_commands > 0 && self.mode == Mode::Running;
+        let fault = (late_commands > 0 || late_writes) && self.mode == Mode::Running;
         if fault {
             self.counters.command_timeouts += late_commands;
         }
@@ -66,7 +71,7 @@ impl<Q: CommandQueue> IoQueue<Q> {
             }
             self.settle(part.slot, pool);
         }
-        // An owner that goes on after the reset reads its last part again; one that ended lets go.
+        // An owner that was between two parts goes on after the reset; one that ended lets go.
         if let Some(slot) = self.scratch_owner
             && !self.requests.get(slot).is_some_and(|active| active.issuing)
         {
@@ -91,11 +96,6 @@ impl<Q: CommandQueue> IoQueue<Q> {
                 self.end_early(slot, Status::INVALID_NAMESPACE.do_not_retry());
             }
         }
-        if let Some(slot) = self.scratch_owner
-            && self.requests.get(slot).is_some_and(|active| !active.issuing && active.outstanding == 0)
-        {
-            self.scratch_owner = None;
-        }
     }
 
     /// Ends a request, whatever it waits for, unless it has ended already.
@@ -110,6 +110,18 @@ impl<Q: CommandQueue> IoQueue<Q> {
         if active.status.is_success() {
             active.status = status;
         }
+        // The slot may soon be another request's. While a part is out the scratch pages stay taken.
+        if active.outstanding == 0 && self.scratch_owner == Some(slot) {
+            self.scratch_owner = None;
+        }
         self.requests.push(Place::Done, slot);
     }
+}
+
+/// Whether a part that is still out may change what a host has written since.
+const fn changes_blocks(operation: &Operation) -> bool {
+    matches!(
+        operation,
+        Operation::Write | Operation::WriteZeroes { .. } | Operation::DatasetManagement { .. }
+    )
 }

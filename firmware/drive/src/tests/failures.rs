@@ -73,6 +73,68 @@ fn neighbours_of_a_hanging_command_may_be_repeated() {
 }
 
 #[test]
+fn quarantined_pages_leave_their_reservation() {
+    let mut rig = Rig::ready(NvmeConfig::default());
+    let free = rig.pool.free();
+    assert!(rig.pool.reserve(8));
+    rig.inject(io::WRITE, 1, NvmeEffect::Never);
+    let pages = rig.pool.take_reserved(2).unwrap();
+    rig.submit(request(Operation::Write, 0, 16, pages)).expect("room");
+    rig.turn();
+    rig.pass(21);
+    rig.turn();
+    assert!(rig.ended.pop().expect("answered").pages.is_none());
+    // What nvmeof does: others take their place in the promise.
+    assert!(rig.pool.reserve(2));
+    rig.run_until(|rig| rig.drive.is_ready());
+    assert_eq!((rig.pool.free(), rig.pool.promised()), (free, 8));
+}
+
+#[test]
+fn a_write_that_was_given_up_never_lands() {
+    let config = NvmeConfig { queue_entries: 4, latency_polls: (200, 200), ..NvmeConfig::default() };
+    let mut rig = Rig::ready(config);
+    for token in 0..3 {
+        read(&mut rig, token, 1);
+    }
+    let old = rig.pages_with(&[0x0d; 512]);
+    rig.submit(IoRequest { token: 3, ..request(Operation::Write, 0, 1, old) }).expect("room");
+    rig.turn();
+    // The write goes out ten seconds late, so that its request is overdue before its command is.
+    rig.pass(10);
+    rig.control.reconfigure(|config| config.latency_polls = (20_000, 20_000));
+    rig.run_until(|rig| rig.ended.len() == 3);
+    rig.turn();
+    rig.pass(15);
+    rig.control.reconfigure(|config| config.latency_polls = (0, 0));
+    rig.run_until(|rig| rig.ended.len() == 4);
+    assert_eq!((rig.ended[3].token, rig.ended[3].status), (3, INTERRUPTED));
+    assert_eq!(rig.drive.counters().command_timeouts, 0);
+    let new = rig.pages_with(&[0x0e; 512]);
+    rig.submit(IoRequest { token: 4, ..request(Operation::Write, 0, 1, new) }).expect("room");
+    rig.run_until(|rig| rig.ended.len() == 5);
+    assert_eq!(rig.ended[4].status, Status::SUCCESS);
+    for _ in 0..30_000 {
+        rig.turn();
+    }
+    assert_eq!(rig.control.read_disk(1, 0, 512), [0x0e; 512]);
+    assert_eq!(rig.drive.outstanding(), 0);
+}
+
+#[test]
+fn a_pause_of_the_card_is_no_fault_of_the_drive() {
+    let mut rig = Rig::ready(NvmeConfig { queue_entries: 256, ..NvmeConfig::default() });
+    for token in 0..200 {
+        read(&mut rig, token, 1);
+    }
+    rig.turn();
+    rig.pass(24);
+    rig.run_until(|rig| rig.ended.len() == 200);
+    assert!(rig.ended.iter().all(|ended| ended.status == Status::SUCCESS));
+    assert_eq!(rig.drive.counters().resets, 0);
+}
+
+#[test]
 fn a_drive_that_does_not_stop_loses_the_bus_before_pages_return() {
     let mut rig = Rig::ready(NvmeConfig::default());
     let free = rig.pool.free();

@@ -80,7 +80,7 @@ extern "C" fn first_core(device_tree: usize) -> ! {
     let (mut machine, tree) = read_tree(device_tree);
     psci::set_conduit(machine.psci);
     own_core_first(&mut machine);
-    let tables = build_map(&machine, &tree).unwrap_or_else(|error| panic!("memory map: {error:?}"));
+    let tables = build_map(&mut machine, &tree).unwrap_or_else(|error| panic!("memory map: {error:?}"));
     // SAFETY: no other core runs, and nobody has read it yet.
     unsafe { (*SHARED.0.get()).write(Shared { machine, timer, tables }) };
     SHARED_SET.store(true, Ordering::Release);
@@ -139,7 +139,8 @@ fn own_core_first(machine: &mut Machine) {
     machine.cores.truncate(image::cores_maximum());
 }
 
-fn build_map(machine: &Machine, tree: &Range<u64>) -> Result<Tables, MapError> {
+/// Maps what the card uses. A root complex, or a window of it, that is out of reach is taken out of `machine`.
+fn build_map(machine: &mut Machine, tree: &Range<u64>) -> Result<Tables, MapError> {
     let mut tables = Tables::new()?;
     map_image(&mut tables)?;
     let whole = image::whole();
@@ -169,12 +170,15 @@ fn build_map(machine: &Machine, tree: &Range<u64>) -> Result<Tables, MapError> {
         }
         None => {}
     }
-    if let Some(pcie) = &machine.pcie {
-        device(&pcie.ecam)?;
-        for window in [pcie.memory32, pcie.memory64, pcie.io].into_iter().flatten() {
-            device(&(window.cpu_address..window.cpu_address.saturating_add(window.bytes)))?;
+    machine.pcie = machine.pcie.take().filter(|pcie| device(&pcie.ecam).is_ok()).map(|mut pcie| {
+        for window in [&mut pcie.memory32, &mut pcie.memory64] {
+            *window = window.filter(|window| {
+                let end = window.cpu_address.saturating_add(window.bytes);
+                device(&(window.cpu_address..end)).is_ok()
+            });
         }
-    }
+        pcie
+    });
     Ok(tables)
 }
 

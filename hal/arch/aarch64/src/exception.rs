@@ -63,6 +63,7 @@ pub fn report_panic(info: &PanicInfo) -> ! {
 #[unsafe(no_mangle)]
 extern "C" fn report_fault(vector: u64, frame: &Frame) -> ! {
     become_reporter();
+    flush_log();
     let class = frame.syndrome >> 26 & 0x3f;
     raw_println!("\n*** exception on core {}: vector {vector}, {}", core_index(), class_name(vector, class));
     let guard = image::stack_guard_of(frame.fault_address);

@@ -5,8 +5,8 @@ use core::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
 use hal_devices::device_tree::{GicNode, Machine};
 use hal_devices::gic::{
-    CpuInterfaceV2, DistributorV2, DistributorV3, Its, LpiTables, MsiController, Redistributor, V2m,
-    WAKE_INTERRUPT, find_redistributor,
+    CpuInterfaceV2, DistributorV2, DistributorV3, Its, LpiTables, MOST_ACKNOWLEDGED, MsiController,
+    Redistributor, V2m, WAKE_INTERRUPT, find_redistributor,
 };
 use hal_mem::{DmaRegion, MmioRegion};
 
@@ -96,20 +96,22 @@ pub(crate) fn version() -> u8 {
     VERSION.load(Ordering::Relaxed)
 }
 
-/// Acknowledges everything that is pending for the calling core.
+/// Acknowledges what is pending for the calling core, up to a limit.
 pub(crate) fn acknowledge_all() {
     match VERSION.load(Ordering::Relaxed) {
         2 => {
             cpu_interface_v2().acknowledge_all();
         }
-        3 => loop {
-            let interrupt = read_register!("s3_0_c12_c12_0");
-            if (1020..1024).contains(&interrupt) {
-                break;
+        3 => {
+            for _ in 0..MOST_ACKNOWLEDGED {
+                let interrupt = read_register!("s3_0_c12_c12_0");
+                if (1020..1024).contains(&interrupt) {
+                    break;
+                }
+                // SAFETY: ends the interrupt that was just acknowledged.
+                unsafe { write_register!("s3_0_c12_c12_1", interrupt) };
             }
-            // SAFETY: ends the interrupt that was just acknowledged.
-            unsafe { write_register!("s3_0_c12_c12_1", interrupt) };
-        },
+        }
         _ => {}
     }
 }

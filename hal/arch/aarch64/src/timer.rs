@@ -1,18 +1,15 @@
 //! The generic timer as a clock and an alarm (Arm ARM D12): the virtual counter and its timer.
 
 use hal_api::{Clock, Instant};
+use hal_devices::TickRate;
 
 use crate::registers::{read_register, write_register};
-
-/// Bits of the fraction in [`Timer`]'s multiplier.
-const SHIFT: u32 = 32;
 
 /// Time since the first core started, the same on all cores.
 #[derive(Debug, Clone, Copy)]
 pub struct Timer {
     start_ticks: u64,
-    /// Microseconds per tick, as a fraction of 2^32.
-    micros_per_tick: u64,
+    rate: TickRate,
     frequency_hz: u64,
 }
 
@@ -21,8 +18,7 @@ impl Timer {
     #[must_use]
     pub fn start() -> Self {
         let frequency_hz = read_register!("cntfrq_el0").max(1);
-        let micros_per_tick = (1_000_000u64 << SHIFT) / frequency_hz;
-        Self { start_ticks: ticks(), micros_per_tick, frequency_hz }
+        Self { start_ticks: ticks(), rate: TickRate::of(frequency_hz), frequency_hz }
     }
 
     /// Ticks of the counter in a second.
@@ -31,10 +27,9 @@ impl Timer {
         self.frequency_hz
     }
 
-    /// The counter's value at `instant`, rounded up; all ones where it is out of range.
+    /// The counter's value when [`Timer::now`] reaches `instant`; all ones where it is out of range.
     fn ticks_at(&self, instant: Instant) -> u64 {
-        let ticks = u128::from(instant.as_micros()) * u128::from(self.frequency_hz) / 1_000_000 + 1;
-        u64::try_from(ticks).unwrap_or(u64::MAX).saturating_add(self.start_ticks)
+        self.rate.ticks_until(instant.as_micros()).saturating_add(self.start_ticks)
     }
 
     /// Has the virtual timer's interrupt pending from `deadline` on, at once if it has passed.
@@ -59,9 +54,7 @@ impl Timer {
 impl Clock for Timer {
     #[inline]
     fn now(&self) -> Instant {
-        let elapsed = ticks().wrapping_sub(self.start_ticks);
-        let micros = (u128::from(elapsed) * u128::from(self.micros_per_tick)) >> SHIFT;
-        Instant::from_micros(micros as u64)
+        Instant::from_micros(self.rate.micros(ticks().wrapping_sub(self.start_ticks)))
     }
 }
 

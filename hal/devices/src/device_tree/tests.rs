@@ -61,6 +61,37 @@ fn msi_map_translates_requester_ids_and_leaves_others_out() {
 }
 
 #[test]
+fn every_byte_of_the_loaders_seed_counts() {
+    assert_eq!(Machine::parse(GIC3).unwrap().seed, 0, "made without");
+    let mut tree = GIC3.to_vec();
+    let name = tree.windows(9).position(|bytes| bytes == b"bootargs\0").unwrap();
+    tree[name..name + 8].copy_from_slice(b"rng-seed");
+    let value = tree.windows(3).position(|bytes| bytes == b"ip=").unwrap();
+    let mut seeds = vec![Machine::parse(&tree).unwrap().seed];
+    for at in 0.."ip=10.0.0.1/24 plan=pair".len() {
+        tree[value + at] ^= 0x80;
+        seeds.push(Machine::parse(&tree).unwrap().seed);
+    }
+    let count = seeds.len();
+    seeds.sort_unstable();
+    seeds.dedup();
+    assert_eq!((seeds.len(), seeds.contains(&0)), (count, false));
+}
+
+#[test]
+fn reservations_beyond_the_list_widen_its_last_range() {
+    let mut machine = Machine::default();
+    for index in 0..MAX_RANGES as u64 + 2 {
+        machine.reserve(0x1000 + index * 0x10_0000, 0x1000);
+    }
+    machine.reserve(u64::MAX, 2);
+    machine.reserve(0, 0);
+    assert_eq!(machine.reserved.len(), MAX_RANGES);
+    let end = 0x2000 + (MAX_RANGES as u64 + 1) * 0x10_0000;
+    assert_eq!(machine.reserved.last(), Some(&(0x1000 + (MAX_RANGES as u64 - 1) * 0x10_0000..end)));
+}
+
+#[test]
 fn a_header_tells_the_length_or_nothing() {
     assert_eq!(length_bytes(GIC3[..8].try_into().unwrap()), Some(GIC3.len()));
     assert_eq!(length_bytes(b"\xd0\x0d\xfe\xed\0\0\0\x08"), None);

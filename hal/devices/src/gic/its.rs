@@ -16,6 +16,9 @@ const GITS_BASER: usize = 0x0100;
 /// Where devices write the event's number, from the start of the registers.
 const GITS_TRANSLATER: u64 = 0x1_0040;
 
+/// GITS_CTLR: nothing is going on any more.
+const GITS_QUIESCENT: u32 = 1 << 31;
+
 const TABLE_DEVICES: u64 = 1;
 const TABLE_COLLECTIONS: u64 = 4;
 const VALID: u64 = 1 << 63;
@@ -92,7 +95,7 @@ impl Its {
         let kind = registers.read64(GITS_TYPER);
         let by_address = kind & 1 << 19 != 0;
         let device_bits = ((kind >> 13 & 0x1f) as u32 + 1).min(DEVICE_BITS);
-        registers.write32(GITS_CTLR, 0);
+        stop(&registers)?;
         for index in 0..8 {
             let base = GITS_BASER + 8 * index;
             let entries = match registers.read64(base) >> 56 & 7 {
@@ -199,6 +202,20 @@ impl Its {
         }
         Err(ItsError::Stuck)
     }
+}
+
+/// Turns the service off and waits until it has forgotten what a loader had set up: its tables may be replaced only
+/// then (IHI 0069, GITS_CTLR.Quiescent).
+fn stop(registers: &MmioRegion) -> Result<(), ItsError> {
+    let was_on = registers.read32(GITS_CTLR) & 1 != 0;
+    registers.write32(GITS_CTLR, 0);
+    for _ in 0..MOST_POLLS {
+        if !was_on || registers.read32(GITS_CTLR) & GITS_QUIESCENT != 0 {
+            return Ok(());
+        }
+        core::hint::spin_loop();
+    }
+    Err(ItsError::Stuck)
 }
 
 /// Gives the service a flat table of `entries` entries, in pages of the size that it insists on.

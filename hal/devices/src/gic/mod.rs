@@ -20,6 +20,10 @@ pub const MAX_CORES: usize = 8;
 /// The software-generated interrupt by which a core wakes another.
 pub const WAKE_INTERRUPT: u32 = 1;
 
+/// Interrupts that a core acknowledges at a time. A device that floods the core with messages, or a line that stays
+/// raised, then makes it poll; it does not hold it.
+pub const MOST_ACKNOWLEDGED: u32 = 1024;
+
 /// The priority of all interrupts; any value that the mask 0xff lets through will do.
 const PRIORITY: u32 = 0xa0;
 

@@ -29,6 +29,26 @@ fn a_v2m_frame_gives_each_interrupt_once_and_routes_it() {
 }
 
 #[test]
+fn private_interrupts_that_a_loader_left_on_are_turned_off() {
+    let memory = DmaRegion::leak_for_host(0x2_0000);
+    let registers = over(&memory);
+    assert_eq!(DistributorV2::new(over(&memory)).initialize_core(27), 1);
+    assert_eq!((registers.read32(0x180), registers.read32(0x100)), (u32::MAX, 1 << 27 | 1 << WAKE_INTERRUPT));
+    find_redistributor(&registers, 0, 0).unwrap().initialize(27);
+    let (off, on) = (registers.read32(0x1_0180), registers.read32(0x1_0100));
+    assert_eq!((off, on), (u32::MAX, 1 << 27 | 1 << WAKE_INTERRUPT));
+}
+
+#[test]
+fn a_line_that_stays_raised_does_not_hold_the_core() {
+    let memory = DmaRegion::leak_for_host(0x1000);
+    over(&memory).write32(0x00c, 30);
+    assert_eq!(CpuInterfaceV2::new(over(&memory)).acknowledge_all(), MOST_ACKNOWLEDGED);
+    over(&memory).write32(0x00c, 1023);
+    assert_eq!(CpuInterfaceV2::new(over(&memory)).acknowledge_all(), 0);
+}
+
+#[test]
 fn redistributors_are_found_by_affinity() {
     let memory = DmaRegion::leak_for_host(0x8_0000);
     let registers = over(&memory);
@@ -63,4 +83,9 @@ fn a_service_that_takes_no_command_or_has_too_little_memory_is_given_up() {
     assert_eq!(service.read64(0x88), 32, "one command was offered");
     service.write64(0x8, 15 << 13);
     assert_eq!(attempt(4096), Err(ItsError::Memory));
+    // On, and never quiescent: its tables are left alone.
+    service.write64(0x100, 1 << 56 | 7 << 48);
+    service.write32(0, 1);
+    assert_eq!(attempt(Its::MEMORY_BYTES), Err(ItsError::Stuck));
+    assert_eq!(service.read64(0x100), 1 << 56 | 7 << 48);
 }

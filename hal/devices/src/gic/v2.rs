@@ -2,7 +2,7 @@
 
 use hal_mem::MmioRegion;
 
-use super::{MAX_CORES, PRIORITY, WAKE_INTERRUPT};
+use super::{MAX_CORES, MOST_ACKNOWLEDGED, PRIORITY, WAKE_INTERRUPT};
 use crate::pci::MsiMessage;
 
 const GICD_CTLR: usize = 0x000;
@@ -50,9 +50,10 @@ impl DistributorV2 {
         self.registers.write32(GICD_CTLR, 1);
     }
 
-    /// Turns on the calling core's wake-up interrupt and its private interrupt `timer` (16 to 31), and returns
-    /// the core's bit in target masks.
+    /// Turns on the calling core's wake-up interrupt and its private interrupt `timer` (16 to 31), all other
+    /// private ones off, and returns the core's bit in target masks.
     pub fn initialize_core(&mut self, timer: u32) -> u8 {
+        self.registers.write32(GICD_ICENABLER, u32::MAX);
         for word in 0..8 {
             self.registers.write32(GICD_IPRIORITYR + 4 * word, PRIORITY * 0x0101_0101);
         }
@@ -98,17 +99,17 @@ impl CpuInterfaceV2 {
         self.registers.write32(GICC_CTLR, 1);
     }
 
-    /// Acknowledges and ends all interrupts pending for the calling core; returns how many.
+    /// Acknowledges and ends the interrupts pending for the calling core, up to [`MOST_ACKNOWLEDGED`]; returns how
+    /// many.
     pub fn acknowledge_all(&mut self) -> u32 {
-        let mut count = 0;
-        loop {
+        for count in 0..MOST_ACKNOWLEDGED {
             let acknowledged = self.registers.read32(GICC_IAR);
             if acknowledged & 0x3ff >= 1020 {
                 return count;
             }
             self.registers.write32(GICC_EOIR, acknowledged);
-            count += 1;
         }
+        MOST_ACKNOWLEDGED
     }
 }
 

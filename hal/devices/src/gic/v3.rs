@@ -15,6 +15,7 @@ const GICR_PROPBASER: usize = 0x0070;
 const GICR_PENDBASER: usize = 0x0078;
 const GICR_IGROUPR0: usize = 0x1_0080;
 const GICR_ISENABLER0: usize = 0x1_0100;
+const GICR_ICENABLER0: usize = 0x1_0180;
 const GICR_IPRIORITYR: usize = 0x1_0400;
 
 /// GICD_CTLR and GICR_CTLR (bit 3 there): a write is still taking effect.
@@ -101,7 +102,7 @@ pub fn find_redistributor(region: &MmioRegion, address: u64, mpidr: u64) -> Opti
 
 impl Redistributor {
     /// Wakes the redistributor, and turns on its core's wake-up interrupt and its private interrupt `timer`
-    /// (16 to 31).
+    /// (16 to 31), all other private ones off.
     pub fn initialize(&mut self, timer: u32) {
         let waker = self.registers.read32(GICR_WAKER);
         self.registers.write32(GICR_WAKER, waker & !(1 << 1));
@@ -110,6 +111,8 @@ impl Redistributor {
                 break;
             }
         }
+        // A timer that a loader left running would never fall silent: nobody here serves it.
+        self.registers.write32(GICR_ICENABLER0, u32::MAX);
         self.registers.write32(GICR_IGROUPR0, u32::MAX);
         for word in 0..8 {
             self.registers.write32(GICR_IPRIORITYR + 4 * word, PRIORITY * 0x0101_0101);

@@ -116,6 +116,7 @@ pub struct VirtioNetPort<T = PciTransport> {
     transport: T,
     info: PortInfo,
     queues: [Option<VirtioNetQueue>; MAX_QUEUE_PAIRS],
+    vectors: u16,
 }
 
 /// One receive and transmit queue pair of a port.
@@ -139,7 +140,7 @@ impl VirtioNetPort<PciTransport> {
         let mut transport = PciTransport::new(function)?;
         let vectors = transport.enable(options.messages)?;
         match set_up(&mut transport, dma, options, vectors) {
-            Ok((info, queues)) => Ok(Self { transport, info, queues }),
+            Ok((info, queues)) => Ok(Self { transport, info, queues, vectors }),
             Err(error) => {
                 transport.set_status(transport.status() | status::FAILED);
                 transport.disconnect();
@@ -167,7 +168,7 @@ impl<T: Transport> VirtioNetPort<T> {
         vectors: u16,
     ) -> Result<Self, VirtioError> {
         match set_up(&mut transport, dma, options, vectors) {
-            Ok((info, queues)) => Ok(Self { transport, info, queues }),
+            Ok((info, queues)) => Ok(Self { transport, info, queues, vectors }),
             Err(error) => {
                 transport.set_status(transport.status() | status::FAILED);
                 Err(error)
@@ -179,6 +180,12 @@ impl<T: Transport> VirtioNetPort<T> {
     #[must_use]
     pub const fn info(&self) -> PortInfo {
         self.info
+    }
+
+    /// Whether queue pair `index` has an interrupt; without one it is polled.
+    #[must_use]
+    pub const fn has_interrupt(&self, index: usize) -> bool {
+        index < self.vectors as usize
     }
 
     /// Hands out queue pair `index` to its owner; `None` the second time or when there is no such pair.

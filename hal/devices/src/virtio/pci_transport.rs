@@ -87,12 +87,15 @@ impl PciTransport {
         Ok(Self { function, common, device, notify })
     }
 
-    /// Turns MSI-X on with one vector for each of `messages`, as many as the device has, and bus mastering.
-    /// Returns how many vectors there are.
+    /// Resets the device, and turns MSI-X on with one vector for each of `messages`, as many as the device has, and
+    /// bus mastering. Returns how many vectors there are.
     ///
     /// # Errors
-    /// [`VirtioError::VectorRefused`] when the function refuses one that it claims to have.
+    /// [`VirtioError::VectorRefused`] when the function refuses one that it claims to have,
+    /// [`VirtioError::ResetTimedOut`] when it does not come out of reset.
     pub fn enable(&mut self, messages: &[MsiMessage]) -> Result<u16, VirtioError> {
+        // While the bus is still closed to it: the rings that a loader gave it lie in memory that is ours now.
+        self.reset()?;
         let mut vectors = 0;
         for message in messages.iter().take(usize::from(self.function.msix_vectors())) {
             self.function.set_msix_vector(vectors, *message).map_err(|_| VirtioError::VectorRefused)?;

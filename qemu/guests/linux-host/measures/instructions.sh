@@ -3,12 +3,12 @@
 . /test/lib.sh
 SIZE=64m
 
-# io NAME OPTION...: fio over the first namespace; its report goes to /tmp/NAME.json.
+# io JOB OPTION...: fio over the first namespace; its report goes to /tmp/JOB.json.
 io() {
-    name=$1
+    job=$1
     shift
-    fio --name="$name" --filename="$DEVICE" --size=$SIZE --ioengine=libaio --direct=1 --verify=crc32c \
-        --verify_fatal=1 --output-format=json --output="/tmp/$name.json" "$@"
+    fio --name="$job" --filename="$DEVICE" --size=$SIZE --ioengine=libaio --direct=1 --verify=crc32c \
+        --verify_fatal=1 --output-format=json --output="/tmp/$job.json" "$@"
 }
 fill() { io fill --rw=write --bs=256k --iodepth=4 --verify_interval=4096 --do_verify=0; }
 
@@ -48,6 +48,12 @@ echo "@@ STEP write at depth 32"
 measured write-32 --rw=randwrite --iodepth=32 --do_verify=0 && echo "@@ OK write at depth 32" \
     || { echo "@@ FAIL write at depth 32"; FAILURES=$((FAILURES + 1)); }
 step "all blocks are as written" io check --rw=read --bs=4k --iodepth=32
+# What the checks are worth: one block that is changed behind fio's back is found.
+finds_a_change() {
+    head -c 4096 /dev/urandom | dd of="$DEVICE" bs=4096 seek=5 count=1 oflag=direct iflag=fullblock 2> /dev/null
+    ! io changed --rw=randread --bs=4k --iodepth=32
+}
+step "a changed block is noticed" finds_a_change
 step "no error in the kernel's log" clean_log
 step "disconnect" disconnect
 finish

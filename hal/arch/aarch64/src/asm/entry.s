@@ -147,7 +147,19 @@ drop_to_el1:
     msr     cntvoff_el2, xzr
     msr     vttbr_el2, xzr
     msr     hstr_el2, xzr
-    mrs     x3, midr_el1
+    mrs     x3, id_aa64mmfr0_el1    // traps of later extensions are unknown after a reset: none
+    ubfx    x3, x3, #56, #4         // FGT
+    cbz     x3, 6f
+    msr     s3_4_c1_c1_4, xzr       // HFGRTR_EL2
+    msr     s3_4_c1_c1_5, xzr       // HFGWTR_EL2
+    msr     s3_4_c1_c1_6, xzr       // HFGITR_EL2
+    msr     s3_4_c3_c1_4, xzr       // HDFGRTR_EL2
+    msr     s3_4_c3_c1_5, xzr       // HDFGWTR_EL2
+6:  mrs     x3, id_aa64mmfr1_el1
+    ubfx    x3, x3, #40, #4         // HCX
+    cbz     x3, 7f
+    msr     s3_4_c1_c2_2, xzr       // HCRX_EL2
+7:  mrs     x3, midr_el1
     msr     vpidr_el2, x3
     mrs     x3, mpidr_el1
     msr     vmpidr_el2, x3

@@ -1,3 +1,5 @@
+//! The network driver against a model of its device: negotiation, frames both ways, and a device that breaks the rules.
+
 use std::cell::RefCell;
 use std::rc::Rc;
 

@@ -1,3 +1,5 @@
+//! The PCI transport against configuration space and a BAR in plain memory.
+
 use hal_api::FrameQueue;
 use hal_mem::DmaRegion;
 
@@ -128,4 +130,14 @@ fn takes_the_first_capability_that_is_usable() {
     assert_eq!(PciTransport::new(card.function()).unwrap().status(), 0);
     card.capability(0x40, 0x54, structure::COMMON, 0, u32::MAX);
     assert_eq!(PciTransport::new(card.function()).unwrap().status(), 0x55);
+}
+
+#[test]
+fn a_device_that_a_loader_left_running_is_reset_before_it_gets_the_bus() {
+    let card = Card::new();
+    card.bar.region().write8(common::DEVICE_STATUS, 0x0f);
+    let mut transport = PciTransport::new(card.function()).unwrap();
+    assert_eq!(transport.enable(&[]), Ok(0));
+    assert_eq!(card.bar.region().read8(common::DEVICE_STATUS), 0);
+    assert_eq!(card.config.region().read16(0x04) & 4, 4);
 }

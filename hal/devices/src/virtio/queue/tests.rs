@@ -1,3 +1,5 @@
+//! A split virtqueue against the model of its other side, rule-breaking included.
+
 use hal_api::DeviceAddress;
 use hal_mem::DmaRegion;
 

@@ -1,3 +1,5 @@
+//! Right, wrong, padded, fragmented and cut-off frames against the checksum check.
+
 use super::*;
 
 /// An Ethernet frame of `payload` over IPv4 or IPv6 with a right checksum at `field` of the payload.

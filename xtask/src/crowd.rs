@@ -1,0 +1,81 @@
+//! More TCP connections than the card serves, and a real host's first exchange before and after them.
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+/// The card's line each time the last connection has ended.
+const IDLE: &str = r"^no host connected: \d+ of \d+ slots free";
+/// How long the card may take to answer.
+const ANSWER_LIMIT: Duration = Duration::from_secs(20);
+/// Bytes of ICReq and of ICResp (NVMe/TCP Transport 1.x, 3.6.2.2 and 3.6.2.3).
+const INITIALIZE_BYTES: usize = 128;
+
+/// `[crowd]` of a scenario.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Crowd {
+    /// Number of connections at once.
+    connections: usize,
+    /// The line by which the card says that they are too many.
+    refusal: String,
+}
+
+impl Crowd {
+    /// Proves that a crowd is refused with a word, disturbs no host that was there before, and leaves nothing behind.
+    /// `wait_for` waits for a line of the card's log.
+    pub fn come_and_go(&self, port: u16, wait_for: &mut dyn FnMut(&str) -> Result<String>) -> Result<()> {
+        drop(initialized(port)?);
+        let before = wait_for(IDLE)?;
+        let mut early = initialized(port)?;
+        let connect = |_| TcpStream::connect(("127.0.0.1", port)).context("a connection of the crowd");
+        let crowd: Vec<TcpStream> = (0..self.connections).map(connect).collect::<Result<_>>()?;
+        wait_for(&self.refusal)?;
+        if !is_open(&mut early)? {
+            bail!("the crowd has cost a host its connection");
+        }
+        drop(crowd);
+        drop(early);
+        let after = wait_for(IDLE)?;
+        if before != after {
+            bail!("the card keeps something\nbefore: {before}\nafter:  {after}");
+        }
+        drop(initialized(port)?);
+        let at_last = wait_for(IDLE)?;
+        if before != at_last {
+            bail!("the card keeps something\nbefore:  {before}\nat last: {at_last}");
+        }
+        Ok(())
+    }
+}
+
+/// A connection on which ICReq and ICResp have been exchanged.
+fn initialized(port: u16) -> Result<TcpStream> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).context("the forwarded port")?;
+    stream.set_read_timeout(Some(ANSWER_LIMIT))?;
+    let mut request = [0; INITIALIZE_BYTES];
+    // PDU type ICReq, no flags, HLEN, no PDO, PLEN; all parameters 0: version, alignment, no digests, one R2T.
+    request[2] = INITIALIZE_BYTES as u8;
+    request[4] = INITIALIZE_BYTES as u8;
+    stream.write_all(&request)?;
+    let mut response = [0; INITIALIZE_BYTES];
+    stream.read_exact(&mut response).context("no ICResp")?;
+    let expected = (1, INITIALIZE_BYTES as u8, (INITIALIZE_BYTES as u32).to_le_bytes());
+    let [kind, _, header_bytes, _, length @ ..] = std::array::from_fn::<u8, 8, _>(|index| response[index]);
+    if (kind, header_bytes, length) != expected {
+        bail!("this is no ICResp: {:02x?}", &response[..8]);
+    }
+    Ok(stream)
+}
+
+/// Whether the peer has closed neither in peace nor otherwise.
+fn is_open(stream: &mut TcpStream) -> Result<bool> {
+    stream.set_read_timeout(Some(Duration::from_millis(200)))?;
+    match stream.read(&mut [0; 1]) {
+        Ok(0) => Ok(false),
+        Ok(_) => bail!("the card speaks without having been asked"),
+        Err(error) => Ok(matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)),
+    }
+}
