@@ -210,9 +210,8 @@ impl Subsystem {
     #[must_use]
     pub fn still_serves(&self, nsid: u32, work: &BlockWork) -> bool {
         let namespace = self.namespaces.find(nsid);
-        namespace.is_some_and(|found| {
-            found.backend == work.namespace && found.block_shift == work.block_shift
-        })
+        namespace
+            .is_some_and(|found| found.backend == work.namespace && found.block_shift == work.block_shift)
     }
 
     /// Checks the ranges of an admitted Dataset Management once its data is there.

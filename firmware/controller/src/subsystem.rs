@@ -3,7 +3,6 @@
 use core::net::IpAddr;
 
 use hal_api::Instant;
-use hal_log::{info, warn};
 use heapless::Vec;
 
 use crate::config::{MAX_LISTENERS, SubsystemConfig};
@@ -86,24 +85,7 @@ impl Subsystem {
         if self.namespaces.as_slice().iter().any(|other| other.eui64 == namespace.eui64) {
             namespace.eui64 = [0; 8];
         }
-        if let Err(reason) = self.namespaces.insert(namespace) {
-            warn!(
-                "controller: namespace {} of drive {} is not attached as nsid {}: {}",
-                namespace.backend.nsid,
-                namespace.backend.drive,
-                namespace.nsid,
-                reason.name()
-            );
-            return Err(reason);
-        }
-        info!(
-            "controller: nsid {} is namespace {} of drive {}, {} blocks of 2^{} bytes",
-            namespace.nsid,
-            namespace.backend.nsid,
-            namespace.backend.drive,
-            namespace.blocks,
-            namespace.block_shift
-        );
+        self.namespaces.insert(namespace)?;
         self.raise_namespace_change(namespace.nsid);
         Ok(())
     }
@@ -113,7 +95,6 @@ impl Subsystem {
     pub fn detach(&mut self, nsid: u32) -> bool {
         let found = self.namespaces.remove(nsid);
         if found {
-            info!("controller: nsid {} is detached", nsid);
             self.raise_namespace_change(nsid);
         }
         found

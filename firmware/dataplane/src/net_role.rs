@@ -37,7 +37,13 @@ pub(crate) struct Connections {
 
 impl Connections {
     pub(crate) const fn new() -> Self {
-        Self { of_queue: [None; MAX_CONNECTIONS as usize], open: 0, first: 0, listening: None, idle_reported: true }
+        Self {
+            of_queue: [None; MAX_CONNECTIONS as usize],
+            open: 0,
+            first: 0,
+            listening: None,
+            idle_reported: true,
+        }
     }
 
     /// True once each time that the card has become idle.
@@ -146,8 +152,8 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
     /// Gives each queue that has something to do its share of the turn, once: what is left then waits for the next.
     pub(crate) fn serve_queues(&mut self, now: Instant, budget: u32) -> u32 {
         let first = self.connections.first;
-        let work = self.serve_range(first, MAX_CONNECTIONS, now, budget)
-            + self.serve_range(0, first, now, budget);
+        let work =
+            self.serve_range(first, MAX_CONNECTIONS, now, budget) + self.serve_range(0, first, now, budget);
         if work > 0 {
             self.connections.first = (first + 1) % MAX_CONNECTIONS;
         }

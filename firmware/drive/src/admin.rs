@@ -160,10 +160,11 @@ impl<Q: CommandQueue> Admin<Q> {
         if blocks == 0 {
             return None;
         }
-        let refusal = if format.metadata_bytes.get() != 0 {
-            Some(RefusalReason::Metadata)
-        } else if data.protection & 0b111 != 0 {
+        // Protection information is metadata too: it is named first, as what stands in the way more.
+        let refusal = if data.protection & 0b111 != 0 {
             Some(RefusalReason::ProtectionInformation)
+        } else if format.metadata_bytes.get() != 0 {
+            Some(RefusalReason::Metadata)
         } else if !matches!(format.block_shift, 9 | 12) {
             Some(RefusalReason::BlockSize)
         } else if blocks > u64::MAX >> format.block_shift {

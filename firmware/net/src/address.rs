@@ -73,7 +73,8 @@ impl AddressState {
                 set_address(interface, Some((address.into(), prefix, router)));
                 hal_log::info!("DHCP: address {}/{}", address, prefix);
             }
-            dhcpv4::Event::Deconfigured if self.confirming => return false,
+            // The client begins by taking away an address that was never there.
+            dhcpv4::Event::Deconfigured if self.confirming || self.asking_since.is_some() => return false,
             dhcpv4::Event::Deconfigured => {
                 self.asking_since = Some(now);
                 set_address(interface, None);

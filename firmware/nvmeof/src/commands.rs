@@ -13,7 +13,7 @@ use zerocopy::FromBytes;
 
 use crate::pdu::{Fatal, FatalStatus, Frame};
 use crate::queue::{Phase, cid_place};
-use crate::slots::{Direction, Doer, SlotState};
+use crate::slots::{Direction, Doer, Fifo, SlotState};
 use crate::turn::Turn;
 
 const CONNECT_BYTES: u32 = size_of::<ConnectData>() as u32;
@@ -156,9 +156,8 @@ impl<B: Backend> Turn<'_, '_, B> {
                 if let Err(status) = self.check_ranges(slot, &work) {
                     return self.finish(slot, status, 0);
                 }
-                if !self.queue.waiting_for_backend.is_empty() || !self.submit(slot, work) {
-                    self.slots.at_mut(slot).state = SlotState::WaitingForBackend;
-                    self.slots.push(&mut self.queue.waiting_for_backend, slot);
+                if self.is_waited_for(work.namespace.drive) || !self.submit(slot, work) {
+                    self.wait_for_backend(slot);
                 }
             }
             Doer::Nobody => {
@@ -206,16 +205,42 @@ impl<B: Backend> Turn<'_, '_, B> {
         true
     }
 
-    /// Tries again what found no pages or no place at the backend, in order.
-    pub(crate) fn retry_waiting(&mut self) {
-        while let Some(slot) = self.slots.pop(&mut self.queue.waiting_for_backend) {
+    /// Whether commands to that drive wait already: later ones must not overtake them. Those to other drives may.
+    fn is_waited_for(&self, drive: u8) -> bool {
+        let mut next = self.queue.waiting_for_backend.first();
+        while let Some(slot) = next {
+            if matches!(self.slots.at(slot).doer, Doer::Block(work) if work.namespace.drive == drive) {
+                return true;
+            }
+            next = self.slots.after(slot);
+        }
+        false
+    }
+
+    fn wait_for_backend(&mut self, slot: u16) {
+        self.slots.at_mut(slot).state = SlotState::WaitingForBackend;
+        self.slots.push(&mut self.queue.waiting_for_backend, slot);
+    }
+
+    /// Tries each drive's commands in order, until that drive has no place.
+    fn retry_backend(&mut self) {
+        let mut waiting = core::mem::replace(&mut self.queue.waiting_for_backend, Fifo::EMPTY);
+        // A bit for each drive that has said so in this turn.
+        let mut busy = [0u64; 4];
+        while let Some(slot) = self.slots.pop(&mut waiting) {
             let Doer::Block(work) = self.slots.at(slot).doer else { continue };
-            if !self.submit(slot, work) {
-                self.slots.at_mut(slot).state = SlotState::WaitingForBackend;
-                self.slots.push_front(&mut self.queue.waiting_for_backend, slot);
-                break;
+            let drive = usize::from(work.namespace.drive);
+            let (bit, Some(busy)) = (1 << (drive % 64), busy.get_mut(drive / 64)) else { continue };
+            if *busy & bit != 0 || !self.submit(slot, work) {
+                *busy |= bit;
+                self.wait_for_backend(slot);
             }
         }
+    }
+
+    /// Tries again what found no pages or no place at the backend, in order.
+    pub(crate) fn retry_waiting(&mut self) {
+        self.retry_backend();
         while let Some(slot) = self.queue.waiting_for_pages.first() {
             if !self.take_pages(slot) {
                 break;

@@ -239,13 +239,9 @@ impl Slots {
         fifo.last = index;
     }
 
-    /// Puts a slot back that was popped too early.
-    pub(crate) fn push_front(&mut self, fifo: &mut Fifo, index: u16) {
-        self.at_mut(index).next = fifo.first;
-        fifo.first = index;
-        if fifo.last == NONE {
-            fifo.last = index;
-        }
+    /// The slot behind one that is in a list.
+    pub(crate) fn after(&self, index: u16) -> Option<u16> {
+        Some(self.at(index).next).filter(|&next| next != NONE)
     }
 
     pub(crate) fn pop(&mut self, fifo: &mut Fifo) -> Option<u16> {
@@ -271,13 +267,8 @@ mod tests {
         let mut fifo = Fifo::EMPTY;
         slots.push(&mut fifo, a);
         slots.push(&mut fifo, b);
+        assert_eq!((slots.after(a), slots.after(b)), (Some(b), None));
         assert_eq!(slots.of_queue(7).count(), 2);
-        assert_eq!(
-            (slots.pop(&mut fifo), slots.pop(&mut fifo), slots.pop(&mut fifo)),
-            (Some(a), Some(b), None)
-        );
-        slots.push_front(&mut fifo, b);
-        slots.push_front(&mut fifo, a);
         assert_eq!(
             (slots.pop(&mut fifo), slots.pop(&mut fifo), slots.pop(&mut fifo)),
             (Some(a), Some(b), None)

@@ -18,8 +18,8 @@ pub struct Limits {
     pub connections: u16,
     /// Command slots: one for each connection before its Connect, then one for each entry of its queue.
     pub slots: u16,
-    /// Pages of data, besides in-capsule data, that the commands of one connection may hold. A single command
-    /// may exceed it, so that a low ceiling delays but never blocks.
+    /// Pages of data, besides in-capsule data, that the commands of one connection may hold; fewer while the pool
+    /// has less than that left. A single command may exceed it, so that a low ceiling delays but never blocks.
     pub data_pages_per_connection: u32,
 }
 

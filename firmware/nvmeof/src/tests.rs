@@ -3,6 +3,7 @@
 mod bad_commands;
 mod bad_pdus;
 mod card;
+mod fairness;
 mod fuzz;
 mod host;
 mod traffic;

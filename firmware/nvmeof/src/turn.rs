@@ -174,9 +174,11 @@ impl<B: Backend> Turn<'_, '_, B> {
     /// Takes pages for `bytes` of a command's data, from the general class.
     pub(crate) fn take_pages(&mut self, slot: u16) -> bool {
         let count = self.slots.at(slot).transfer_bytes.div_ceil(PAGE_BYTES as u32);
-        // One command may always start, however large, so that a low ceiling delays but never blocks.
+        // One command may always start, however large, so that a low ceiling delays but never blocks. Beyond it a
+        // connection holds no more than it leaves: however many are greedy, a newcomer finds an equal share.
         let held = self.queue.general_pages;
-        if held > 0 && held.saturating_add(count) > self.page_ceiling {
+        let left = self.env.pool.available().saturating_sub(count);
+        if held > 0 && held.saturating_add(count) > self.page_ceiling.min(left) {
             return false;
         }
         let Some(pages) = self.env.pool.take(count) else { return false };

@@ -80,13 +80,13 @@ impl Inventory {
         dma: &mut DmaRegion,
         message: &mut impl FnMut(u16) -> Option<MsiMessage>,
     ) {
-        let address = function.address();
+        let (address, requester) = (function.address(), function.requester_id());
         if self.drives.is_full() {
             hal_log::warn!("PCI {:04x}: drive left alone: {} are the most", address, MAX_DRIVES);
             return;
         }
         let messages: Vec<MsiMessage, { 1 + IO_QUEUES as usize }> =
-            (0..=IO_QUEUES).map_while(|_| message(address)).collect();
+            (0..=IO_QUEUES).map_while(|_| message(requester)).collect();
         match NvmeController::new(function, dma, IO_QUEUES, &messages) {
             Ok(drive) => {
                 let _ = self.drives.push(drive);
@@ -102,12 +102,12 @@ impl Inventory {
         dma: &mut DmaRegion,
         message: &mut impl FnMut(u16) -> Option<MsiMessage>,
     ) {
-        let address = function.address();
+        let (address, requester) = (function.address(), function.requester_id());
         if self.ports.is_full() {
             hal_log::warn!("PCI {:04x}: port left alone: {} are the most", address, MAX_PORTS);
             return;
         }
-        let messages: Vec<MsiMessage, 1> = message(address).into_iter().collect();
+        let messages: Vec<MsiMessage, 1> = message(requester).into_iter().collect();
         let options = NetOptions { mtu_limit, queue_entries: NET_RING_ENTRIES, messages: &messages };
         match VirtioNetPort::new(function, dma, &options) {
             Ok(port) => {

@@ -244,6 +244,7 @@ impl NvmeControl {
     }
 
     /// Pulls the drive (all reads give ones, nothing is written or answered) or plugs it in again, as after a power cycle.
+    /// Until the driver has noticed, doorbells go nowhere.
     pub fn set_removed(&self, removed: bool) {
         lock(&self.model).set_removed(removed);
     }

@@ -8,8 +8,9 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use hal_api::Clock;
 use hal_devices::Pl011;
-use hal_devices::device_tree::{self, GicNode, Machine};
+use hal_devices::device_tree::{self, GicNode, Machine, PcieNode};
 use hal_devices::gic::MsiController;
+use hal_devices::pci::Window;
 use hal_mem::MmioRegion;
 
 use crate::cores::{self, OtherCores};
@@ -85,7 +86,7 @@ extern "C" fn first_core(device_tree: usize) -> ! {
     unsafe { (*SHARED.0.get()).write(Shared { machine, timer, tables }) };
     SHARED_SET.store(true, Ordering::Release);
     let shared = shared();
-    // SAFETY: `build_map` covers the image, the stacks, all of DRAM and the devices in use.
+    // SAFETY: `build_map` covers the image, the stacks, all DRAM that may be used and the devices.
     unsafe { shared.tables.activate() };
     let machine = &shared.machine;
     if let Some(uart) = &machine.uart {
@@ -143,18 +144,12 @@ fn own_core_first(machine: &mut Machine) {
 fn build_map(machine: &mut Machine, tree: &Range<u64>) -> Result<Tables, MapError> {
     let mut tables = Tables::new()?;
     map_image(&mut tables)?;
-    let whole = image::whole();
-    let whole = whole.start..whole.end.next_multiple_of(4096);
-    for range in &machine.memory {
-        let (start, end) = (range.start, range.end);
-        for part in [start..end.min(whole.start), start.max(whole.end)..end] {
-            if part.start < part.end {
-                tables.map(part.start, part.end, Kind::Memory)?;
-            }
-        }
+    // Not what is reserved: a core may read ahead from whatever is mapped Normal, and a secure world's memory
+    // answers that with an error.
+    for range in FreeMemory::new(machine, &[image::whole(), tree.clone()]).ranges() {
+        tables.map(range.start, range.end, Kind::Memory)?;
     }
-    // The tree may lie outside of what it calls memory; being mapped already is as good.
-    let _ = tables.map(tree.start, tree.end, Kind::ReadOnly);
+    tables.map(tree.start, tree.end, Kind::ReadOnly)?;
     let mut device = |range: &Range<u64>| tables.map(range.start, range.end, Kind::Device);
     machine.uart.as_ref().map(&mut device).transpose()?;
     match &machine.gic {
@@ -170,16 +165,20 @@ fn build_map(machine: &mut Machine, tree: &Range<u64>) -> Result<Tables, MapErro
         }
         None => {}
     }
-    machine.pcie = machine.pcie.take().filter(|pcie| device(&pcie.ecam).is_ok()).map(|mut pcie| {
-        for window in [&mut pcie.memory32, &mut pcie.memory64] {
-            *window = window.filter(|window| {
-                let end = window.cpu_address.saturating_add(window.bytes);
-                device(&(window.cpu_address..end)).is_ok()
-            });
-        }
-        pcie
-    });
+    machine.pcie = machine.pcie.take().and_then(|pcie| map_pcie(&mut tables, pcie));
     Ok(tables)
+}
+
+/// The root complex with those of its windows that can be mapped; `None` where its configuration space cannot. I/O
+/// space stays out: nobody uses it.
+fn map_pcie(tables: &mut Tables, mut pcie: PcieNode) -> Option<PcieNode> {
+    tables.map(pcie.ecam.start, pcie.ecam.end, Kind::Configuration).ok()?;
+    for window in [&mut pcie.memory32, &mut pcie.memory64] {
+        *window = window.filter(|Window { cpu_address, bytes, .. }| {
+            tables.map(*cpu_address, cpu_address.saturating_add(*bytes), Kind::Device).is_ok()
+        });
+    }
+    Some(pcie)
 }
 
 /// The image's parts with their permissions, and stacks with nothing mapped below them.

@@ -34,6 +34,11 @@ impl FreeMemory {
         free
     }
 
+    /// What is left, in whole pages.
+    pub(crate) fn ranges(&self) -> impl Iterator<Item = &Range<u64>> {
+        self.ranges.iter()
+    }
+
     /// Bytes left in all.
     #[must_use]
     pub fn left_bytes(&self) -> u64 {

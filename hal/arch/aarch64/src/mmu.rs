@@ -18,6 +18,7 @@ const VALID: u64 = 1;
 const TABLE_OR_PAGE: u64 = 2;
 const ATTRIBUTE_NORMAL: u64 = 2 << 2;
 const ATTRIBUTE_DEVICE: u64 = 1 << 2;
+const ATTRIBUTE_CONFIGURATION: u64 = 0;
 const READ_ONLY: u64 = 1 << 7;
 const INNER_SHAREABLE: u64 = 3 << 8;
 const ACCESSED: u64 = 1 << 10;
@@ -51,6 +52,9 @@ pub enum Kind {
     Memory,
     /// Registers: read, write; Device-nGnRE.
     Device,
+    /// Configuration space, whose writes are answered by the function itself (PCI Express Base 4.0, 2.1): read,
+    /// write; Device-nGnRnE.
+    Configuration,
 }
 
 impl Kind {
@@ -61,6 +65,7 @@ impl Kind {
             Self::ReadOnly => normal | READ_ONLY | NEVER_EXECUTE,
             Self::Memory => normal | NEVER_EXECUTE,
             Self::Device => VALID | ACCESSED | ATTRIBUTE_DEVICE | NEVER_EXECUTE,
+            Self::Configuration => VALID | ACCESSED | ATTRIBUTE_CONFIGURATION | NEVER_EXECUTE,
         }
     }
 }

@@ -96,6 +96,8 @@ impl Its {
         let by_address = kind & 1 << 19 != 0;
         let device_bits = ((kind >> 13 & 0x1f) as u32 + 1).min(DEVICE_BITS);
         stop(&registers)?;
+        // The memory of the tables is zero before the service hears of them.
+        device_write_fence();
         for index in 0..8 {
             let base = GITS_BASER + 8 * index;
             let entries = match registers.read64(base) >> 56 & 7 {

@@ -81,6 +81,7 @@ fn a_service_that_takes_no_command_or_has_too_little_memory_is_given_up() {
     };
     assert_eq!(attempt(Its::MEMORY_BYTES), Err(ItsError::Stuck));
     assert_eq!(service.read64(0x88), 32, "one command was offered");
+    service.write32(0, 0);
     service.write64(0x8, 15 << 13);
     assert_eq!(attempt(4096), Err(ItsError::Memory));
     // On, and never quiescent: its tables are left alone.

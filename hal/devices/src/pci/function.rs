@@ -1,6 +1,6 @@
 //! One function of a device: its configuration space, its BARs, and MSI-X (PCI Express Base 4.0, 7.5 and 7.7.2).
 
-use hal_mem::MmioRegion;
+use hal_mem::{MmioRegion, device_full_fence};
 
 use super::config::{
     self, CAPABILITY_MSIX, CLASS, COMMAND, COMMAND_BUS_MASTER, COMMAND_INTX_DISABLE, COMMAND_MEMORY,
@@ -21,6 +21,7 @@ pub struct MsiMessage {
 #[derive(Debug)]
 pub struct Function {
     address: u16,
+    requester_id: u16,
     config: MmioRegion,
     bars: [Option<MmioRegion>; BARS],
     msix: Option<Msix>,
@@ -52,15 +53,28 @@ impl Function {
     /// stands under the lower of its two indices.
     #[must_use]
     pub fn new(address: u16, config: MmioRegion, bars: [Option<MmioRegion>; BARS]) -> Self {
-        let mut function = Self { address, config, bars, msix: None };
+        let mut function = Self { address, requester_id: address, config, bars, msix: None };
         function.msix = function.find_msix();
         function
     }
 
-    /// Requester ID: bus << 8 | device << 3 | function.
+    /// The function behind a bridge that passes its requests on under another name.
+    #[must_use]
+    pub(super) fn with_requester_id(self, requester_id: u16) -> Self {
+        Self { requester_id, ..self }
+    }
+
+    /// Where it stands: bus << 8 | device << 3 | function.
     #[must_use]
     pub const fn address(&self) -> u16 {
         self.address
+    }
+
+    /// The requester ID that its requests bear, its interrupts among them, where they leave the bus: its address, or
+    /// that of a bridge from the days of PCI in front of it.
+    #[must_use]
+    pub const fn requester_id(&self) -> u16 {
+        self.requester_id
     }
 
     /// Vendor ID; all ones when the device is gone.
@@ -145,10 +159,17 @@ impl Function {
         self.write16(COMMAND, self.read16(COMMAND) | COMMAND_MEMORY);
     }
 
-    /// Lets the function read and write memory, or stops it; interrupts are such writes. Off after enumeration.
+    /// Lets the function read and write memory, or stops it; interrupts are such writes. Off after enumeration. When
+    /// it has been stopped, its last write has arrived.
     pub fn set_bus_master(&mut self, on: bool) {
         let command = self.read16(COMMAND) & !COMMAND_BUS_MASTER;
         self.write16(COMMAND, if on { command | COMMAND_BUS_MASTER } else { command });
+        if !on {
+            // The answer to a read overtakes no write of the function (PCI Express Base 4.0, 2.4.1); whoever uses the
+            // memory next does so after it.
+            let _ = self.read16(COMMAND);
+            device_full_fence();
+        }
     }
 
     /// How many MSI-X vectors there are; 0 without MSI-X, and where the table does not lie within a BAR.

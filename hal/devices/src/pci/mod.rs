@@ -178,7 +178,8 @@ impl Iterator for Devices {
             }
             if let Some(config) = self.ecam.function(node.address) {
                 let bars = core::array::from_fn(|index| self.map_bar(node, index));
-                return Some(Function::new(node.address, config, bars));
+                let requester = scan::requester_id(&self.nodes, self.next - 1);
+                return Some(Function::new(node.address, config, bars).with_requester_id(requester));
             }
         }
     }

@@ -57,7 +57,21 @@ pub struct Bridge {
     pub passes_64_bit: bool,
     /// A PCIe link, with device 0 alone at its other end.
     single_device: bool,
+    kind: BridgeKind,
+    /// The bus behind it; 0 until it has one.
+    secondary: u8,
     pub windows: [BridgeWindow; 2],
+}
+
+/// Under whose name a bridge passes requests on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum BridgeKind {
+    /// PCI Express on both sides: under that of the function that makes them.
+    Express,
+    /// From PCI to PCI Express: as device 0 of its secondary bus (PCI Express to PCI Bridge 1.0, 2.3).
+    ExpressToPci,
+    /// Of PCI days, where requests have no name: its own.
+    Pci,
 }
 
 /// A function or bridge; parents stand before their children in the list.
@@ -71,6 +85,22 @@ pub struct Node {
     pub error: Option<PciError>,
 }
 
+/// The requester ID that the host bridge sees in requests, interrupts among them, of the node at `index`.
+pub fn requester_id(nodes: &[Node], index: usize) -> u16 {
+    let Some(node) = nodes.get(index) else { return 0 };
+    let (mut requester, mut parent) = (node.address, node.parent);
+    // Parents stand before their children, so this ends; the name given last counts.
+    while let Some(node) = parent.and_then(|parent| nodes.get(usize::from(parent))) {
+        match node.bridge.as_ref().map(|bridge| (bridge.kind, bridge.secondary)) {
+            Some((BridgeKind::Pci, _)) => requester = node.address,
+            Some((BridgeKind::ExpressToPci, secondary)) => requester = u16::from(secondary) << 8,
+            Some((BridgeKind::Express, _)) | None => {}
+        }
+        parent = node.parent;
+    }
+    requester
+}
+
 const HEADER_MULTI_FUNCTION: u8 = 0x80;
 const HEADER_FUNCTION: u8 = 0;
 const HEADER_BRIDGE: u8 = 1;
@@ -82,6 +112,7 @@ const VENDOR_NOT_READY: u16 = 0x0001;
 /// PCI Express Capabilities, in the upper half of the capability's first 32 bits (section 7.5.3.2).
 const EXPRESS_ROOT_PORT: u32 = 4;
 const EXPRESS_DOWNSTREAM_PORT: u32 = 6;
+const EXPRESS_TO_PCI: u32 = 7;
 const EXPRESS_SLOT_IMPLEMENTED: u32 = 1 << 8;
 /// Slot Capabilities (section 7.5.3.9).
 const EXPRESS_SLOT_CAPABILITIES: u16 = 0x14;
@@ -219,15 +250,17 @@ impl<C: ConfigSpace> Scanner<'_, C> {
         let config = &*self.config;
         let express =
             capabilities(|offset| config.read(address, offset)).find(|c| c.id == CAPABILITY_EXPRESS);
-        let (mut single_device, mut hot_plug) = (false, false);
+        let (mut single_device, mut hot_plug, mut kind) = (false, false, BridgeKind::Pci);
         if let Some(express) = express {
             let flags = config.read(address, express.offset) >> 16;
-            single_device = matches!(flags >> 4 & 0xf, EXPRESS_ROOT_PORT | EXPRESS_DOWNSTREAM_PORT);
+            let port = flags >> 4 & 0xf;
+            kind = if port == EXPRESS_TO_PCI { BridgeKind::ExpressToPci } else { BridgeKind::Express };
+            single_device = matches!(port, EXPRESS_ROOT_PORT | EXPRESS_DOWNSTREAM_PORT);
             let slot = config.read(address, express.offset + EXPRESS_SLOT_CAPABILITIES);
             hot_plug =
                 single_device && flags & EXPRESS_SLOT_IMPLEMENTED != 0 && slot & EXPRESS_SLOT_HOT_PLUG != 0;
         }
-        Bridge { hot_plug, passes_64_bit, single_device, windows: Default::default() }
+        Bridge { hot_plug, passes_64_bit, single_device, kind, secondary: 0, windows: Default::default() }
     }
 
     fn scan_behind(&mut self, index: usize, primary: u8, depth: u8) {
@@ -238,6 +271,9 @@ impl<C: ConfigSpace> Scanner<'_, C> {
             _ if depth >= DEPTH_MAX => PciError::TooDeep,
             Ok(secondary) if secondary <= self.last_bus => {
                 self.next_bus += 1;
+                if let Some(bridge) = &mut node.bridge {
+                    bridge.secondary = secondary;
+                }
                 self.set_buses(address, primary, secondary, self.last_bus);
                 self.scan_bus(secondary, Some(index), depth + 1);
                 if hot_plug {

@@ -446,3 +446,30 @@ fn bars_are_mapped_where_the_cores_see_the_window() {
     assert_eq!(unsafe { backing.as_ptr().add(0x1ffc).cast::<u32>().read_volatile() }, 0x1234);
     assert!(function.bar(1).is_none() && function.bar(2).is_none(), "outside the window");
 }
+
+#[test]
+fn functions_behind_bridges_of_pci_days_speak_under_the_bridges_name() {
+    let mut model = Model::default();
+    let root_port = model.root_port(None, 1, false);
+    let express = model.endpoint(Some(root_port), 0, &[ModelBar::Memory64(14)]);
+    let to_pci = model.root_port(None, 2, false);
+    model.devices[to_pci].words[0x40 / 4] = (7 << 4 | 2) << 16 | 0x10;
+    let below = model.endpoint(Some(to_pci), 3, &[ModelBar::Memory32(12)]);
+    let nested = model.old_bridge(Some(to_pci), 4);
+    let deep = model.endpoint(Some(nested), 5, &[ModelBar::Memory32(12)]);
+    let old = model.old_bridge(None, 6);
+    let behind_old = model.endpoint(Some(old), 7, &[ModelBar::Memory32(12)]);
+    let result = run(model, 255, [Some(WINDOW32), Some(WINDOW64)]);
+    assert_eq!(result.problems, []);
+    let requester = |device: usize| {
+        let found = result.nodes.iter().position(|node| result.model.find(node.address) == Some(device));
+        let index = found.unwrap();
+        (result.nodes[index].address, scan::requester_id(&result.nodes, index))
+    };
+    let (address, seen) = requester(express);
+    assert_eq!(address, seen);
+    let secondary = u16::from(result.model.buses(to_pci)[1]) << 8;
+    assert_eq!(requester(below), (secondary | 3 << 3, secondary));
+    assert_eq!(requester(deep).1, secondary, "the bridge nearest to the root counts");
+    assert_eq!(requester(behind_old).1, 6 << 3);
+}

@@ -33,6 +33,8 @@ pub(super) struct Model {
     pub(super) injections: Vec<NvmeInjection>,
     pub(super) fatal: bool,
     pub(super) removed: bool,
+    /// Plugged in again, and CC was not written since: the driver may not have noticed.
+    returned: bool,
     pub(super) ready_stuck: bool,
     pub(super) bus_master: bool,
     pub(super) cc: u32,
@@ -56,6 +58,7 @@ impl Model {
             injections: Vec::new(),
             fatal: false,
             removed: false,
+            returned: false,
             ready_stuck: false,
             bus_master: false,
             cc: 0,
@@ -140,6 +143,7 @@ impl Model {
         if self.removed {
             return;
         }
+        self.returned = false;
         let (was, enabled) = (self.cc & 1 != 0, cc & 1 != 0);
         if !was && enabled {
             assert!(!self.ready, "enabled before CSTS.RDY was 0");
@@ -150,6 +154,10 @@ impl Model {
         }
         if was != enabled {
             self.polls_until_ready = self.config.ready_polls;
+        }
+        // A controller that did not become ready, as a fatal one does not, is reset all the same.
+        if was && !enabled && !self.ready {
+            self.reset();
         }
         self.cc = cc;
     }
@@ -167,6 +175,7 @@ impl Model {
             self.cc = 0;
             self.ready = false;
             self.bus_master = false;
+            self.returned = true;
             self.reset();
         }
         self.removed = removed;
@@ -235,7 +244,7 @@ impl Model {
 
     /// The doorbell was rung for `command`.
     pub(super) fn fetch(&mut self, qid: u16, command: [u8; COMMAND_BYTES]) {
-        if self.removed {
+        if self.removed || self.returned {
             return;
         }
         assert!(self.ready && self.cc & 1 != 0, "doorbell of queue {qid} while the controller is not ready");

@@ -1,0 +1,245 @@
+//! The far end of the card's wire: ARP, IPv4 and TCP (RFC 826, 791, 9293), as little of them as a host on a wire
+//! without loss needs. It opens connections, sends, acknowledges and resets; it never repeats a segment.
+
+use std::collections::VecDeque;
+
+use hal_api::{FrameQueue, FrameReceive, FrameTransmit};
+use hal_fakes::FakeFrameQueue;
+
+pub const CARD_ADDRESS: [u8; 4] = [10, 0, 0, 1];
+const OUR_ADDRESS: [u8; 4] = [10, 0, 0, 2];
+const CARD_PORT: u16 = 4420;
+const SEGMENT_BYTES: usize = 1400;
+const WINDOW: u16 = 0xffff;
+
+const FIN: u8 = 1;
+const SYN: u8 = 2;
+const RST: u8 = 4;
+const ACK: u8 = 16;
+
+/// A TCP connection of ours, by its index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Socket(usize);
+
+#[derive(Debug, Default)]
+struct Connection {
+    port: u16,
+    open: bool,
+    /// The card has ended it, by FIN or RST.
+    ended: bool,
+    next_to_send: u32,
+    acknowledged: u32,
+    next_to_receive: u32,
+    window: u32,
+    outgoing: VecDeque<u8>,
+    incoming: Vec<u8>,
+    owes_ack: bool,
+    /// Nothing is taken in or acknowledged any more: the host is dead.
+    silent: bool,
+}
+
+/// All connections to the card over one port.
+pub struct Wire {
+    queue: FakeFrameQueue,
+    card_mac: Option<[u8; 6]>,
+    connections: Vec<Connection>,
+}
+
+impl Wire {
+    pub fn new(queue: FakeFrameQueue) -> Self {
+        Self { queue, card_mac: None, connections: Vec::new() }
+    }
+
+    /// Begins a connection.
+    pub fn connect(&mut self) -> Socket {
+        let index = self.connections.len();
+        let port = 40_000 + index as u16;
+        let start = 1000 * index as u32;
+        let connection = Connection { port, next_to_send: start, acknowledged: start, ..Default::default() };
+        self.connections.push(connection);
+        if self.card_mac.is_some() {
+            self.segment(index, SYN, &[]);
+        } else {
+            self.ask_for_card();
+        }
+        Socket(index)
+    }
+
+    pub fn is_open(&self, socket: Socket) -> bool {
+        self.connections[socket.0].open && !self.connections[socket.0].ended
+    }
+
+    pub fn has_ended(&self, socket: Socket) -> bool {
+        self.connections[socket.0].ended
+    }
+
+    pub fn send(&mut self, socket: Socket, bytes: &[u8]) {
+        self.connections[socket.0].outgoing.extend(bytes);
+    }
+
+    /// What has arrived and was not taken.
+    pub fn incoming(&mut self, socket: Socket) -> &mut Vec<u8> {
+        &mut self.connections[socket.0].incoming
+    }
+
+    /// Ends a connection by RST.
+    pub fn reset(&mut self, socket: Socket) {
+        self.segment(socket.0, RST | ACK, &[]);
+        self.connections[socket.0].ended = true;
+    }
+
+    /// The host of a connection dies without a word.
+    pub fn silence(&mut self, socket: Socket) {
+        self.connections[socket.0].silent = true;
+    }
+
+    /// Takes in and answers what has arrived, and sends what the window allows. Returns the frames moved.
+    pub fn poll(&mut self) -> usize {
+        let mut moved = 0;
+        while let Some(frame) = self.queue.halves().0.receive(<[u8]>::to_vec) {
+            self.frame(&frame);
+            moved += 1;
+        }
+        for index in 0..self.connections.len() {
+            loop {
+                let connection = &mut self.connections[index];
+                if !connection.open || connection.ended || connection.silent {
+                    break;
+                }
+                let in_flight = connection.next_to_send.wrapping_sub(connection.acknowledged);
+                let room = connection.window.saturating_sub(in_flight) as usize;
+                let bytes = connection.outgoing.len().min(room).min(SEGMENT_BYTES);
+                if bytes == 0 && !connection.owes_ack {
+                    break;
+                }
+                let data: Vec<u8> = connection.outgoing.drain(..bytes).collect();
+                self.segment(index, ACK, &data);
+                moved += 1;
+            }
+        }
+        self.queue.flush();
+        moved
+    }
+
+    fn frame(&mut self, frame: &[u8]) {
+        match u16::from_be_bytes([frame[12], frame[13]]) {
+            0x0806 => self.resolution(frame),
+            0x0800 if frame[23] == 6 => self.receive_segment(frame),
+            _ => {}
+        }
+    }
+
+    fn resolution(&mut self, frame: &[u8]) {
+        if frame[38..42] != OUR_ADDRESS {
+            return;
+        }
+        let sender: [u8; 6] = frame[22..28].try_into().unwrap();
+        if frame[21] == 1 {
+            self.send_resolution(2, sender);
+        }
+        if self.card_mac.replace(sender).is_none() {
+            for index in 0..self.connections.len() {
+                self.segment(index, SYN, &[]);
+            }
+        }
+    }
+
+    fn ask_for_card(&mut self) {
+        self.send_resolution(1, [0xff; 6]);
+    }
+
+    fn send_resolution(&mut self, operation: u8, target: [u8; 6]) {
+        let mac = self.queue.info().mac;
+        let mut frame = Vec::new();
+        frame.extend(target);
+        frame.extend(mac);
+        frame.extend([8, 6, 0, 1, 8, 0, 6, 4, 0, operation]);
+        frame.extend(mac);
+        frame.extend(OUR_ADDRESS);
+        frame.extend(target);
+        frame.extend(CARD_ADDRESS);
+        self.transmit(&frame);
+    }
+
+    fn receive_segment(&mut self, frame: &[u8]) {
+        let total = usize::from(u16::from_be_bytes([frame[16], frame[17]]));
+        let (packet, header) = (&frame[14..14 + total], usize::from(frame[14] & 15) * 4);
+        let segment = &packet[header..];
+        let port = u16::from_be_bytes([segment[2], segment[3]]);
+        let Some(index) = self.connections.iter().position(|connection| connection.port == port) else {
+            return;
+        };
+        let connection = &mut self.connections[index];
+        let number = |at: usize| u32::from_be_bytes(segment[at..at + 4].try_into().unwrap());
+        let (sequence, flags) = (number(4), segment[13]);
+        let data = &segment[usize::from(segment[12] >> 4) * 4..];
+        if connection.silent {
+            return;
+        }
+        if flags & RST != 0 {
+            connection.ended = true;
+            return;
+        }
+        if flags & ACK != 0 {
+            connection.acknowledged = number(8);
+            connection.window = u32::from(u16::from_be_bytes([segment[14], segment[15]]));
+        }
+        if flags & SYN != 0 {
+            connection.open = true;
+            connection.next_to_receive = sequence.wrapping_add(1);
+            connection.owes_ack = true;
+        } else if sequence == connection.next_to_receive {
+            connection.incoming.extend(data);
+            let fin = u32::from(flags & FIN != 0);
+            connection.next_to_receive = sequence.wrapping_add(data.len() as u32 + fin);
+            connection.ended |= fin == 1;
+            connection.owes_ack |= !data.is_empty();
+        } else {
+            // A probe or a repetition.
+            connection.owes_ack = true;
+        }
+    }
+
+    fn segment(&mut self, index: usize, flags: u8, data: &[u8]) {
+        let Some(card_mac) = self.card_mac else { return };
+        let connection = &mut self.connections[index];
+        let total = (40 + data.len()) as u16;
+        let mut packet = vec![0x45, 0];
+        packet.extend(total.to_be_bytes());
+        packet.extend([0, 0, 0x40, 0, 64, 6, 0, 0]);
+        packet.extend(OUR_ADDRESS);
+        packet.extend(CARD_ADDRESS);
+        let checksum = header_checksum(&packet);
+        packet[10..12].copy_from_slice(&checksum.to_be_bytes());
+        packet.extend(connection.port.to_be_bytes());
+        packet.extend(CARD_PORT.to_be_bytes());
+        packet.extend(connection.next_to_send.to_be_bytes());
+        packet.extend(connection.next_to_receive.to_be_bytes());
+        packet.extend([0x50, flags]);
+        packet.extend(WINDOW.to_be_bytes());
+        // The port's device vouches for TCP checksums.
+        packet.extend([0; 4]);
+        packet.extend(data);
+        let one = u32::from(flags & (SYN | FIN) != 0);
+        connection.next_to_send = connection.next_to_send.wrapping_add(data.len() as u32 + one);
+        connection.owes_ack = false;
+        let mut frame = card_mac.to_vec();
+        frame.extend(self.queue.info().mac);
+        frame.extend([8, 0]);
+        frame.extend(packet);
+        self.transmit(&frame);
+    }
+
+    fn transmit(&mut self, frame: &[u8]) {
+        let sent = self.queue.halves().1.transmit(frame.len(), |room| room.copy_from_slice(frame), |_| None);
+        sent.expect("room for a frame");
+    }
+}
+
+fn header_checksum(header: &[u8]) -> u16 {
+    let mut sum: u32 = header.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !(sum as u16)
+}
