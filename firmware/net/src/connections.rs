@@ -151,7 +151,7 @@ impl Connections {
     }
 
     /// Before smoltcp sees a request: makes sure that it goes to the right socket. True when there is one
-    /// for it; false when it will be refused.
+    /// for it; false when there is none.
     pub(crate) fn before_request(&mut self, request: &ConnectionRequest) -> bool {
         let Some(index) = self.index_of(request) else {
             let port = request.destination.port();
@@ -171,6 +171,11 @@ impl Connections {
             self.stop_listening(request.destination.port());
         }
         true
+    }
+
+    /// Whether a socket is held by a peer that has not completed its handshake.
+    pub(crate) fn has_handshakes(&self) -> bool {
+        self.slots.iter().any(|slot| matches!(slot.phase, Phase::Handshake(_)))
     }
 
     /// After smoltcp saw a request: a socket that took it is replaced.

@@ -222,6 +222,10 @@ impl<F: FrameQueue> Stack<F> {
                     .filter(|request| interface.has_ip_addr(request.destination.ip()));
                 if request.is_some_and(|request| !connections.before_request(&request)) {
                     counters.connections_refused += 1;
+                    // Where a handshake gives way soon, an honest peer that hears nothing asks again and gets in.
+                    if connections.has_handshakes() {
+                        return;
+                    }
                 }
                 let mut device = FrameDevice {
                     capabilities: *capabilities,

@@ -109,6 +109,20 @@ fn half_open_connections_keep_no_socket() {
 }
 
 #[test]
+fn a_peer_that_asks_amid_half_open_connections_gets_in_by_asking_again() {
+    let mut world = World::new(&small(), 1500, false);
+    world.idle(Duration::from_millis(10));
+    for port in 1..200 {
+        world.peer.queue.inject(&request(port, 1));
+        world.step();
+    }
+    let handle = world.peer.connect(OURS, PORT);
+    world.run_until(Duration::from_secs(4), |world| {
+        world.peer.socket(handle).state() == tcp::State::Established
+    });
+}
+
+#[test]
 fn a_repeated_request_takes_no_second_socket() {
     let mut world = World::new(&small(), 1500, false);
     // A socket that listens comes to stand before the one in handshake in the set.
