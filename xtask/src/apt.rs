@@ -3,6 +3,7 @@
 use crate::command::{Step, note, output, typed};
 use crate::paths::{self, find_program};
 use anyhow::{Context, Result, bail};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -52,8 +53,21 @@ pub fn update() -> Result<()> {
     )
 }
 
-/// Installs packages, from the named suite where one is given. Says what it does first.
+/// Installs packages, from the named suite where one is given; fetches the package lists where that fails without.
 pub fn install(packages: &[&str], suite: Option<&str>) -> Result<()> {
+    if !permitted() {
+        // Its error says what to run.
+        return install_as_listed(packages, suite);
+    }
+    let Err(error) = install_as_listed(packages, suite) else { return Ok(()) };
+    // Lists that are empty, or older than the archive, name files that are not there.
+    note(&format!("{error:#}"));
+    update()?;
+    install_as_listed(packages, suite)
+}
+
+/// Installs packages. Says what it does first.
+fn install_as_listed(packages: &[&str], suite: Option<&str>) -> Result<()> {
     let mut arguments = vec!["env", "DEBIAN_FRONTEND=noninteractive", "apt-get"];
     arguments.extend(["-o", "DPkg::Lock::Timeout=120", "install", "-y", "--no-install-recommends"]);
     if let Some(suite) = suite {
@@ -63,6 +77,21 @@ pub fn install(packages: &[&str], suite: Option<&str>) -> Result<()> {
     let command = privileged(&arguments)?;
     note(&format!("installing on this machine: {}", typed(&command)));
     Step::new(format!("apt-get install {}", packages.join(" ")), command, 900).run()
+}
+
+/// Whether packages can be installed: as root, or by sudo, which may ask for a password once at a terminal.
+pub fn permitted() -> bool {
+    let Some(sudo) = find_program("sudo") else { return nix::unistd::geteuid().is_root() };
+    let quiet = || output(Command::new(&sudo).args(["-n", "true"]), 10).is_ok();
+    if nix::unistd::geteuid().is_root() || quiet() {
+        return true;
+    }
+    if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
+        return false;
+    }
+    note("installing needs root: sudo asks for your password");
+    // In our own process group: no other one may read from the terminal.
+    Command::new(&sudo).arg("-v").status().is_ok_and(|status| status.success())
 }
 
 /// The command as root: as it is, or by sudo without a question; else an error with the exact command.
@@ -91,24 +120,40 @@ fn os_release(field: &str) -> String {
     line.unwrap_or_default().trim_matches('"').to_owned()
 }
 
+/// A new entry of apt's sources, written into a folder of ours and still to be put in its place.
+pub struct NewEntry {
+    /// The suite that it adds.
+    pub suite: String,
+    /// Where it is now.
+    pub file: PathBuf,
+    /// Where apt reads it.
+    pub place: String,
+}
+
 /// Enables Debian 12's backports by a copy of the machine's own entry. False where that is not the system.
 pub fn enable_backports() -> Result<bool> {
+    let Some(entry) = backports()? else { return Ok(false) };
+    note(&format!("Debian 12's own QEMU is too old: adding {} to apt, as {}", entry.suite, entry.place));
+    let source = entry.file.to_string_lossy().into_owned();
+    let command = privileged(&["install", "-m", "644", &source, &entry.place])?;
+    Step::new(format!("add {} to apt", entry.suite), command, 30).run()?;
+    Ok(true)
+}
+
+/// The entry that enables Debian 12's backports; none on another system.
+pub fn backports() -> Result<Option<NewEntry>> {
     let release = os_release("VERSION_CODENAME");
     if os_release("ID") != "debian" || release != "bookworm" {
-        return Ok(false);
+        return Ok(None);
     }
     let suite = format!("{release}-backports");
     let Some((name, text)) = backports_entry(Path::new(SOURCES), &release)? else {
         bail!("no entry for {release} in {SOURCES}: add one for {suite} and repeat");
     };
     let place = format!("{SOURCES}/sources.list.d/{name}");
-    note(&format!("Debian 12's own QEMU is too old: adding {suite} to apt, as {place}"));
-    let temporary = paths::state()?.join(name);
-    std::fs::write(&temporary, text).with_context(|| format!("{} cannot be written", temporary.display()))?;
-    let source = temporary.to_string_lossy().into_owned();
-    let command = privileged(&["install", "-m", "644", &source, &place])?;
-    Step::new(format!("add {suite} to apt"), command, 30).run()?;
-    Ok(true)
+    let file = paths::state()?.join(name);
+    std::fs::write(&file, text).with_context(|| format!("{} cannot be written", file.display()))?;
+    Ok(Some(NewEntry { suite, file, place }))
 }
 
 /// File name and text of a new entry: the first existing one for the release, with the suite changed.

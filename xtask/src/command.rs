@@ -23,7 +23,13 @@ impl Guarded {
     pub fn spawn(command: &mut Command) -> Result<Self> {
         let name = command.get_program().to_string_lossy().into_owned();
         command.process_group(0);
-        Ok(Self(command.spawn().with_context(|| format!("`{name}` cannot be started"))?))
+        let guarded = Self(command.spawn().with_context(|| format!("`{name}` cannot be started"))?);
+        interrupt::guard(guarded.group());
+        Ok(guarded)
+    }
+
+    fn group(&self) -> Pid {
+        Pid::from_raw(self.0.id() as i32)
     }
 
     /// The child.
@@ -53,7 +59,7 @@ impl Guarded {
         if matches!(self.0.try_wait(), Ok(Some(_))) {
             return;
         }
-        let group = Pid::from_raw(self.0.id() as i32);
+        let group = self.group();
         let _ = killpg(group, Signal::SIGTERM);
         for _ in 0..40 {
             if matches!(self.0.try_wait(), Ok(Some(_))) {
@@ -69,6 +75,7 @@ impl Guarded {
 impl Drop for Guarded {
     fn drop(&mut self) {
         self.kill();
+        interrupt::release(self.group());
     }
 }
 

@@ -7,7 +7,8 @@ use crate::vm::Vm;
 use crate::{image, interrupt, paths, setup};
 use anyhow::{Result, bail};
 use clap::Args;
-use std::path::PathBuf;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// How long the card may take before we say that it is late.
@@ -23,7 +24,7 @@ pub struct Options {
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(0..=16))]
     drives: u32,
     /// Size of each drive; its file is sparse and kept between runs
-    #[arg(long, default_value = "1G")]
+    #[arg(long, default_value = "1G", value_parser = size)]
     size: String,
     /// Bytes of a drive's logical block
     #[arg(long, default_value_t = 512, value_parser = block_size)]
@@ -31,14 +32,14 @@ pub struct Options {
     /// Number of cores [default: the machine's]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=8))]
     smp: Option<u32>,
-    /// Memory, such as 1G [default: the machine's]
-    #[arg(long)]
+    /// Memory, such as 1G, and at least 32M [default: the machine's]
+    #[arg(long, value_parser = memory)]
     memory: Option<String>,
     /// Number of Ethernet ports; the first is connected as --net says, others are unplugged
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=4))]
     ports: u32,
     /// `user` (forwarded from 127.0.0.1), `tap:NAME` (an interface that exists), or `unix:PATH` (another machine)
-    #[arg(long, default_value = "user")]
+    #[arg(long, default_value = "user", value_parser = net)]
     net: String,
     /// Boot arguments, such as "ip=10.0.0.1/24"
     #[arg(long, default_value = "")]
@@ -110,6 +111,11 @@ fn follow(vm: &mut Vm, log: &mut CardLog, net: &Net, patient: bool) -> Result<()
             Err(error) => {
                 for line in log.finish() {
                     println!("{}", line.shown);
+                }
+                if error.to_string().contains("\"write\" lock") {
+                    note(
+                        "another card runs with these drives: stop it, or name other drives by --dir FOLDER",
+                    );
                 }
                 return Err(error);
             }
@@ -185,6 +191,49 @@ impl Net {
     }
 }
 
+/// A size that QEMU takes as well.
+fn size(text: &str) -> Result<String, String> {
+    qemu::bytes(text).map(|_| text.to_owned()).map_err(|error| format!("{error:#}"))
+}
+
+/// A memory size with which the card starts. QEMU takes a number without a unit for MiB.
+fn memory(text: &str) -> Result<String, String> {
+    let unit = if text.ends_with(|last: char| last.is_ascii_digit()) { "M" } else { "" };
+    let text = size(&format!("{text}{unit}"))?;
+    let enough = qemu::bytes(&text).is_ok_and(|bytes| bytes >= 32 << 20);
+    if enough { Ok(text) } else { Err("the card needs at least 32M".to_owned()) }
+}
+
+/// A value of `--net`, looked at before anything is installed or built. QEMU itself makes a tap that nobody is
+/// behind, deletes a file in the socket's place, and crashes where the socket cannot be made.
+fn net(text: &str) -> Result<String, String> {
+    match text.split_once(':') {
+        None if text == "user" => {}
+        Some(("tap", name)) if !name.is_empty() => {
+            if !Path::new("/sys/class/net").join(name).exists() {
+                return Err(format!(
+                    "there is no interface {name}; make it: sudo ip tuntap add {name} mode tap user $USER"
+                ));
+            }
+        }
+        Some(("unix", path)) if !path.is_empty() => {
+            let (path, length) = (Path::new(path), path.len());
+            if length > 107 {
+                return Err(format!("the path has {length} bytes, and a socket's at most 107"));
+            }
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+            if folder.is_some_and(|folder| !folder.is_dir()) {
+                return Err("the socket's folder does not exist".to_owned());
+            }
+            if path.metadata().is_ok_and(|metadata| !metadata.file_type().is_socket()) {
+                return Err("what is there is not a socket".to_owned());
+            }
+        }
+        _ => return Err("say `user`, `tap:NAME` or `unix:PATH`".to_owned()),
+    }
+    Ok(text.to_owned())
+}
+
 /// The block sizes that the card serves.
 fn block_size(text: &str) -> Result<u32, String> {
     match text {
@@ -213,6 +262,20 @@ mod tests {
         assert_eq!(Net::parse("tap:t0").unwrap(), Net::Tap("t0".to_owned()));
         assert_eq!(Net::parse("unix:/tmp/s").unwrap(), Net::Unix("/tmp/s".to_owned()));
         assert!(Net::parse("tap:").unwrap_err().to_string().contains("unix:PATH"));
+    }
+
+    #[test]
+    fn what_qemu_would_stumble_over_is_refused_first() {
+        assert_eq!(net("user").unwrap(), "user");
+        assert!(net("unix:/tmp/penstock-no-such-socket").is_ok());
+        assert!(net(&format!("unix:/tmp/{}", "a".repeat(103))).unwrap_err().contains("107"));
+        assert!(net("unix:/nonexistent/socket").unwrap_err().contains("folder"));
+        assert!(net("unix:/etc/passwd").unwrap_err().contains("not a socket"));
+        assert!(net("tap:penstock-none").unwrap_err().contains("ip tuntap add"));
+        assert!(net("bogus").unwrap_err().contains("unix:PATH"));
+        assert!(size("1G").is_ok() && size("nonsense").is_err());
+        assert_eq!(memory("512").unwrap(), "512M");
+        assert!(memory("16M").unwrap_err().contains("32M"));
     }
 
     #[test]

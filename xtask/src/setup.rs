@@ -66,14 +66,16 @@ pub fn qemu() -> Result<()> {
     if !apt::present() {
         bail!("{}", by_hand());
     }
-    let suite = suite_with_qemu()?;
     let packages: Vec<&str> = missing.iter().map(|need| need.package).collect();
-    if let Err(error) = apt::install(&packages, suite.as_deref()) {
-        // Lists that are older than the archive name files that are gone.
-        note(&format!("{error:#}"));
-        apt::update()?;
-        apt::install(&packages, suite.as_deref())?;
+    if !apt::permitted() {
+        bail!(
+            "this needs root, and sudo is missing, refuses, or cannot ask for a password here. \
+             Run this, and repeat:\n{}",
+            as_root(&packages)?
+        );
     }
+    let suite = suite_with_qemu()?;
+    apt::install(&packages, suite.as_deref())?;
     match missing.iter().find(|need| !(need.found)()) {
         Some(need) => bail!("package {} was installed and {} is still missing", need.package, need.what),
         None => Ok(()),
@@ -83,10 +85,8 @@ pub fn qemu() -> Result<()> {
 /// The suite to install from; none where apt's own choice is new enough.
 fn suite_with_qemu() -> Result<Option<String>> {
     for attempt in 0..3 {
-        let offers = apt::offers("qemu-system-arm")?;
-        let recent = |offer: &&apt::Offer| apt::upstream(&offer.version).is_some_and(|v| v >= QEMU_OLDEST);
-        if let Some(offer) = offers.iter().find(recent) {
-            return Ok(offer.suite.contains("backports").then(|| offer.suite.clone()));
+        if let Some(offer) = recent_offer()? {
+            return Ok(offer.suite.contains("backports").then_some(offer.suite));
         }
         match attempt {
             0 => apt::update()?,
@@ -100,6 +100,32 @@ fn suite_with_qemu() -> Result<Option<String>> {
         QEMU_OLDEST.0,
         QEMU_OLDEST.1
     )
+}
+
+/// The best QEMU on offer that is new enough.
+fn recent_offer() -> Result<Option<apt::Offer>> {
+    let recent = |offer: &apt::Offer| apt::upstream(&offer.version).is_some_and(|v| v >= QEMU_OLDEST);
+    Ok(apt::offers("qemu-system-arm")?.into_iter().find(recent))
+}
+
+/// The whole installation, for someone who may do it: one command a line.
+fn as_root(packages: &[&str]) -> Result<String> {
+    let mut lines = Vec::new();
+    let mut suite = None;
+    if let Some(offer) = recent_offer()? {
+        suite = offer.suite.contains("backports").then_some(offer.suite);
+    } else {
+        if let Some(entry) = apt::backports()? {
+            if !Path::new(&entry.place).exists() {
+                lines.push(format!("install -m 644 {} {}", entry.file.display(), entry.place));
+            }
+            suite = Some(entry.suite);
+        }
+        lines.push("apt-get update".to_owned());
+    }
+    let from = suite.map(|suite| format!("-t {suite} ")).unwrap_or_default();
+    lines.push(format!("apt-get install --no-install-recommends {from}{}", packages.join(" ")));
+    Ok(lines.iter().map(|line| format!("    sudo {line}")).collect::<Vec<_>>().join("\n"))
 }
 
 /// Whether the program is there, runs, and is new enough.

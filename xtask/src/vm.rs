@@ -1,6 +1,6 @@
 //! A running virtual machine: its serial port as bytes, its log file, its end.
 
-use crate::command::{Guarded, tail, typed};
+use crate::command::{Guarded, typed};
 use crate::interrupt;
 use anyhow::{Context, Result, bail};
 use std::fs::File;
@@ -57,8 +57,10 @@ impl Vm {
             Err(RecvTimeoutError::Timeout) => Ok(Vec::new()),
             Err(RecvTimeoutError::Disconnected) => {
                 let status = self.process.wait(Duration::from_secs(5))?;
-                let said = tail(&self.log.with_extension("qemu"), 5).unwrap_or_default();
-                bail!("QEMU ended ({status}):\n{said}")
+                // Its first line is the command, which may be long and has been shown.
+                let said = std::fs::read_to_string(self.log.with_extension("qemu")).unwrap_or_default();
+                let said: Vec<&str> = said.lines().skip(1).collect();
+                bail!("QEMU ended ({status}):\n{}", said[said.len().saturating_sub(5)..].join("\n"))
             }
         }
     }

@@ -40,7 +40,7 @@ pub trait CommandQueue {
 
 /// An NVMe controller's registers and the memory of its queues (NVM Express Base 2.0, 3.1.4).
 ///
-/// Queue memory is set aside when the device is found, so that a reset never allocates: [`Self::queue`]
+/// Queue memory is set aside when the device is found, so that a reset never allocates: [`Self::take_queue`]
 /// hands out a queue once, [`Self::reset_queue`] empties it for use after a controller reset.
 pub trait NvmeDevice {
     /// The queue pairs of this device.

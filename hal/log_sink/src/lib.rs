@@ -8,9 +8,9 @@
 //! leaves no 00h inside a frame. What stands outside of SOH ... 00h is plain text: a panic before or
 //! beside the log.
 //!
-//! Use: the board [`install`]s its [`Hooks`] once, before its first log call; the control core takes the
-//! [`Reader`] by [`take_reader`] and moves its bytes to the UART; the panic handler calls
-//! [`flush_for_panic`].
+//! Use: the board calls `install` with its `Hooks` once, before its first log call; the control core takes the
+//! `Reader` by `take_reader` and moves its bytes to the UART; the panic handler calls `flush_for_panic`. All
+//! of them exist on the card alone; on the host only the rings and their tests do.
 #![cfg_attr(not(test), no_std)]
 // On the host only the tests use what stands between the logger and the UART.
 #![cfg_attr(not(target_os = "none"), allow(dead_code))]
