@@ -59,7 +59,8 @@ pub unsafe fn take(
     // SAFETY: the caller's promise.
     let devices = unsafe { pci::enumerate(bridge) };
     for problem in devices.problems() {
-        hal_log::warn!("PCI {:04x}: {}", problem.address, problem.error.name());
+        let at = place(problem.address);
+        hal_log::warn!("PCI {:02x}:{:02x}.{}: {}", at.0, at.1, at.2, problem.error.name());
     }
     for function in devices {
         if function.class() == nvme::CLASS {
@@ -67,7 +68,14 @@ pub unsafe fn take(
         } else if is_network(&function) {
             inventory.take_port(function, mtu_limit, dma, &mut message);
         } else {
-            hal_log::debug!("PCI {:04x}: no driver for class {:06x}", function.address(), function.class());
+            let at = place(function.address());
+            hal_log::debug!(
+                "PCI {:02x}:{:02x}.{}: no driver for class {:06x}",
+                at.0,
+                at.1,
+                at.2,
+                function.class()
+            );
         }
     }
     inventory
@@ -80,9 +88,15 @@ impl Inventory {
         dma: &mut DmaRegion,
         message: &mut impl FnMut(u16) -> Option<MsiMessage>,
     ) {
-        let (address, requester) = (function.address(), function.requester_id());
+        let (at, requester) = (place(function.address()), function.requester_id());
         if self.drives.is_full() {
-            hal_log::warn!("PCI {:04x}: drive left alone: {} are the most", address, MAX_DRIVES);
+            hal_log::warn!(
+                "PCI {:02x}:{:02x}.{}: drive left alone: {} are the most",
+                at.0,
+                at.1,
+                at.2,
+                MAX_DRIVES
+            );
             return;
         }
         let messages: Vec<MsiMessage, { 1 + IO_QUEUES as usize }> =
@@ -91,7 +105,9 @@ impl Inventory {
             Ok(drive) => {
                 let _ = self.drives.push(drive);
             }
-            Err(error) => hal_log::warn!("PCI {:04x}: drive not usable: {}", address, error.name()),
+            Err(error) => {
+                hal_log::warn!("PCI {:02x}:{:02x}.{}: drive not usable: {}", at.0, at.1, at.2, error.name())
+            }
         }
     }
 
@@ -102,9 +118,15 @@ impl Inventory {
         dma: &mut DmaRegion,
         message: &mut impl FnMut(u16) -> Option<MsiMessage>,
     ) {
-        let (address, requester) = (function.address(), function.requester_id());
+        let (at, requester) = (place(function.address()), function.requester_id());
         if self.ports.is_full() {
-            hal_log::warn!("PCI {:04x}: port left alone: {} are the most", address, MAX_PORTS);
+            hal_log::warn!(
+                "PCI {:02x}:{:02x}.{}: port left alone: {} are the most",
+                at.0,
+                at.1,
+                at.2,
+                MAX_PORTS
+            );
             return;
         }
         let messages: Vec<MsiMessage, 1> = message(requester).into_iter().collect();
@@ -112,14 +134,26 @@ impl Inventory {
         match VirtioNetPort::new(function, dma, &options) {
             Ok(port) => {
                 if !port.has_interrupt(0) {
-                    hal_log::warn!("PCI {:04x}: port has no interrupt: it is polled", address);
+                    hal_log::warn!(
+                        "PCI {:02x}:{:02x}.{}: port has no interrupt: it is polled",
+                        at.0,
+                        at.1,
+                        at.2
+                    );
                     self.polled = true;
                 }
                 let _ = self.ports.push(port);
             }
-            Err(error) => hal_log::warn!("PCI {:04x}: port not usable: {}", address, error.name()),
+            Err(error) => {
+                hal_log::warn!("PCI {:02x}:{:02x}.{}: port not usable: {}", at.0, at.1, at.2, error.name())
+            }
         }
     }
+}
+
+/// Bus, device and function of a requester ID, as people write them.
+const fn place(address: u16) -> (u8, u8, u8) {
+    ((address >> 8) as u8, (address >> 3 & 0x1f) as u8, (address & 7) as u8)
 }
 
 /// # Safety

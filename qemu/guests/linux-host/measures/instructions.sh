@@ -51,7 +51,8 @@ step "all blocks are as written" io check --rw=read --bs=4k --iodepth=32
 # What the checks are worth: one block that is changed behind fio's back is found.
 finds_a_change() {
     head -c 4096 /dev/urandom | dd of="$DEVICE" bs=4096 seek=5 count=1 oflag=direct iflag=fullblock 2> /dev/null
-    ! io changed --rw=randread --bs=4k --iodepth=32
+    io changed --rw=randread --bs=4k --iodepth=32 > /tmp/changed.log 2>&1 && return 1
+    grep -q -e 'verify: bad' -e 'verify failed' /tmp/changed.log || { cat /tmp/changed.log; return 1; }
 }
 step "a changed block is noticed" finds_a_change
 step "no error in the kernel's log" clean_log
