@@ -1,8 +1,8 @@
 //! `fmt`, `lint`, `doc` and the host tests: cargo's own tools over the right crates.
 
-use crate::command::Step;
+use crate::command::{Step, output};
 use crate::{board, paths, toolchain};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use std::process::Command;
 
 /// A cargo command in the root of the checkout.
@@ -12,14 +12,32 @@ fn cargo(arguments: &[&str]) -> Result<Command> {
     Ok(command)
 }
 
+/// Has rustup install a component where `cargo TOOL` is missing, as it is in rustup's minimal profile.
+fn component(tool: &str, name: &str) -> Result<()> {
+    if output(&mut cargo(&[tool, "--version"])?, 60).is_ok() {
+        return Ok(());
+    }
+    let missing = || format!("`cargo {tool}` is missing: install {name} beside your Rust compiler");
+    let mut command = Command::new(paths::find_program("rustup").with_context(missing)?);
+    command.args(["component", "add", name]);
+    Step::new(format!("rustup component add {name}"), command, 120).run().with_context(missing)
+}
+
 /// Formats, or checks that all is formatted.
 pub fn fmt(check: bool) -> Result<()> {
-    let arguments: &[&str] = if check { &["fmt", "--all", "--check"] } else { &["fmt", "--all"] };
-    Step::new(if check { "checking the format" } else { "formatting" }, cargo(arguments)?, 300).run()
+    component("fmt", "rustfmt")?;
+    if check {
+        let command = cargo(&["fmt", "--all", "--check", "--", "--color=never"])?;
+        return Step::new("checking the format", command, 300)
+            .run()
+            .context("`cargo xtask fmt` mends the format");
+    }
+    Step::new("formatting", cargo(&["fmt", "--all"])?, 300).run()
 }
 
 /// Clippy over the host crates with their tests, and over each board for its target.
 pub fn lint() -> Result<()> {
+    component("clippy", "clippy")?;
     let host = cargo(&["clippy", "--locked", "--all-targets", "--", "-D", "warnings"])?;
     Step::new("clippy, host crates", host, 1800).visible().run()?;
     for board in board::all()? {
