@@ -1,4 +1,4 @@
-//! DMA memory, page pools, rings between cores, fences, MMIO and the one counted copy function.
+//! DMA memory, page pools, fences, MMIO and the one counted copy function.
 //!
 //! Everything that a device may touch lives in a [`DmaRegion`]. Nobody holds a Rust reference to such
 //! memory: it is reached through copies ([`PagePool::read`], [`PagePool::write`]) and volatile accesses,
