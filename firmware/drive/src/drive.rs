@@ -4,7 +4,7 @@ mod bring_up;
 mod recovery;
 
 use controller::{IoCompletion, IoRequest, Rejected};
-use hal_api::{CommandQueue, Instant, NvmeDevice};
+use hal_api::{CommandQueue, Instant, NvmeDevice, bus_device_function};
 use hal_mem::PagePool;
 use nvme::log_page::SmartLog;
 use nvme::registers::{Configuration, ControllerStatus};
@@ -14,7 +14,6 @@ use crate::events::{DriveCounters, DriveEvent, DriveIdentity, FailReason};
 use crate::io_queue::{Fault, IoQueue};
 use crate::limits::{HEALTH_INTERVAL, READY_POLL, SMART_INTERVAL};
 use crate::namespaces::Namespaces;
-use crate::place;
 use crate::plan::Limits;
 use crate::tables::DriveMemory;
 
@@ -167,7 +166,7 @@ impl<D: NvmeDevice> Drive<D> {
         }
         let event = self.namespaces.take_event(self.identity, self.limits.volatile_write_cache)?;
         if let DriveEvent::NamespaceRefused { nsid, reason } = event {
-            let (bus, device, function) = place(self.device.address());
+            let (bus, device, function) = bus_device_function(self.device.address());
             hal_log::warn!(
                 "drive {:02x}:{:02x}.{}: namespace {} is not served: {}",
                 bus,

@@ -26,8 +26,3 @@ pub use drive::Drive;
 pub use drives::Drives;
 pub use events::{DriveCounters, DriveEvent, DriveIdentity, FailReason, NamespaceInfo, RefusalReason};
 pub use tables::DriveMemory;
-
-/// Bus, device and function of a packed PCI address, for logs.
-fn place(address: u16) -> (u16, u16, u16) {
-    (address >> 8, address >> 3 & 0x1f, address & 0b111)
-}

@@ -71,12 +71,6 @@ impl Stream<'_> {
             .unwrap_or(0)
     }
 
-    /// Bytes that were sent and that the peer has not acknowledged.
-    #[must_use]
-    pub fn unacknowledged_bytes(&self) -> usize {
-        self.socket.send_queue()
-    }
-
     /// What is left of the connection.
     #[must_use]
     pub fn state(&self) -> StreamState {

@@ -17,6 +17,12 @@ pub use frame_queue::{ChecksumRequest, FrameQueue, FrameReceive, FrameTransmit, 
 pub use time::{Clock, Instant};
 pub use wake::Wake;
 
+/// Bus, device and function of a requester ID (bus << 8 | device << 3 | function), as people write them.
+#[must_use]
+pub const fn bus_device_function(requester: u16) -> (u8, u8, u8) {
+    ((requester >> 8) as u8, (requester >> 3 & 0x1f) as u8, (requester & 7) as u8)
+}
+
 /// An address as a device on the bus sees it: where it reads or writes memory by itself.
 ///
 /// On every present board this equals the physical address, with no IOMMU between.

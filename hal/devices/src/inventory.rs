@@ -2,6 +2,7 @@
 
 use core::ptr::NonNull;
 
+use hal_api::bus_device_function;
 use hal_mem::{DmaRegion, MmioRegion};
 use heapless::Vec;
 
@@ -59,7 +60,7 @@ pub unsafe fn take(
     // SAFETY: the caller's promise.
     let devices = unsafe { pci::enumerate(bridge) };
     for problem in devices.problems() {
-        let at = place(problem.address);
+        let at = bus_device_function(problem.address);
         hal_log::warn!("PCI {:02x}:{:02x}.{}: {}", at.0, at.1, at.2, problem.error.name());
     }
     for function in devices {
@@ -68,7 +69,7 @@ pub unsafe fn take(
         } else if is_network(&function) {
             inventory.take_port(function, mtu_limit, dma, &mut message);
         } else {
-            let at = place(function.address());
+            let at = bus_device_function(function.address());
             hal_log::debug!(
                 "PCI {:02x}:{:02x}.{}: no driver for class {:06x}",
                 at.0,
@@ -88,7 +89,7 @@ impl Inventory {
         dma: &mut DmaRegion,
         message: &mut impl FnMut(u16) -> Option<MsiMessage>,
     ) {
-        let (at, requester) = (place(function.address()), function.requester_id());
+        let (at, requester) = (bus_device_function(function.address()), function.requester_id());
         if self.drives.is_full() {
             hal_log::warn!(
                 "PCI {:02x}:{:02x}.{}: drive left alone: {} are the most",
@@ -118,7 +119,7 @@ impl Inventory {
         dma: &mut DmaRegion,
         message: &mut impl FnMut(u16) -> Option<MsiMessage>,
     ) {
-        let (at, requester) = (place(function.address()), function.requester_id());
+        let (at, requester) = (bus_device_function(function.address()), function.requester_id());
         if self.ports.is_full() {
             hal_log::warn!(
                 "PCI {:02x}:{:02x}.{}: port left alone: {} are the most",
@@ -149,11 +150,6 @@ impl Inventory {
             }
         }
     }
-}
-
-/// Bus, device and function of a requester ID, as people write them.
-const fn place(address: u16) -> (u8, u8, u8) {
-    ((address >> 8) as u8, (address >> 3 & 0x1f) as u8, (address & 7) as u8)
 }
 
 /// # Safety

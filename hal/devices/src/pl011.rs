@@ -17,8 +17,6 @@ const IMSC: usize = 0x038;
 const RXFE: u32 = 1 << 4;
 /// FR: transmit FIFO full.
 const TXFF: u32 = 1 << 5;
-/// FR: busy transmitting.
-const BUSY: u32 = 1 << 3;
 /// LCR_H: 8 bits, FIFOs on.
 const EIGHT_BITS_FIFO: u32 = 3 << 5 | 1 << 4;
 /// CR: receive, transmit and UART on.
@@ -71,12 +69,6 @@ impl Pl011 {
             }
             core::hint::spin_loop();
         }
-    }
-
-    /// Whether everything that was written has left the card.
-    #[must_use]
-    pub fn is_drained(&self) -> bool {
-        self.registers.read32(FR) & BUSY == 0
     }
 
     /// The next byte received, errors and all; `None` when there is none.

@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use hal_api::{CommandQueue, Instant, NvmeDevice};
+use hal_api::{CommandQueue, Instant, NvmeDevice, bus_device_function};
 use hal_mem::PagePool;
 use nvme::Completion;
 use nvme::identify::cns;
@@ -17,7 +17,6 @@ use crate::io_queue::{IoNamespace, Mode};
 use crate::limits::{
     HEALTH_INTERVAL, NAMESPACE_SCAN_LIMIT, NAMESPACES_PER_DRIVE, READY_MARGIN, STABLE_AFTER,
 };
-use crate::place;
 
 /// VS from which on a drive has a list of active namespaces.
 const VERSION_WITH_LIST: u32 = 0x0001_0100;
@@ -289,7 +288,7 @@ impl<D: NvmeDevice> Drive<D> {
 
     fn namespace_answer(&mut self, nsid: u32, succeeded: bool, pool: &PagePool) -> Option<Task> {
         let parts = self.parts.as_ref()?;
-        let (bus, device, function) = place(self.device.address());
+        let (bus, device, function) = bus_device_function(self.device.address());
         if !succeeded {
             hal_log::warn!(
                 "drive {:02x}:{:02x}.{}: Identify Namespace {} failed",
@@ -359,7 +358,7 @@ impl<D: NvmeDevice> Drive<D> {
         (self.health_at, self.smart_at) = (now + HEALTH_INTERVAL, now);
         self.attempts = 0;
         self.last_failure = None;
-        let (bus, device, function) = place(self.device.address());
+        let (bus, device, function) = bus_device_function(self.device.address());
         let depth = parts.io.queue.depth();
         hal_log::info!(
             "drive {:02x}:{:02x}.{}: ready, {} namespaces served, {} refused, queue depth {}",

@@ -1,13 +1,12 @@
 //! What happens when a drive does not do what it should: reset first, rest after that, and try again.
 
-use hal_api::{Instant, NvmeDevice};
+use hal_api::{Instant, NvmeDevice, bus_device_function};
 use hal_mem::PagePool;
 
 use super::{Drive, State};
 use crate::events::{DriveEvent, FailReason};
 use crate::io_queue::Mode;
 use crate::limits::{FIRST_RETRY, LATER_RETRY, RESETS_BEFORE_REST};
-use crate::place;
 
 impl<D: NvmeDevice> Drive<D> {
     /// Resets the controller: requests at the drive end, their pages stay until RDY is 0, others wait.
@@ -22,7 +21,7 @@ impl<D: NvmeDevice> Drive<D> {
         }
         self.recent_resets += 1;
         self.resets += 1;
-        let (bus, device, function) = place(self.device.address());
+        let (bus, device, function) = bus_device_function(self.device.address());
         hal_log::warn!("drive {:02x}:{:02x}.{}: reset, because {}", bus, device, function, reason.text());
         if self.recent_resets > RESETS_BEFORE_REST {
             self.recent_resets = 0;
@@ -56,7 +55,7 @@ impl<D: NvmeDevice> Drive<D> {
         // The same failure of each attempt is told once.
         if self.last_failure != Some(reason) {
             self.last_failure = Some(reason);
-            let (bus, device, function) = place(self.device.address());
+            let (bus, device, function) = bus_device_function(self.device.address());
             hal_log::error!(
                 "drive {:02x}:{:02x}.{}: not usable: {}; it is tried again from time to time",
                 bus,

@@ -21,8 +21,6 @@ pub const CLASS: u16 = 0x08;
 pub const HEADER_TYPE: u16 = 0x0e;
 /// First base address register.
 pub const BAR0: u16 = 0x10;
-/// Subsystem device ID.
-pub const SUBSYSTEM_DEVICE: u16 = 0x2e;
 /// Offset of the first capability.
 pub const CAPABILITIES: u16 = 0x34;
 

@@ -4,7 +4,7 @@ use hal_mem::{MmioRegion, device_full_fence};
 
 use super::config::{
     self, CAPABILITY_MSIX, CLASS, COMMAND, COMMAND_BUS_MASTER, COMMAND_INTX_DISABLE, COMMAND_MEMORY,
-    CONFIG_BYTES, Capability, DEVICE, SUBSYSTEM_DEVICE, VENDOR,
+    CONFIG_BYTES, Capability, DEVICE, VENDOR,
 };
 use super::{BARS, PciError};
 
@@ -87,12 +87,6 @@ impl Function {
     #[must_use]
     pub fn device(&self) -> u16 {
         self.read16(DEVICE)
-    }
-
-    /// Subsystem device ID.
-    #[must_use]
-    pub fn subsystem_device(&self) -> u16 {
-        self.read16(SUBSYSTEM_DEVICE)
     }
 
     /// Class code: base class, subclass, programming interface, in 24 bits.

@@ -192,12 +192,6 @@ impl<T: Transport> VirtioNetPort<T> {
     pub fn take_queue(&mut self, index: usize) -> Option<VirtioNetQueue> {
         self.queues.get_mut(index)?.take()
     }
-
-    /// Whether the device says that it is beyond help until it is reset.
-    #[must_use]
-    pub fn needs_reset(&self) -> bool {
-        self.transport.status() & status::NEEDS_RESET != 0
-    }
 }
 
 /// What was agreed with the device, for all its queues.
