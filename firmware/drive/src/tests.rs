@@ -2,6 +2,7 @@
 
 mod bring_up;
 mod failures;
+mod media;
 mod requests;
 
 use core::time::Duration;
@@ -28,6 +29,10 @@ struct Rig {
 impl Rig {
     fn new(config: NvmeConfig) -> Self {
         let (device, control) = FakeNvme::new(config);
+        Self::over(device, control)
+    }
+
+    fn over(device: FakeNvme, control: NvmeControl) -> Self {
         let region = DmaRegion::leak_for_host(POOL_PAGES * PAGE_BYTES);
         control.allow_dma(&region);
         let links = Box::leak(vec![0; POOL_PAGES].into_boxed_slice());
@@ -40,11 +45,15 @@ impl Rig {
     /// A rig whose drive is ready, its events dropped.
     fn ready(config: NvmeConfig) -> Self {
         let mut rig = Self::new(config);
-        rig.run_until(|rig| rig.drive.is_ready());
-        // The first SMART log is read at once.
-        rig.run_until(|rig| rig.drive.smart().is_some());
-        rig.events.clear();
+        rig.become_ready();
         rig
+    }
+
+    fn become_ready(&mut self) {
+        self.run_until(|rig| rig.drive.is_ready());
+        // The first SMART log is read at once.
+        self.run_until(|rig| rig.drive.smart().is_some());
+        self.events.clear();
     }
 
     fn turn(&mut self) {

@@ -1,4 +1,7 @@
 //! Stand-ins for hardware, stricter than hardware, for tests on the host.
+//!
+//! The NVMe controller is also the drive of the hosted board and of the simulator: they bring the storage of its
+//! namespaces, a [`Media`], and the firmware's driver talks to it as to any drive.
 
 mod frame_queue;
 
@@ -7,5 +10,7 @@ pub use frame_queue::{FakeFrameQueue, FakeReceive, FakeTransmit, frame_queue_pai
 mod nvme_device;
 
 pub use nvme_device::{
-    FakeNvme, FakeNvmeQueue, NvmeConfig, NvmeControl, NvmeEffect, NvmeInjection, NvmeNamespace,
+    FakeNvme, FakeNvmeQueue, MEDIA_INTERNAL_ERROR, MEDIA_SUCCESS, MEDIA_UNRECOVERED_READ, MEDIA_WRITE_FAULT,
+    Media, MediaEnd, MediaOperation, MediaRequest, NvmeConfig, NvmeControl, NvmeEffect, NvmeInjection,
+    NvmeNamespace, RamMedia, Segment, gather, scatter,
 };

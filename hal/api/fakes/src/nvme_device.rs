@@ -1,4 +1,4 @@
-//! An NVMe controller in the process: registers, queues and RAM disks behind [`hal_api::NvmeDevice`].
+//! An NVMe controller in the process: registers and queues behind [`hal_api::NvmeDevice`], blocks in a [`Media`].
 //!
 //! It executes commands against real memory, by the addresses that PRP entries name, and is stricter than
 //! hardware: what a careful driver never does (a bad PRP entry, a queue used before it was created, a transfer
@@ -12,7 +12,9 @@
 mod dma;
 mod execute;
 mod identify;
+mod media;
 mod model;
+mod run;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -22,6 +24,11 @@ use hal_api::{
 use hal_mem::DmaRegion;
 
 use model::Model;
+
+pub use media::{
+    MEDIA_INTERNAL_ERROR, MEDIA_SUCCESS, MEDIA_UNRECOVERED_READ, MEDIA_WRITE_FAULT, Media, MediaEnd,
+    MediaOperation, MediaRequest, RamMedia, Segment, gather, scatter,
+};
 
 /// One namespace of the fake.
 #[derive(Debug, Clone)]
@@ -94,6 +101,8 @@ pub struct NvmeConfig {
     pub io_queues_granted: u16,
     /// SN, padded by the fake.
     pub serial: String,
+    /// MN, padded by the fake.
+    pub model: String,
     /// MDTS.
     pub mdts: u8,
     /// ONCS.
@@ -135,6 +144,7 @@ impl Default for NvmeConfig {
             queue_pairs: 2,
             io_queues_granted: 64,
             serial: "FAKE0001".into(),
+            model: "Fake NVMe drive".into(),
             mdts: 7,
             optional_commands: 0x75d,
             volatile_write_cache: true,
@@ -214,8 +224,14 @@ impl FakeNvme {
     /// [`NvmeControl::allow_dma`] tells it where there is some.
     #[must_use]
     pub fn new(config: NvmeConfig) -> (Self, NvmeControl) {
+        Self::with_media(config, Vec::new())
+    }
+
+    /// As [`FakeNvme::new`], with storage for the namespaces in their order; those for which there is none get RAM.
+    #[must_use]
+    pub fn with_media(config: NvmeConfig, media: Vec<Box<dyn Media>>) -> (Self, NvmeControl) {
         let pairs = usize::from(config.queue_pairs);
-        let model = Arc::new(Mutex::new(Model::new(config)));
+        let model = Arc::new(Mutex::new(Model::new(config, media)));
         let control = NvmeControl { model: Arc::clone(&model) };
         (Self { model, taken: vec![false; pairs] }, control)
     }
@@ -254,21 +270,23 @@ impl NvmeControl {
         lock(&self.model).ready_stuck = stuck;
     }
 
-    /// Changes the drive's properties, visible from the next reset on at the latest. RAM disks are kept by NSID where
-    /// their size is the same.
+    /// Changes the drive's properties, visible from the next reset on at the latest. Blocks are kept by NSID where
+    /// their size is the same; what is new gets RAM.
     pub fn reconfigure(&self, change: impl FnOnce(&mut NvmeConfig)) {
         lock(&self.model).reconfigure(change);
     }
 
-    /// Copies out of a namespace's RAM disk.
+    /// Copies out of a namespace's blocks, what a read would give now.
     #[must_use]
     pub fn read_disk(&self, nsid: u32, offset: usize, bytes: usize) -> Vec<u8> {
-        lock(&self.model).disk(nsid)[offset..offset + bytes].to_vec()
+        let mut data = vec![0; bytes];
+        lock(&self.model).disk(nsid).peek(offset as u64, &mut data);
+        data
     }
 
-    /// Writes into a namespace's RAM disk behind the driver's back.
+    /// Writes into a namespace's blocks behind the driver's back.
     pub fn write_disk(&self, nsid: u32, offset: usize, data: &[u8]) {
-        lock(&self.model).disk(nsid)[offset..offset + data.len()].copy_from_slice(data);
+        lock(&self.model).disk(nsid).poke(offset as u64, data);
     }
 
     /// How many commands with `opcode` were fetched from I/O queues.
@@ -325,7 +343,7 @@ impl NvmeDevice for FakeNvme {
     }
 
     fn set_bus_master(&mut self, on: bool) {
-        lock(&self.model).bus_master = on;
+        lock(&self.model).set_bus_master(on);
     }
 
     fn queue_pairs(&self) -> u16 {

@@ -1,13 +1,14 @@
 //! What the fake's commands do. Statuses are the 15 bits above the phase tag.
 
 use super::dword;
+use super::media::MediaOperation;
 use super::model::Model;
+use super::run::Home;
 
 const SUCCESS: u16 = 0;
 const INVALID_FIELD: u16 = 0x4002;
 const INVALID_NAMESPACE: u16 = 0x400b;
 const LBA_OUT_OF_RANGE: u16 = 0x4080;
-const COMPARE_FAILURE: u16 = 0x0285;
 
 impl Model {
     /// Status and dword 0 of an admin command.
@@ -89,24 +90,24 @@ impl Model {
         SUCCESS
     }
 
-    /// Status of an I/O command.
-    pub(super) fn execute_io(&mut self, command: &[u8; 64]) -> u16 {
+    /// Status of an I/O command, unless the media still works on it.
+    pub(super) fn execute_io(&mut self, home: Home, command: &[u8; 64]) -> Option<u16> {
         let nsid = dword(command, 1);
         let Some(namespace) = self.config.namespaces.iter().find(|n| n.nsid == nsid).cloned() else {
-            return INVALID_NAMESPACE;
+            return Some(INVALID_NAMESPACE);
         };
         assert_eq!(command[1] & 0b11, 0, "FUSE");
         let claimed = |bit: u16| {
             assert!(self.config.optional_commands & bit != 0, "opcode {:#04x} was not claimed", command[0]);
         };
         match command[0] {
-            0x00 => return SUCCESS,
+            0x00 => return self.start_one(home, command, MediaOperation::Flush, 0, 0),
             0x01 | 0x02 => (),
             0x05 => claimed(1 << 0),
             0x08 => claimed(1 << 3),
             0x09 => {
                 claimed(1 << 2);
-                return self.deallocate(command, &namespace);
+                return self.deallocate(home, command, &namespace);
             }
             0x0c => claimed(1 << 7),
             other => panic!("I/O opcode {other:#04x} is not for drives"),
@@ -114,34 +115,22 @@ impl Model {
         let start = u64::from(dword(command, 11)) << 32 | u64::from(dword(command, 10));
         let blocks = u64::from(dword(command, 12) & 0xffff) + 1;
         if start.checked_add(blocks).is_none_or(|end| end > namespace.blocks) {
-            return LBA_OUT_OF_RANGE;
+            return Some(LBA_OUT_OF_RANGE);
         }
-        let (at, bytes) =
-            ((start as usize) << namespace.block_shift, (blocks as usize) << namespace.block_shift);
-        self.check_size(command[0], bytes);
-        match command[0] {
-            0x01 => {
-                let data = self.dma.gather(command, bytes);
-                self.disk(nsid)[at..at + bytes].copy_from_slice(&data);
-            }
-            0x02 => {
-                let data = self.disk(nsid)[at..at + bytes].to_vec();
-                self.dma.scatter(command, &data);
-            }
-            0x05 => {
-                let data = self.dma.gather(command, bytes);
-                if self.disk(nsid)[at..at + bytes] != data {
-                    return COMPARE_FAILURE;
-                }
-            }
+        let (at, bytes) = (start << namespace.block_shift, blocks << namespace.block_shift);
+        self.check_size(command[0], bytes as usize);
+        let operation = match command[0] {
+            0x01 => MediaOperation::Write,
+            0x02 => MediaOperation::Read,
+            0x05 => return self.start_compare(home, command, at, bytes as usize),
             0x08 => {
                 let deallocate = dword(command, 12) & 1 << 25 != 0;
                 assert!(!deallocate || namespace.deallocate_features & 0b1000 != 0, "DEAC was not claimed");
-                self.disk(nsid)[at..at + bytes].fill(0);
+                MediaOperation::WriteZeroes { deallocate }
             }
-            _ => (),
-        }
-        SUCCESS
+            _ => return Some(SUCCESS),
+        };
+        self.start_one(home, command, operation, at, bytes)
     }
 
     /// MDTS, WZSL and VSL, in units of the smallest page.
@@ -158,28 +147,35 @@ impl Model {
         );
     }
 
-    fn deallocate(&mut self, command: &[u8; 64], namespace: &super::NvmeNamespace) -> u16 {
+    fn deallocate(
+        &mut self,
+        home: Home,
+        command: &[u8; 64],
+        namespace: &super::NvmeNamespace,
+    ) -> Option<u16> {
         let ranges = (dword(command, 10) & 0xff) as usize + 1;
         let limits =
             (self.config.dataset_ranges, self.config.dataset_range_blocks, self.config.dataset_blocks);
         assert!(limits.0 == 0 || ranges <= usize::from(limits.0), "DMRL");
         let list = self.dma.gather(command, ranges * 16);
         let mut total = 0;
+        let mut given_up = Vec::with_capacity(ranges);
         for range in list.chunks_exact(16) {
             let blocks = u64::from(u32::from_le_bytes(range[4..8].try_into().expect("4 bytes")));
             let start = u64::from_le_bytes(range[8..16].try_into().expect("8 bytes"));
             assert!(limits.1 == 0 || blocks <= u64::from(limits.1), "DMRSL");
             total += blocks;
             if start.checked_add(blocks).is_none_or(|end| end > namespace.blocks) {
-                return LBA_OUT_OF_RANGE;
+                return Some(LBA_OUT_OF_RANGE);
             }
-            if dword(command, 11) & 0b100 != 0 {
-                let shift = namespace.block_shift;
-                let (at, end) = ((start as usize) << shift, ((start + blocks) as usize) << shift);
-                self.disk(namespace.nsid)[at..end].fill(0);
+            if blocks > 0 {
+                given_up.push((start << namespace.block_shift, blocks << namespace.block_shift));
             }
         }
         assert!(limits.2 == 0 || total <= limits.2, "DMSL");
-        SUCCESS
+        if dword(command, 11) & 0b100 == 0 {
+            return Some(SUCCESS);
+        }
+        self.start_deallocate(home, namespace.nsid, &given_up)
     }
 }

@@ -38,7 +38,7 @@ impl Model {
     fn controller(&self, data: &mut [u8]) {
         let config = &self.config;
         text(&mut data[4..24], &config.serial);
-        text(&mut data[24..64], "Fake NVMe drive");
+        text(&mut data[24..64], &config.model);
         text(&mut data[64..72], "1.0");
         data[77] = config.mdts;
         data[80..84].copy_from_slice(&config.version.to_le_bytes());

@@ -6,23 +6,88 @@ use hal_api::{COMMAND_BYTES, COMPLETION_BYTES, QueueLocation};
 use hal_mem::DmaRegion;
 
 use super::dma::Dma;
+use super::media::{Media, RamMedia};
+use super::run::{AtMedia, Fetched, disk};
 use super::{NvmeConfig, NvmeEffect, NvmeInjection, dword, ring_addresses};
 
-/// A command that the device has fetched.
 #[derive(Debug)]
-struct Fetched {
-    command: [u8; COMMAND_BYTES],
-    due: u64,
-    effect: Option<NvmeEffect>,
-}
-
-#[derive(Debug, Default)]
 pub(super) struct Queue {
     pub(super) completion_created: bool,
     pub(super) submission_created: bool,
+    /// Fetched and not begun.
     running: Vec<Fetched>,
-    completions: VecDeque<[u8; COMPLETION_BYTES]>,
-    fetched: u16,
+    /// When the next of `running` is due.
+    pub(super) earliest: u64,
+    /// How many commands are with a media.
+    pub(super) moving: usize,
+    pub(super) identifiers: Identifiers,
+    pub(super) completions: VecDeque<[u8; COMPLETION_BYTES]>,
+    pub(super) fetched: u16,
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self {
+            completion_created: false,
+            submission_created: false,
+            running: Vec::new(),
+            earliest: u64::MAX,
+            moving: 0,
+            identifiers: Identifiers::default(),
+            completions: VecDeque::new(),
+            fetched: 0,
+        }
+    }
+}
+
+impl Queue {
+    fn push(&mut self, fetched: Fetched) {
+        if fetched.effect != Some(NvmeEffect::Never) {
+            self.earliest = self.earliest.min(fetched.due);
+        }
+        self.running.push(fetched);
+    }
+
+    /// Moves what is due to `due`.
+    pub(super) fn take_due(&mut self, now: u64, due: &mut Vec<Fetched>) {
+        self.earliest = u64::MAX;
+        let mut place = 0;
+        while let Some(fetched) = self.running.get(place) {
+            if fetched.effect == Some(NvmeEffect::Never) {
+                place += 1;
+            } else if fetched.due <= now {
+                due.push(self.running.swap_remove(place));
+            } else {
+                self.earliest = self.earliest.min(fetched.due);
+                place += 1;
+            }
+        }
+    }
+}
+
+/// The command identifiers in use on a queue, as a bitmap.
+#[derive(Debug, Default)]
+pub(super) struct Identifiers {
+    words: Vec<u64>,
+}
+
+impl Identifiers {
+    /// False where it is in use already.
+    fn insert(&mut self, cid: u16) -> bool {
+        let (word, bit) = (usize::from(cid) / 64, 1 << (cid % 64));
+        if self.words.len() <= word {
+            self.words.resize(word + 1, 0);
+        }
+        let free = self.words[word] & bit == 0;
+        self.words[word] |= bit;
+        free
+    }
+
+    pub(super) fn remove(&mut self, cid: u16) {
+        if let Some(word) = self.words.get_mut(usize::from(cid) / 64) {
+            *word &= !(1 << (cid % 64));
+        }
+    }
 }
 
 /// The controller.
@@ -39,20 +104,28 @@ pub(super) struct Model {
     pub(super) bus_master: bool,
     pub(super) cc: u32,
     pub(super) io_commands: [u64; 256],
-    pub(super) disks: Vec<(u32, Vec<u8>)>,
+    pub(super) disks: Vec<(u32, Box<dyn Media>)>,
+    pub(super) at_media: AtMedia,
+    /// Scratch of `run`.
+    pub(super) due: Vec<Fetched>,
     pub(super) queues: Vec<Queue>,
     pub(super) queues_granted: Option<u16>,
     ready: bool,
     polls_until_ready: u32,
     admin_queue_set: bool,
     rings: DmaRegion,
-    now: u64,
+    pub(super) now: u64,
     random: u64,
 }
 
 impl Model {
-    pub(super) fn new(config: NvmeConfig) -> Self {
+    /// `media` are the namespaces' in the order of the configuration; those for which there is none get RAM.
+    pub(super) fn new(config: NvmeConfig, media: Vec<Box<dyn Media>>) -> Self {
         let pairs = usize::from(config.queue_pairs);
+        let disks: Vec<_> = config.namespaces.iter().map(|namespace| namespace.nsid).zip(media).collect();
+        for (namespace, (nsid, media)) in config.namespaces.iter().zip(&disks) {
+            assert_eq!(media.bytes(), namespace.blocks << namespace.block_shift, "size of namespace {nsid}");
+        }
         let mut model = Self {
             dma: Dma::default(),
             injections: Vec::new(),
@@ -63,7 +136,9 @@ impl Model {
             bus_master: false,
             cc: 0,
             io_commands: [0; 256],
-            disks: Vec::new(),
+            disks,
+            at_media: AtMedia::default(),
+            due: Vec::new(),
             queues: (0..pairs).map(|_| Queue::default()).collect(),
             queues_granted: None,
             ready: false,
@@ -82,16 +157,29 @@ impl Model {
         change(&mut self.config);
         let mut old = core::mem::take(&mut self.disks);
         for namespace in &self.config.namespaces {
-            let bytes = (namespace.blocks as usize) << namespace.block_shift;
-            let kept = old.iter().position(|(nsid, disk)| *nsid == namespace.nsid && disk.len() == bytes);
-            let disk = kept.map_or_else(|| vec![0; bytes], |index| old.swap_remove(index).1);
+            let bytes = namespace.blocks << namespace.block_shift;
+            let kept = old.iter().position(|(nsid, disk)| *nsid == namespace.nsid && disk.bytes() == bytes);
+            let disk = kept.map_or_else(
+                || Box::new(RamMedia::new(bytes as usize)) as Box<dyn Media>,
+                |index| old.swap_remove(index).1,
+            );
             self.disks.push((namespace.nsid, disk));
+        }
+        for (_, disk) in &mut old {
+            disk.abandon();
         }
     }
 
-    pub(super) fn disk(&mut self, nsid: u32) -> &mut Vec<u8> {
-        let found = self.disks.iter_mut().find(|(id, _)| *id == nsid);
-        &mut found.expect("a namespace of the fake").1
+    pub(super) fn disk(&mut self, nsid: u32) -> &mut dyn Media {
+        disk(&mut self.disks, nsid)
+    }
+
+    /// While the bus is off the device touches no memory.
+    pub(super) fn set_bus_master(&mut self, on: bool) {
+        if self.bus_master && !on {
+            self.abandon_media();
+        }
+        self.bus_master = on;
     }
 
     pub(super) fn random(&mut self) -> u64 {
@@ -168,8 +256,12 @@ impl Model {
     }
 
     pub(super) fn set_removed(&mut self, removed: bool) {
-        if removed {
+        if removed && !self.removed {
             self.scribble();
+            self.abandon_media();
+            for (_, disk) in &mut self.disks {
+                disk.lose_power();
+            }
         }
         if self.removed && !removed {
             self.cc = 0;
@@ -184,6 +276,7 @@ impl Model {
     /// What the reset of a controller does, at the moment when CSTS.RDY falls.
     fn reset(&mut self) {
         self.scribble();
+        self.abandon_media();
         self.fatal = false;
         self.admin_queue_set = false;
         self.queues_granted = None;
@@ -230,16 +323,14 @@ impl Model {
         let queue = &mut self.queues[usize::from(qid)];
         queue.completions.clear();
         queue.running.clear();
+        queue.earliest = u64::MAX;
+        queue.identifiers = Identifiers::default();
     }
 
     /// Commands that are not yet home.
     pub(super) fn waiting(&self, qid: u16) -> usize {
         let queue = &self.queues[usize::from(qid)];
-        queue.running.len() + queue.completions.len()
-    }
-
-    pub(super) fn has_completion(&self, qid: u16) -> bool {
-        !self.queues[usize::from(qid)].completions.is_empty()
+        queue.running.len() + queue.moving + queue.completions.len()
     }
 
     /// The doorbell was rung for `command`.
@@ -253,20 +344,17 @@ impl Model {
             assert!(self.queues[index].submission_created, "doorbell of queue {qid}, which was not created");
             self.io_commands[usize::from(command[0])] += 1;
         }
-        let cid = &command[2..4];
-        assert_ne!(cid, [0xff, 0xff], "CID FFFFh is not for use");
-        let taken = self.queues[index].running.iter().any(|fetched| {
-            // A hanging command that the driver gave up cannot be told from one it still waits for.
-            fetched.command[2..4] == *cid
-        });
-        assert!(!taken, "CID {cid:02x?} is in use");
+        let cid = u16::from_le_bytes([command[2], command[3]]);
+        assert_ne!(cid, 0xffff, "CID FFFFh is not for use");
+        // A hanging command that the driver gave up cannot be told from one it still waits for.
+        assert!(self.queues[index].identifiers.insert(cid), "CID {cid:#06x} is in use");
         let (least, most) = self.config.latency_polls;
         let spread = u64::from(most.saturating_sub(least)) + 1;
         let due = self.now + u64::from(least) + self.random() % spread;
         let effect = self.effect(qid, command[0]);
         let queue = &mut self.queues[index];
         queue.fetched = queue.fetched.wrapping_add(1);
-        queue.running.push(Fetched { command, due, effect });
+        queue.push(Fetched { command, due, effect });
     }
 
     fn effect(&mut self, qid: u16, opcode: u8) -> Option<NvmeEffect> {
@@ -289,51 +377,19 @@ impl Model {
     /// Lets time pass and looks at a completion queue.
     pub(super) fn complete(&mut self, qid: u16) -> Option<[u8; COMPLETION_BYTES]> {
         self.now += 1;
-        if !self.removed && !self.fatal && self.bus_master && self.ready {
-            self.run(qid);
-        }
+        self.go_on(qid);
         self.queues[usize::from(qid)].completions.pop_front()
     }
 
-    fn run(&mut self, qid: u16) {
-        let index = usize::from(qid);
-        loop {
-            let now = self.now;
-            let due: Vec<usize> = (0..self.queues[index].running.len())
-                .filter(|&place| {
-                    let fetched = &self.queues[index].running[place];
-                    fetched.due <= now && fetched.effect != Some(NvmeEffect::Never)
-                })
-                .collect();
-            if due.is_empty() {
-                return;
-            }
-            let place = due[self.random() as usize % due.len()];
-            let Fetched { command, effect, .. } = self.queues[index].running.swap_remove(place);
-            let (status, result) = match effect {
-                Some(NvmeEffect::Status(status)) => (status, 0),
-                _ if qid == 0 => self.execute_admin(&command),
-                _ => (self.execute_io(&command), 0),
-            };
-            let cid = u16::from_le_bytes([command[2], command[3]]);
-            if effect == Some(NvmeEffect::WrongIdentifier) {
-                self.post(qid, cid ^ 0x0100, status, result);
-            }
-            self.post(qid, cid, status, result);
-            if effect == Some(NvmeEffect::Duplicate) {
-                self.post(qid, cid, status, result);
-            }
-        }
+    /// Whether a completion is there, or ready to be made.
+    pub(super) fn has_completion(&mut self, qid: u16) -> bool {
+        self.go_on(qid);
+        !self.queues[usize::from(qid)].completions.is_empty()
     }
 
-    fn post(&mut self, qid: u16, cid: u16, status: u16, result: u32) {
-        let queue = &mut self.queues[usize::from(qid)];
-        let mut entry = [0; COMPLETION_BYTES];
-        entry[0..4].copy_from_slice(&result.to_le_bytes());
-        entry[8..10].copy_from_slice(&queue.fetched.to_le_bytes());
-        entry[10..12].copy_from_slice(&qid.to_le_bytes());
-        entry[12..14].copy_from_slice(&cid.to_le_bytes());
-        entry[14..16].copy_from_slice(&(status << 1 | 1).to_le_bytes());
-        queue.completions.push_back(entry);
+    fn go_on(&mut self, qid: u16) {
+        if !self.removed && !self.fatal && self.bus_master && self.ready {
+            self.run(qid);
+        }
     }
 }
