@@ -60,3 +60,18 @@ pub fn doc() -> Result<()> {
 pub fn host_tests() -> Result<()> {
     Step::new("host tests", cargo(&["test", "--locked"])?, 2400).visible().run()
 }
+
+/// Crates with structures that cores share; each has tests called `loom_tests`.
+const LOOM_CRATES: [&str; 1] = ["hal-mem"];
+
+/// Those tests, in a build of their own: `cfg(loom)` puts the model checker in the place of the atomics.
+pub fn loom_tests() -> Result<()> {
+    for name in LOOM_CRATES {
+        let mut command =
+            cargo(&["test", "--locked", "--release", "--lib", "--package", name, "loom_tests"])?;
+        command.env("RUSTFLAGS", "--cfg loom").env("LOOM_MAX_PREEMPTIONS", "4");
+        command.env("CARGO_TARGET_DIR", paths::target()?.join("loom"));
+        Step::new(format!("loom tests of {name}"), command, 1200).visible().run()?;
+    }
+    Ok(())
+}

@@ -19,6 +19,8 @@ pub struct Options {
 enum Part {
     /// Unit and property tests on this machine
     Host,
+    /// What cores share, under a model checker that tries every order of their accesses
+    Loom,
     /// Boot the image as each file of qemu/scenarios says, and judge its log
     Qemu {
         /// Only this scenario, a file of qemu/scenarios without its `.toml`
@@ -39,6 +41,7 @@ pub fn run(options: &Options) -> Result<()> {
     let mut report = Report::default();
     match &options.part {
         Some(Part::Host) => report.check("host", checks::host_tests),
+        Some(Part::Loom) => report.check("loom", checks::loom_tests),
         Some(Part::Qemu { scenario, board, bless }) => {
             scenario::run(&mut report, scenario.as_deref(), board, *bless)?;
         }
@@ -51,6 +54,7 @@ pub fn run(options: &Options) -> Result<()> {
 fn all(report: &mut Report, full: bool) {
     report.check("setup", setup::run);
     report.check("host", checks::host_tests);
+    report.check("loom", checks::loom_tests);
     // What stops a whole part (an image that does not build) is that part's failure, not the end of the run.
     if let Err(error) = scenario::run(report, None, "qemu-aarch64", false) {
         report.check("qemu", || Err(error));

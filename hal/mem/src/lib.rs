@@ -1,4 +1,4 @@
-//! DMA memory, page pools, fences, MMIO and the one counted copy function.
+//! DMA memory, page pools, rings between cores, fences, MMIO and the one counted copy function.
 //!
 //! Everything that a device may touch lives in a [`DmaRegion`]. Nobody holds a Rust reference to such
 //! memory: it is reached through copies ([`PagePool::read`], [`PagePool::write`]) and volatile accesses,
@@ -11,6 +11,7 @@ mod dma;
 mod fence;
 mod mmio;
 mod pages;
+mod ring;
 
 pub use arena::{Arena, OutOfMemory};
 pub use copy::{copied_bytes, copy_from_device_memory, copy_to_device_memory};
@@ -18,3 +19,4 @@ pub use dma::DmaRegion;
 pub use fence::{device_full_fence, device_read_fence, device_write_fence};
 pub use mmio::MmioRegion;
 pub use pages::{Cursor, PAGE_BYTES, PagePool, Pages};
+pub use ring::{Consumer, Producer, Ring};
