@@ -3,7 +3,7 @@
 use controller::{ControllerSlot, Subsystem, SubsystemConfig};
 use core::fmt::Write;
 use dataplane::{DataCore, Parts};
-use drive::{Drive, DriveMemory, Drives};
+use drive::{DriveMemory, Drives, Place};
 use hal_api::{FrameQueue, Instant, NvmeDevice, PortInfo};
 use hal_mem::{Arena, DmaRegion, OutOfMemory, PagePool};
 use heapless::{String, Vec};
@@ -75,20 +75,22 @@ pub fn assemble<F: FrameQueue + 'static, D: NvmeDevice + 'static>(
     arena.value(core)
 }
 
+/// Places for all drives that there may ever be, and those of boot in the first of them.
 fn make_drives<D: NvmeDevice + 'static>(
-    mut devices: Vec<D, MAX_DRIVES>,
+    devices: Vec<D, MAX_DRIVES>,
     arena: &mut Arena,
 ) -> Result<Drives<D>, OutOfMemory> {
-    // Taken from the end, one by one.
-    devices.reverse();
     let mut memories: Vec<DriveMemory, MAX_DRIVES> = Vec::new();
-    for _ in 0..devices.len() {
+    for _ in 0..MAX_DRIVES {
         let _ = memories.push(DriveMemory::take(arena)?);
     }
-    let count = memories.len();
-    let parts = core::iter::from_fn(|| devices.pop().zip(memories.pop()));
-    let drives = parts.map(|(device, memory)| Drive::new(device, FIRST_IO_QUEUE, memory));
-    Ok(Drives::new(arena.collect(count, drives)?))
+    let places = core::iter::from_fn(|| memories.pop().map(Place::new));
+    let mut drives = Drives::new(arena.collect(MAX_DRIVES, places)?, FIRST_IO_QUEUE);
+    for (place, device) in devices.into_iter().enumerate() {
+        // There are as many places as there can be devices.
+        let _ = drives.add(place, device, |_| false);
+    }
+    Ok(drives)
 }
 
 fn make_stack<F: FrameQueue>(

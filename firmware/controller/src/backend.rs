@@ -10,7 +10,7 @@ use nvme::Status;
 /// Which blocks: a namespace of one of this core's drives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BackendNamespace {
-    /// Index of the drive, stable until the next start of the card.
+    /// Number of the drive, given to it when it was added; no other drive has it soon after.
     pub drive: u8,
     /// NSID on that drive.
     pub nsid: u32,

@@ -109,8 +109,8 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
             Environment { subsystem: &mut self.subsystem, pool: &mut self.pool, backend: &mut self.drives };
         self.target.tick(now, &mut environment);
         // A drive without namespaces tells nothing when it comes up.
-        for (index, _) in self.drives.iter().enumerate().filter(|(_, drive)| drive.is_ready()) {
-            self.readiness.settled(index as u8);
+        for (number, _) in self.drives.numbered().filter(|(_, drive)| drive.is_ready()) {
+            self.readiness.settled(number);
         }
         self.readiness.report(now, &self.subsystem, self.stack.as_ref().and_then(Stack::address), self.port);
         self.report_idle_pools();

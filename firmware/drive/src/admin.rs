@@ -56,6 +56,13 @@ impl<Q: CommandQueue> Admin<Q> {
         true
     }
 
+    /// The queue; the pages go back to the pool. The drive must not be able to reach them.
+    pub fn take_apart(self, pool: &mut PagePool) -> Q {
+        pool.give_back(self.page);
+        pool.give_back(self.list);
+        self.queue
+    }
+
     /// Whether a command is out.
     pub fn deadline(&self) -> Option<Instant> {
         self.deadline

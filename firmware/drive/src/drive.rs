@@ -2,6 +2,7 @@
 
 mod bring_up;
 mod recovery;
+mod removal;
 
 use controller::{IoCompletion, IoRequest, Rejected};
 use hal_api::{CommandQueue, Instant, NvmeDevice, bus_device_function};
@@ -44,6 +45,8 @@ pub struct Drive<D: NvmeDevice> {
     qid: u16,
     /// `None` where the device has no memory for the queues: the drive stays failed.
     parts: Option<DriveParts<D>>,
+    /// The memory of the tables where there are no queues to use it.
+    idle_memory: Option<DriveMemory>,
     state: State,
     events: heapless::Deque<DriveEvent, 8>,
     identity: DriveIdentity,
@@ -77,16 +80,18 @@ impl<D: NvmeDevice> Drive<D> {
     /// first data core) of `device`.
     #[must_use]
     pub fn new(mut device: D, io_queue: u16, memory: DriveMemory) -> Self {
-        let parts = match (device.take_queue(0), device.take_queue(io_queue)) {
+        let (parts, idle_memory) = match (device.take_queue(0), device.take_queue(io_queue)) {
             (Some(admin), Some(io)) => {
-                Some(DriveParts { admin: Admin::new(admin), io: IoQueue::new(io, io_queue, memory) })
+                let io = IoQueue::new(io, io_queue, memory);
+                (Some(DriveParts { admin: Admin::new(admin), io }), None)
             }
-            _ => None,
+            _ => (None, Some(memory)),
         };
         Self {
             device,
             qid: io_queue,
             parts,
+            idle_memory,
             state: State::Start,
             events: heapless::Deque::new(),
             identity: DriveIdentity::UNKNOWN,

@@ -1,68 +1,147 @@
-//! All drives of a core, by index: what the controller's block requests go to.
+//! All drives of a core: what the controller's block requests go to.
+//!
+//! A drive stands in a *place*, which has the memory of its tables and belongs to a slot of the bus. Requests name it by
+//! its *number*, which it gets when it is added and which no other drive gets soon: namespaces of a drive that was pulled
+//! stay attached under its number, and nothing that is meant for them reaches the next drive in the same place.
 
 use controller::{Backend, IoCompletion, IoRequest, RejectReason, Rejected};
 use hal_api::{Instant, NvmeDevice};
 use hal_mem::PagePool;
-use nvme::Status;
 use nvme::log_page::SmartLog;
 
 use crate::drive::Drive;
 use crate::events::DriveEvent;
+use crate::removal::{Removal, Removed};
+use crate::status::AWAY;
+use crate::tables::DriveMemory;
 
-/// The drives of a core; `BackendNamespace::drive` is an index into them.
+/// Room for a drive.
+pub struct Place<D: NvmeDevice> {
+    pub(crate) occupant: Option<Occupant<D>>,
+    /// Memory for the tables of a drive, while there is none.
+    pub(crate) memory: Option<DriveMemory>,
+}
+
+/// The drive in a place.
+pub(crate) struct Occupant<D: NvmeDevice> {
+    pub drive: Drive<D>,
+    pub number: u8,
+    pub removal: Option<Removal>,
+}
+
+impl<D: NvmeDevice> Place<D> {
+    /// A place without a drive.
+    #[must_use]
+    pub const fn new(memory: DriveMemory) -> Self {
+        Self { occupant: None, memory: Some(memory) }
+    }
+}
+
+/// The drives of a core.
 pub struct Drives<D: NvmeDevice + 'static> {
-    drives: &'static mut [Drive<D>],
+    places: &'static mut [Place<D>],
+    /// The queue pair of each drive that is this core's.
+    io_queue: u16,
+    next_number: u8,
     /// Whose completion is collected first next time.
     turn: usize,
 }
 
 impl<D: NvmeDevice> Drives<D> {
-    /// At most 256 drives.
+    /// No drives yet, with room for as many as there are places, at most 128. Each will use its queue pair
+    /// `io_queue` (1 for the first data core).
     #[must_use]
-    pub fn new(drives: &'static mut [Drive<D>]) -> Self {
-        debug_assert!(drives.len() <= 256);
-        Self { drives, turn: 0 }
+    pub fn new(places: &'static mut [Place<D>], io_queue: u16) -> Self {
+        debug_assert!(places.len() <= 128);
+        Self { places, io_queue, next_number: 0, turn: 0 }
+    }
+
+    /// Puts a drive into a place; gives the number by which it is known. Numbers for which `is_taken` says so are not
+    /// given out.
+    ///
+    /// # Errors
+    /// Gives the device back where the place is not there or not empty.
+    pub fn add(&mut self, place: usize, device: D, is_taken: impl Fn(u8) -> bool) -> Result<u8, D> {
+        let number = self.free_number(is_taken);
+        let Some(place) = self.places.get_mut(place) else { return Err(device) };
+        let Some(memory) = place.memory.take() else { return Err(device) };
+        place.occupant =
+            Some(Occupant { drive: Drive::new(device, self.io_queue, memory), number, removal: None });
+        self.next_number = number.wrapping_add(1);
+        Ok(number)
+    }
+
+    /// Begins to take the drive out of a place: in order, or at once because it has been pulled. Gives its number; `None`
+    /// where there is none. Its events are not reported any more. [`Self::take_removed`] ends it.
+    pub fn begin_removal(
+        &mut self,
+        place: usize,
+        in_order: bool,
+        now: Instant,
+        pool: &mut PagePool,
+    ) -> Option<u8> {
+        let occupant = self.places.get_mut(place)?.occupant.as_mut()?;
+        occupant.begin_removal(in_order, now, pool);
+        Some(occupant.number)
+    }
+
+    /// The next drive that is out, with its place, which is empty now.
+    pub fn take_removed(&mut self, now: Instant, pool: &mut PagePool) -> Option<(usize, Removed<D>)> {
+        let mut places = self.places.iter_mut().enumerate();
+        places.find_map(|(index, place)| place.take_removed(now, pool).map(|removed| (index, removed)))
     }
 
     /// How many drives there are, whatever their state.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.drives.len()
+        self.occupants().count()
     }
 
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.drives.is_empty()
+        self.len() == 0
     }
 
-    /// One of them.
+    /// The drive with this number.
     #[must_use]
-    pub fn get(&self, drive: u8) -> Option<&Drive<D>> {
-        self.drives.get(usize::from(drive))
+    pub fn get(&self, number: u8) -> Option<&Drive<D>> {
+        self.occupants().find(|occupant| occupant.number == number).map(|occupant| &occupant.drive)
+    }
+
+    /// The number of the drive in a place.
+    #[must_use]
+    pub fn number_in(&self, place: usize) -> Option<u8> {
+        Some(self.places.get(place)?.occupant.as_ref()?.number)
     }
 
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = &Drive<D>> {
-        self.drives.iter()
+        self.occupants().map(|occupant| &occupant.drive)
+    }
+
+    /// All of them, with their numbers.
+    pub fn numbered(&self) -> impl Iterator<Item = (u8, &Drive<D>)> {
+        self.occupants().map(|occupant| (occupant.number, &occupant.drive))
     }
 
     /// All of them, to change.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Drive<D>> {
-        self.drives.iter_mut()
+        self.occupants_mut().map(|occupant| &mut occupant.drive)
     }
 
     /// Polls each; returns how much was done.
     pub fn poll(&mut self, now: Instant, pool: &mut PagePool) -> usize {
-        self.drives.iter_mut().map(|drive| drive.poll(now, pool)).sum()
+        self.iter_mut().map(|drive| drive.poll(now, pool)).sum()
     }
 
     /// Collects the end of a request, from each drive in turn.
     pub fn complete(&mut self) -> Option<IoCompletion> {
-        let count = self.drives.len();
+        let count = self.places.len();
         for _ in 0..count {
             self.turn = if self.turn + 1 >= count { 0 } else { self.turn + 1 };
-            if let Some(completion) = self.drives.get_mut(self.turn).and_then(Drive::complete) {
+            let occupant = self.places.get_mut(self.turn).and_then(|place| place.occupant.as_mut());
+            if let Some(completion) = occupant.and_then(|occupant| occupant.drive.complete()) {
                 return Some(completion);
             }
         }
@@ -71,47 +150,73 @@ impl<D: NvmeDevice> Drives<D> {
 
     /// Rings the doorbells. Once a turn.
     pub fn flush(&mut self) {
-        self.drives.iter_mut().for_each(Drive::flush);
+        self.iter_mut().for_each(Drive::flush);
     }
 
-    /// The next change at a drive, with its index.
+    /// The next change at a drive, with its number.
     pub fn take_event(&mut self) -> Option<(u8, DriveEvent)> {
-        let mut all = self.drives.iter_mut().enumerate();
-        all.find_map(|(index, drive)| drive.take_event().map(|event| (index as u8, event)))
+        self.occupants_mut().find_map(Occupant::take_event)
     }
 
     /// Asks all for interrupts. True when something waits already.
     pub fn arm(&mut self) -> bool {
-        self.drives.iter_mut().fold(false, |waits, drive| drive.arm() | waits)
+        self.iter_mut().fold(false, |waits, drive| drive.arm() | waits)
     }
 
     /// The core is awake and polls.
     pub fn disarm(&mut self) {
-        self.drives.iter_mut().for_each(Drive::disarm);
+        self.iter_mut().for_each(Drive::disarm);
     }
 
     /// Whether one has something to do that no interrupt and no deadline tells of.
     #[must_use]
     pub fn has_work(&self) -> bool {
-        self.drives.iter().any(Drive::has_work)
+        self.iter().any(Drive::has_work)
     }
 
     /// When one wants to be polled at the latest.
     #[must_use]
     pub fn next_deadline(&self, now: Instant) -> Instant {
-        let deadlines = self.drives.iter().map(|drive| drive.next_deadline(now));
+        let deadlines = self.iter().map(|drive| drive.next_deadline(now));
         deadlines.min().unwrap_or(Instant::FAR_FUTURE)
+    }
+
+    fn occupants(&self) -> impl Iterator<Item = &Occupant<D>> {
+        self.places.iter().filter_map(|place| place.occupant.as_ref())
+    }
+
+    fn occupants_mut(&mut self) -> impl Iterator<Item = &mut Occupant<D>> {
+        self.places.iter_mut().filter_map(|place| place.occupant.as_mut())
+    }
+
+    /// The next number that no drive has and that `is_taken` is false of.
+    fn free_number(&self, is_taken: impl Fn(u8) -> bool) -> u8 {
+        let in_use = |number| self.get(number).is_some() || is_taken(number);
+        // There are fewer drives and namespaces than numbers.
+        let mut numbers = (0..=u8::MAX).map(|step| self.next_number.wrapping_add(step));
+        numbers.find(|&number| !in_use(number)).unwrap_or(self.next_number)
+    }
+}
+
+impl<D: NvmeDevice> Occupant<D> {
+    fn take_event(&mut self) -> Option<(u8, DriveEvent)> {
+        let event = self.drive.take_event()?;
+        if self.removal.is_some() {
+            // Whoever asked for the removal knows better what to say of it.
+            while self.drive.take_event().is_some() {}
+            return None;
+        }
+        Some((self.number, event))
     }
 }
 
 impl<D: NvmeDevice> Backend for Drives<D> {
     fn submit(&mut self, request: IoRequest, pool: &mut PagePool, now: Instant) -> Result<(), Rejected> {
-        match self.drives.get_mut(usize::from(request.namespace.drive)) {
-            Some(drive) => drive.submit(request, pool, now),
-            None => {
-                let reason = RejectReason::Failed(Status::INVALID_NAMESPACE.do_not_retry());
-                Err(Rejected { request, reason })
-            }
+        let number = request.namespace.drive;
+        match self.occupants_mut().find(|occupant| occupant.number == number) {
+            Some(occupant) => occupant.drive.submit(request, pool, now),
+            // It has been pulled, and may come back.
+            None => Err(Rejected { request, reason: RejectReason::Failed(AWAY) }),
         }
     }
 

@@ -118,6 +118,17 @@ impl<Q: CommandQueue> IoQueue<Q> {
         true
     }
 
+    /// The queue and the memory of its tables; its own pages go back to the pool. Nothing may be outstanding.
+    pub fn take_apart(self, pool: &mut PagePool) -> (Q, DriveMemory) {
+        for page in self.list_pages {
+            pool.give_back(page);
+        }
+        pool.give_back(self.scratch);
+        pool.give_back(self.zeroes);
+        let (requests, commands) = (self.requests.into_slots(), self.commands.into_slots());
+        (self.queue, DriveMemory { requests, commands })
+    }
+
     pub fn mode(&self) -> Mode {
         self.mode
     }

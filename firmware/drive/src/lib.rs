@@ -17,12 +17,14 @@ mod io_queue;
 pub mod limits;
 mod namespaces;
 mod plan;
+mod removal;
 pub mod status;
 mod tables;
 #[cfg(test)]
 mod tests;
 
 pub use drive::Drive;
-pub use drives::Drives;
+pub use drives::{Drives, Place};
 pub use events::{DriveCounters, DriveEvent, DriveIdentity, FailReason, NamespaceInfo, RefusalReason};
+pub use removal::Removed;
 pub use tables::DriveMemory;

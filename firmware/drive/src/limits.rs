@@ -45,6 +45,8 @@ pub const SMART_INTERVAL: Duration = Duration::from_secs(10);
 pub const FIRST_RETRY: Duration = Duration::from_secs(5);
 /// Before a failed drive is tried again, later.
 pub const LATER_RETRY: Duration = Duration::from_secs(30);
+/// How long the removal of a drive in order may take before it loses the bus all the same.
+pub const REMOVAL_LIMIT: Duration = Duration::from_secs(40);
 /// After this long without a failure a drive counts as mended.
 pub const STABLE_AFTER: Duration = Duration::from_secs(120);
 /// Resets without [`STABLE_AFTER`] between them before the drive is left alone for a while.

@@ -107,6 +107,12 @@ impl Requests {
         requests
     }
 
+    /// The memory, for the tables of another drive. Nothing may be in use.
+    pub fn into_slots(self) -> &'static mut [RequestSlot] {
+        debug_assert!(self.used == 0);
+        self.slots
+    }
+
     pub fn used(&self) -> usize {
         self.used
     }
@@ -283,6 +289,12 @@ impl Commands {
             slot.next_free = if next < count { next } else { NONE };
         }
         Self { slots, first_free: if count == 0 { NONE } else { 0 }, outstanding: 0 }
+    }
+
+    /// The memory, for the tables of another drive. Nothing may be out.
+    pub fn into_slots(self) -> &'static mut [CommandSlot] {
+        debug_assert!(self.outstanding == 0);
+        self.slots
     }
 
     pub fn outstanding(&self) -> u16 {

@@ -3,6 +3,7 @@
 mod bring_up;
 mod failures;
 mod media;
+mod removal;
 mod requests;
 
 use core::time::Duration;

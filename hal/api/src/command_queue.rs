@@ -68,6 +68,9 @@ pub trait NvmeDevice {
     /// Hands out queue pair `qid` (0 is the admin pair) to its owner; `None` the second time or when there is
     /// no such pair.
     fn take_queue(&mut self, qid: u16) -> Option<Self::Queue>;
+    /// Takes back what [`Self::take_queue`] handed out, from an owner that gives the device up. Only while the device
+    /// cannot touch it.
+    fn return_queue(&mut self, qid: u16, queue: Self::Queue);
     /// Empties `queue`: indices, phase and memory as new. Only while the device cannot touch it.
     fn reset_queue(&mut self, queue: &mut Self::Queue);
     /// Where the device finds queue pair `qid`: submission ring, completion ring, entries of each (not

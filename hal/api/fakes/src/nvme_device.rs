@@ -359,6 +359,12 @@ impl NvmeDevice for FakeNvme {
         Some(FakeNvmeQueue { model: Arc::clone(&self.model), qid, depth, staged: Vec::new() })
     }
 
+    fn return_queue(&mut self, qid: u16, queue: FakeNvmeQueue) {
+        assert_eq!(queue.qid, qid, "a queue comes back to its own place");
+        assert!(!lock(&self.model).bus_master, "a queue comes back while the device may use the bus");
+        assert!(core::mem::take(&mut self.taken[usize::from(qid)]), "a queue comes back that was not taken");
+    }
+
     fn reset_queue(&mut self, queue: &mut FakeNvmeQueue) {
         queue.staged.clear();
         queue.depth = (self.queue_location(queue.qid).expect("a queue of this device").entries - 1) as u16;

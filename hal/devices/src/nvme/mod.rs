@@ -207,6 +207,12 @@ impl NvmeDevice for NvmeController {
         self.pairs.get_mut(usize::from(qid))?.queue.take()
     }
 
+    fn return_queue(&mut self, qid: u16, queue: NvmeQueue) {
+        if let Some(pair) = self.pairs.get_mut(usize::from(qid)) {
+            pair.queue = Some(queue);
+        }
+    }
+
     fn reset_queue(&mut self, queue: &mut NvmeQueue) {
         queue.reset();
     }
