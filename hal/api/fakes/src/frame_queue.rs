@@ -15,8 +15,14 @@ use hal_api::{ChecksumRequest, FrameQueue, FrameReceive, FrameTransmit, PortInfo
 struct Direction {
     /// Frames that the receiver may take.
     arrived: VecDeque<Vec<u8>>,
+    /// Frames that the receiver sees once it has flushed: they come after its poll and before it arms.
+    late: Vec<Vec<u8>>,
     /// Buffers that the receiver took and has not returned.
     held: usize,
+    /// The receiver asks for an interrupt.
+    armed: bool,
+    /// Frames that have arrived since the start.
+    arrivals: u64,
     depth: usize,
     /// Every n-th frame is lost on the wire; 0 loses none.
     lose_every: u64,
@@ -28,9 +34,10 @@ impl Direction {
     fn carry(&mut self, frame: Vec<u8>) {
         self.carried += 1;
         let unlucky = self.lose_every != 0 && self.carried.is_multiple_of(self.lose_every);
-        if unlucky || self.arrived.len() + self.held >= self.depth {
+        if unlucky || self.arrived.len() + self.late.len() + self.held >= self.depth {
             self.lost += 1;
         } else {
+            self.arrivals += 1;
             self.arrived.push_back(frame);
         }
     }
@@ -116,10 +123,53 @@ pub struct FakeFrameQueue {
     transmit: FakeTransmit,
     to: Rc<RefCell<Direction>>,
     link: Rc<RefCell<bool>>,
-    armed: bool,
+}
+
+/// A look at what waits for the other end of a wire, as its device knows it.
+#[derive(Debug, Clone)]
+pub struct FarEnd {
+    to: Rc<RefCell<Direction>>,
+}
+
+impl FarEnd {
+    /// Whether the other end asks for an interrupt.
+    #[must_use]
+    pub fn is_armed(&self) -> bool {
+        self.to.borrow().armed
+    }
+
+    /// Whether a frame waits for the other end.
+    #[must_use]
+    pub fn has_frame(&self) -> bool {
+        !self.to.borrow().arrived.is_empty()
+    }
+
+    /// Frames that have arrived at the other end since the start.
+    #[must_use]
+    pub fn arrivals(&self) -> u64 {
+        self.to.borrow().arrivals
+    }
 }
 
 impl FakeFrameQueue {
+    /// A look at the other end.
+    #[must_use]
+    pub fn far_end(&self) -> FarEnd {
+        FarEnd { to: Rc::clone(&self.to) }
+    }
+
+    /// Puts a frame on the wire that arrives in the middle of the other end's turn: after its poll, before it arms.
+    pub fn inject_late(&mut self, frame: &[u8]) {
+        let mut to = self.to.borrow_mut();
+        let lost = to.lost;
+        to.carry(frame.to_vec());
+        if to.lost == lost
+            && let Some(frame) = to.arrived.pop_back()
+        {
+            to.late.push(frame);
+        }
+    }
+
     /// Takes the link up or down for both ends; while it is down, frames are lost.
     pub fn set_link(&self, up: bool) {
         *self.link.borrow_mut() = up;
@@ -151,7 +201,7 @@ impl FakeFrameQueue {
     /// Whether an interrupt is asked for.
     #[must_use]
     pub fn is_armed(&self) -> bool {
-        self.armed
+        self.receive.from.borrow().armed
     }
 
     /// A copy of what this end queued and has not flushed.
@@ -179,7 +229,11 @@ impl FrameQueue for FakeFrameQueue {
     }
 
     fn flush(&mut self) {
-        self.receive.from.borrow_mut().held = 0;
+        let mut from = self.receive.from.borrow_mut();
+        from.held = 0;
+        let late = core::mem::take(&mut from.late);
+        from.arrived.extend(late);
+        drop(from);
         let up = *self.link.borrow();
         let mut to = self.to.borrow_mut();
         for frame in self.transmit.queued.drain(..) {
@@ -196,12 +250,12 @@ impl FrameQueue for FakeFrameQueue {
     }
 
     fn arm(&mut self) -> bool {
-        self.armed = true;
+        self.receive.from.borrow_mut().armed = true;
         self.receive.has_frame()
     }
 
     fn disarm(&mut self) {
-        self.armed = false;
+        self.receive.from.borrow_mut().armed = false;
     }
 }
 
@@ -217,7 +271,6 @@ pub fn frame_queue_pair(a: PortInfo, b: PortInfo, depth: usize) -> (FakeFrameQue
         transmit: FakeTransmit { queued: VecDeque::new(), depth, info, checksums_filled: 0 },
         to: Rc::clone(to),
         link: Rc::clone(&link),
-        armed: false,
     };
     (end(a, &a_to_b, &b_to_a), end(b, &b_to_a, &a_to_b))
 }
@@ -248,6 +301,15 @@ mod tests {
         assert_eq!(a.frames_lost(), 1);
         b.flush();
         assert_eq!(b.halves().0.receive(|frame| frame[0]), Some(1));
+    }
+
+    #[test]
+    fn a_late_frame_shows_after_the_receiver_has_polled_and_flushed() {
+        let (mut a, mut b) = frame_queue_pair(INFO, INFO, 2);
+        a.inject_late(&[1; 60]);
+        assert!(!b.halves().0.has_frame() && a.far_end().arrivals() == 1);
+        b.flush();
+        assert!(b.arm() && a.far_end().is_armed() && a.far_end().has_frame());
     }
 
     #[test]

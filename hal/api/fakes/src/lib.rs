@@ -5,12 +5,12 @@
 
 mod frame_queue;
 
-pub use frame_queue::{FakeFrameQueue, FakeReceive, FakeTransmit, frame_queue_pair};
+pub use frame_queue::{FakeFrameQueue, FakeReceive, FakeTransmit, FarEnd, frame_queue_pair};
 
 mod nvme_device;
 
 pub use nvme_device::{
     FakeNvme, FakeNvmeQueue, MEDIA_INTERNAL_ERROR, MEDIA_SUCCESS, MEDIA_UNRECOVERED_READ, MEDIA_WRITE_FAULT,
     Media, MediaEnd, MediaOperation, MediaRequest, NvmeConfig, NvmeControl, NvmeEffect, NvmeInjection,
-    NvmeNamespace, RamMedia, Segment, gather, scatter,
+    NvmeNamespace, QueueNews, RamMedia, Segment, gather, scatter,
 };

@@ -14,6 +14,7 @@ mod execute;
 mod identify;
 mod media;
 mod model;
+mod pace;
 mod run;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,6 +25,7 @@ use hal_api::{
 use hal_mem::DmaRegion;
 
 use model::Model;
+pub use pace::QueueNews;
 
 pub use media::{
     MEDIA_INTERNAL_ERROR, MEDIA_SUCCESS, MEDIA_UNRECOVERED_READ, MEDIA_WRITE_FAULT, Media, MediaEnd,
@@ -405,10 +407,14 @@ impl CommandQueue for FakeNvmeQueue {
     }
 
     fn arm(&mut self) -> bool {
-        lock(&self.model).has_completion(self.qid)
+        let mut model = lock(&self.model);
+        model.set_armed(self.qid, true);
+        model.has_completion(self.qid)
     }
 
-    fn disarm(&mut self) {}
+    fn disarm(&mut self) {
+        lock(&self.model).set_armed(self.qid, false);
+    }
 }
 
 /// Little-endian fields of a command.

@@ -7,6 +7,7 @@ use hal_mem::DmaRegion;
 
 use super::dma::Dma;
 use super::media::{Media, RamMedia};
+use super::pace::QueueNews;
 use super::run::{AtMedia, Fetched, disk};
 use super::{NvmeConfig, NvmeEffect, NvmeInjection, dword, ring_addresses};
 
@@ -23,6 +24,10 @@ pub(super) struct Queue {
     pub(super) identifiers: Identifiers,
     pub(super) completions: VecDeque<[u8; COMPLETION_BYTES]>,
     pub(super) fetched: u16,
+    /// The driver asks for an interrupt.
+    pub(super) armed: bool,
+    /// Completions since the start.
+    pub(super) posted: u64,
 }
 
 impl Default for Queue {
@@ -36,11 +41,17 @@ impl Default for Queue {
             identifiers: Identifiers::default(),
             completions: VecDeque::new(),
             fetched: 0,
+            armed: false,
+            posted: 0,
         }
     }
 }
 
 impl Queue {
+    pub(super) fn news(&self) -> QueueNews {
+        QueueNews { armed: self.armed, posted: self.posted, waiting: !self.completions.is_empty() }
+    }
+
     fn push(&mut self, fetched: Fetched) {
         if fetched.effect != Some(NvmeEffect::Never) {
             self.earliest = self.earliest.min(fetched.due);
@@ -281,7 +292,7 @@ impl Model {
         self.admin_queue_set = false;
         self.queues_granted = None;
         for queue in &mut self.queues {
-            *queue = Queue::default();
+            *queue = Queue { armed: queue.armed, posted: queue.posted, ..Queue::default() };
         }
     }
 
@@ -374,11 +385,21 @@ impl Model {
         None
     }
 
+    /// Whether commands are carried out now.
+    pub(super) fn is_at_work(&self) -> bool {
+        !self.removed && !self.fatal && self.bus_master && self.ready
+    }
+
     /// Lets time pass and looks at a completion queue.
     pub(super) fn complete(&mut self, qid: u16) -> Option<[u8; COMPLETION_BYTES]> {
         self.now += 1;
         self.go_on(qid);
         self.queues[usize::from(qid)].completions.pop_front()
+    }
+
+    /// The driver asks for an interrupt, or no longer.
+    pub(super) fn set_armed(&mut self, qid: u16, armed: bool) {
+        self.queues[usize::from(qid)].armed = armed;
     }
 
     /// Whether a completion is there, or ready to be made.
@@ -388,7 +409,7 @@ impl Model {
     }
 
     fn go_on(&mut self, qid: u16) {
-        if !self.removed && !self.fatal && self.bus_master && self.ready {
+        if self.is_at_work() {
             self.run(qid);
         }
     }

@@ -270,6 +270,7 @@ impl Model {
         entry[10..12].copy_from_slice(&qid.to_le_bytes());
         entry[12..14].copy_from_slice(&cid.to_le_bytes());
         entry[14..16].copy_from_slice(&(status << 1 | 1).to_le_bytes());
+        queue.posted += 1;
         queue.completions.push_back(entry);
     }
 }
