@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod commands;
+pub mod initiator;
 pub mod pdu;
 mod queue;
 mod receive;

@@ -6,4 +6,5 @@ mod card;
 mod fairness;
 mod fuzz;
 mod host;
+mod initiator;
 mod traffic;

@@ -1,0 +1,300 @@
+//! What is sent: one PDU after the other, each in as many pieces as the send buffer has room for.
+//!
+//! Data goes from the caller's memory straight into the send buffer.
+
+use core::borrow::BorrowMut;
+
+use zerocopy::little_endian::{U16, U32};
+use zerocopy::{Immutable, IntoBytes};
+
+use super::queue::{HostQueue, Payload, Phase, QueueOptions};
+use super::slots::{NONE, Slot, State, Transfer};
+use crate::pdu::{
+    CommandCapsule, CommonHeader, DIGEST_BYTES, DataHeader, Fatal, Initialize, MAX_QUOTED_BYTES, Terminate,
+    flags, kind,
+};
+
+/// The PDU that is being sent: a header, then perhaps data, then perhaps a digest.
+#[derive(Debug)]
+pub(super) struct Sender {
+    head: [u8; size_of::<Terminate>() + MAX_QUOTED_BYTES],
+    head_bytes: usize,
+    head_sent: usize,
+    /// Whose PDU it is.
+    slot: u16,
+    data_left: u32,
+    digest: bool,
+    crc: u32,
+    tail_sent: usize,
+    /// A TermReq waits for the end of the PDU before it; nothing follows it.
+    terminate: Option<Terminate>,
+    quote: [u8; MAX_QUOTED_BYTES],
+    quote_bytes: usize,
+}
+
+impl Sender {
+    /// Begins with an ICReq (TCP 3.6.2.2) that allows one open R2T for a command.
+    pub(super) fn initialize(options: QueueOptions) -> Self {
+        let mut sender = Self {
+            head: [0; _],
+            head_bytes: 0,
+            head_sent: 0,
+            slot: NONE,
+            data_left: 0,
+            digest: false,
+            crc: 0,
+            tail_sent: 0,
+            terminate: None,
+            quote: [0; _],
+            quote_bytes: 0,
+        };
+        let request = Initialize {
+            common: header(kind::INITIALIZE_REQUEST, size_of::<Initialize>()),
+            format: U16::new(0),
+            alignment: options.alignment,
+            digests: options.digests.to_field(),
+            limit: U32::new(0),
+            reserved: [0; 112],
+        };
+        sender.start(NONE, &request, false);
+        sender
+    }
+
+    /// Lets an H2CTermReq (TCP 3.6.2.4) with the wrong header follow the PDU that is under way.
+    pub(super) fn terminate(&mut self, fatal: Fatal, quote: &[u8]) {
+        self.quote_bytes = put(&mut self.quote, quote);
+        let mut common = header(kind::HOST_TERMINATE, size_of::<Terminate>());
+        common.total_bytes = U32::new((size_of::<Terminate>() + self.quote_bytes) as u32);
+        self.terminate = Some(Terminate {
+            common,
+            status: U16::new(fatal.status as u16),
+            information: U32::new(fatal.information),
+            reserved: [0; 10],
+        });
+    }
+
+    /// Forgets what is under way.
+    pub(super) fn stop(&mut self) {
+        self.terminate = None;
+        self.slot = NONE;
+        (self.head_bytes, self.head_sent, self.data_left, self.digest) = (0, 0, 0, false);
+    }
+
+    pub(super) fn is_busy(&self) -> bool {
+        !self.is_done() || self.terminate.is_some()
+    }
+
+    fn is_done(&self) -> bool {
+        self.head_sent == self.head_bytes
+            && self.data_left == 0
+            && (!self.digest || self.tail_sent == DIGEST_BYTES)
+    }
+
+    fn start(&mut self, slot: u16, header: &(impl IntoBytes + Immutable), digest: bool) {
+        let bytes = header.as_bytes();
+        self.slot = slot;
+        self.head_sent = 0;
+        self.head_bytes = 0;
+        self.data_left = 0;
+        self.digest = false;
+        self.crc = 0;
+        self.tail_sent = 0;
+        self.append(bytes);
+        if digest {
+            self.append(&hal_simd::crc32c(0, bytes).to_le_bytes());
+        }
+    }
+
+    fn append(&mut self, bytes: &[u8]) {
+        let room = self.head.get_mut(self.head_bytes..).unwrap_or_default();
+        self.head_bytes += put(room, bytes);
+    }
+
+    /// Data follows the header from `data_at` on.
+    fn add_data(&mut self, data_at: usize, bytes: u32, digest: bool) {
+        if let Some(pad) = self.head.get_mut(self.head_bytes..data_at) {
+            pad.fill(0);
+            self.head_bytes = data_at;
+        }
+        self.data_left = bytes;
+        self.digest = digest;
+    }
+}
+
+impl<S: BorrowMut<[Slot]>> HostQueue<S> {
+    /// Fills `room` with what is to be sent and returns how many bytes that was.
+    pub(super) fn fill_room(&mut self, room: &mut [u8], payload: &mut impl Payload) -> usize {
+        let mut at = 0;
+        loop {
+            if !self.sender.is_done() {
+                let Some(rest) = room.get_mut(at..) else { break };
+                at += self.emit(rest, payload);
+                if !self.sender.is_done() {
+                    break;
+                }
+                self.sent();
+            }
+            if at >= room.len() || !self.start_next() {
+                break;
+            }
+        }
+        at
+    }
+
+    /// Puts as much of the current PDU into `room` as fits.
+    fn emit(&mut self, room: &mut [u8], payload: &mut impl Payload) -> usize {
+        let sender = &mut self.sender;
+        let mut at = 0;
+        if let Some(head) = sender.head.get(sender.head_sent..sender.head_bytes) {
+            at = put(room, head);
+            sender.head_sent += at;
+        }
+        if sender.head_sent < sender.head_bytes {
+            return at;
+        }
+        if sender.data_left > 0 {
+            let rest = room.get_mut(at..).unwrap_or_default();
+            let bytes = rest.len().min(sender.data_left as usize);
+            let rest = rest.get_mut(..bytes).unwrap_or_default();
+            if !rest.is_empty()
+                && let Some(slot) = self.slots.get_mut(sender.slot)
+            {
+                payload.load(slot.token, slot.moved_bytes, rest);
+                slot.moved_bytes = slot.moved_bytes.saturating_add(bytes as u32);
+            }
+            if sender.digest {
+                sender.crc = hal_simd::crc32c(sender.crc, rest);
+            }
+            sender.data_left -= bytes as u32;
+            at += bytes;
+        }
+        if sender.data_left == 0 && sender.digest {
+            let crc = sender.crc.to_le_bytes();
+            let tail = crc.get(sender.tail_sent..).unwrap_or_default();
+            let bytes = put(room.get_mut(at..).unwrap_or_default(), tail);
+            sender.tail_sent += bytes;
+            at += bytes;
+        }
+        at
+    }
+
+    /// The last byte of the current PDU is in the send buffer.
+    fn sent(&mut self) {
+        let index = core::mem::replace(&mut self.sender.slot, NONE);
+        let Some(slot) = self.slots.get_mut(index) else { return };
+        match slot.state {
+            State::DataSending if slot.moved_bytes < slot.asked_end => {
+                slot.state = State::DataQueued;
+                let mut to_send = self.to_send;
+                self.slots.push(&mut to_send, index);
+                self.to_send = to_send;
+            }
+            _ => slot.state = State::AtTarget,
+        }
+    }
+
+    /// Prepares the next PDU; false when there is none.
+    fn start_next(&mut self) -> bool {
+        if let Some(request) = self.sender.terminate.take() {
+            let (quote, bytes) = (self.sender.quote, self.sender.quote_bytes);
+            self.sender.start(NONE, &request, false);
+            self.sender.append(quote.get(..bytes).unwrap_or_default());
+            return true;
+        }
+        if self.phase != Phase::Live {
+            return false;
+        }
+        let mut to_send = self.to_send;
+        let next = self.slots.pop(&mut to_send);
+        self.to_send = to_send;
+        let Some(index) = next else { return false };
+        let Some(slot) = self.slots.get(index).copied() else { return false };
+        let state = if slot.state == State::DataQueued {
+            self.start_data(index, &slot);
+            State::DataSending
+        } else {
+            self.start_capsule(index, &slot);
+            State::CapsuleSending
+        };
+        if let Some(slot) = self.slots.get_mut(index) {
+            slot.state = state;
+        }
+        true
+    }
+
+    /// CapsuleCmd (TCP 3.6.2.6), with its data where that goes along.
+    fn start_capsule(&mut self, index: u16, slot: &Slot) {
+        let bytes = match slot.transfer {
+            Transfer::SendInCapsule(bytes) => bytes,
+            _ => 0,
+        };
+        let (common, data_at) = self.common(kind::COMMAND, size_of::<CommandCapsule>(), bytes);
+        let capsule = CommandCapsule { common, command: slot.command };
+        self.sender.start(index, &capsule, self.digests.header);
+        if bytes > 0 {
+            self.sender.add_data(data_at, bytes, self.digests.data);
+        }
+    }
+
+    /// H2CData (TCP 3.6.2.8): as much of what the R2T asked for as one PDU may have.
+    fn start_data(&mut self, index: u16, slot: &Slot) {
+        let left = slot.asked_end.saturating_sub(slot.moved_bytes);
+        let bytes = left.min(self.max_data_bytes);
+        let (mut common, data_at) = self.common(kind::HOST_DATA, size_of::<DataHeader>(), bytes);
+        if bytes == left {
+            common.flags |= flags::LAST;
+        }
+        let data = DataHeader {
+            common,
+            cid: slot.command.cid,
+            tag: U16::new(slot.tag),
+            offset: U32::new(slot.moved_bytes),
+            length: U32::new(bytes),
+            reserved: [0; 4],
+        };
+        self.sender.start(index, &data, self.digests.header);
+        self.sender.add_data(data_at, bytes, self.digests.data);
+    }
+
+    /// The common header of a PDU with so much data, and where the data stands.
+    fn common(&self, kind: u8, bytes: usize, data_bytes: u32) -> (CommonHeader, usize) {
+        let mut common = header(kind, bytes);
+        let mut header_bytes = bytes;
+        if self.digests.header {
+            common.flags |= flags::HEADER_DIGEST;
+            header_bytes += DIGEST_BYTES;
+        }
+        if data_bytes == 0 {
+            common.total_bytes = U32::new(header_bytes as u32);
+            return (common, header_bytes);
+        }
+        let data_at = header_bytes.next_multiple_of(self.data_alignment);
+        let mut total = data_at as u32 + data_bytes;
+        if self.digests.data {
+            common.flags |= flags::DATA_DIGEST;
+            total += DIGEST_BYTES as u32;
+        }
+        common.data_offset = data_at as u8;
+        common.total_bytes = U32::new(total);
+        (common, data_at)
+    }
+}
+
+fn header(kind: u8, bytes: usize) -> CommonHeader {
+    CommonHeader {
+        kind,
+        flags: 0,
+        header_bytes: bytes as u8,
+        data_offset: 0,
+        total_bytes: U32::new(bytes as u32),
+    }
+}
+
+/// Copies what fits and returns how much that was.
+fn put(room: &mut [u8], bytes: &[u8]) -> usize {
+    let count = room.len().min(bytes.len());
+    if let (Some(to), Some(from)) = (room.get_mut(..count), bytes.get(..count)) {
+        to.copy_from_slice(from);
+    }
+    count
+}
