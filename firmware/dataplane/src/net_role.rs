@@ -101,7 +101,7 @@ impl nvmeof::Stream for TargetStream<'_> {
 /// sent is taken.
 fn is_over(stream: &Stream) -> bool {
     match stream.state() {
-        StreamState::Open => false,
+        StreamState::Connecting | StreamState::Open => false,
         StreamState::PeerClosed => stream.received_bytes() == 0,
         StreamState::Closed => true,
     }

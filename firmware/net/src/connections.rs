@@ -8,7 +8,7 @@ use core::time::Duration;
 
 use hal_api::Instant;
 use hal_mem::{Arena, OutOfMemory};
-use smoltcp::iface::{SocketHandle, SocketSet, SocketStorage};
+use smoltcp::iface::{Context, SocketHandle, SocketSet, SocketStorage};
 use smoltcp::socket::{Socket, tcp};
 use smoltcp::wire::IpEndpoint;
 
@@ -28,7 +28,10 @@ const LINGER: Duration = Duration::from_secs(5);
 /// Time to answer a repeated FIN. Far less than twice the life of a segment: sockets are few.
 const TIME_WAIT: Duration = Duration::from_secs(1);
 
-/// A connection, from [`crate::Stack::accept`] to [`crate::Stack::release`].
+/// First of the ports that own connections use (RFC 6335, section 6); they end with the last port there is.
+const FIRST_OWN_PORT: u16 = 49_152;
+
+/// A connection, from [`crate::Stack::accept`] or [`crate::Stack::connect`] to [`crate::Stack::release`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ConnectionId {
     index: u16,
@@ -52,6 +55,17 @@ pub struct PeerInfo {
     pub port: u16,
     /// The port of ours that it connected to.
     pub local_port: u16,
+}
+
+/// Why a connection was not even tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConnectError {
+    /// All sockets are in use.
+    NoSocket,
+    /// The port has no address, or none of the remote's family.
+    NoAddress,
+    /// The remote's address or port is none that one can connect to.
+    InvalidRemote,
 }
 
 /// What a socket is doing.
@@ -86,11 +100,14 @@ pub(crate) struct Connections {
     slots: &'static mut [Slot],
     ports: heapless::Vec<u16, MAX_PORTS>,
     ready: usize,
+    /// Where the search for the port of the next own connection begins.
+    next_own_port: u16,
 }
 
 impl Connections {
-    /// Takes `config.sockets` sockets with their buffers from the arena, and listens.
-    pub(crate) fn new(config: &Config<'_>, arena: &mut Arena) -> Result<Self, OutOfMemory> {
+    /// Takes `config.sockets` sockets with their buffers from the arena, and listens. `seed` decides the port of
+    /// the first own connection.
+    pub(crate) fn new(config: &Config<'_>, arena: &mut Arena, seed: u64) -> Result<Self, OutOfMemory> {
         let count = config.sockets.clamp(1, usize::from(u16::MAX));
         let storage = arena.slice(count + 1, |_| SocketStorage::EMPTY)?;
         let slot = Slot { phase: Phase::Spare, handle: SocketHandle::default(), generation: 0 };
@@ -102,7 +119,9 @@ impl Connections {
             *place = Some(new_socket(receive, transmit));
         }
         let ports = config.ports.iter().copied().filter(|port| *port != 0).take(MAX_PORTS).collect();
-        let mut connections = Self { set: SocketSet::new(storage), spare, slots, ports, ready: 0 };
+        let next_own_port = (seed >> 32) as u16 | FIRST_OWN_PORT;
+        let set = SocketSet::new(storage);
+        let mut connections = Self { set, spare, slots, ports, ready: 0, next_own_port };
         connections.listen(Instant::ZERO);
         Ok(connections)
     }
@@ -128,6 +147,45 @@ impl Connections {
         let remote = socket.remote_endpoint().unwrap_or(unknown);
         let local_port = socket.local_endpoint().unwrap_or(unknown).port;
         Some((id, PeerInfo { address: remote.addr.into(), port: remote.port, local_port }))
+    }
+
+    /// Starts a connection of our own, from `local` to `remote`. It takes a spare socket and drives nobody out.
+    pub(crate) fn connect(
+        &mut self,
+        context: &mut Context,
+        local: IpAddr,
+        remote: SocketAddr,
+    ) -> Result<ConnectionId, ConnectError> {
+        let port = self.own_port(remote).ok_or(ConnectError::NoSocket)?;
+        let position = self.slots.iter().position(|slot| slot.phase == Phase::Spare);
+        let index = position.and_then(|index| u16::try_from(index).ok()).ok_or(ConnectError::NoSocket)?;
+        let place = self.spare.iter_mut().find(|place| place.is_some()).ok_or(ConnectError::NoSocket)?;
+        let socket = place.as_mut().ok_or(ConnectError::NoSocket)?;
+        socket.set_congestion_control(tcp::CongestionControl::Reno);
+        let (local, remote) = (IpEndpoint::new(local.into(), port), IpEndpoint::from(remote));
+        socket.connect(context, remote, local).map_err(|_| ConnectError::InvalidRemote)?;
+        let socket = place.take().ok_or(ConnectError::NoSocket)?;
+        let slot = self.slots.get_mut(usize::from(index)).ok_or(ConnectError::NoSocket)?;
+        slot.handle = self.set.add(socket);
+        slot.phase = Phase::Accepted;
+        Ok(ConnectionId { index, generation: slot.generation })
+    }
+
+    /// A port of ours that no connection to `remote` has; those of one remote differ as long as they can.
+    fn own_port(&mut self, remote: SocketAddr) -> Option<u16> {
+        for _ in 0..=self.slots.len() {
+            let port = self.next_own_port;
+            self.next_own_port = port.wrapping_add(1) | FIRST_OWN_PORT;
+            let taken = self.slots.iter().filter(|slot| slot.phase != Phase::Spare).any(|slot| {
+                let socket = self.set.get::<tcp::Socket<'_>>(slot.handle);
+                socket.local_endpoint().is_some_and(|end| end.port == port)
+                    && socket.remote_endpoint().is_some_and(|end| is_same(end, remote))
+            });
+            if !taken && !self.ports.contains(&port) {
+                return Some(port);
+            }
+        }
+        None
     }
 
     /// The socket of an accepted connection; `None` for an id that was released.
@@ -269,9 +327,7 @@ impl Connections {
 
     /// The slot whose connection has the same two ends as the request.
     fn index_of(&self, request: &ConnectionRequest) -> Option<usize> {
-        let same = |end: Option<IpEndpoint>, address: SocketAddr| {
-            end.is_some_and(|end| end.port == address.port() && IpAddr::from(end.addr) == address.ip())
-        };
+        let same = |end: Option<IpEndpoint>, address| end.is_some_and(|end| is_same(end, address));
         self.slots.iter().position(|slot| {
             if matches!(slot.phase, Phase::Spare | Phase::Listening(_)) {
                 return false;
@@ -296,6 +352,10 @@ impl Connections {
             }
         }
     }
+}
+
+fn is_same(end: IpEndpoint, address: SocketAddr) -> bool {
+    end.port == address.port() && IpAddr::from(end.addr) == address.ip()
 }
 
 fn next_phase(phase: Phase, socket: &tcp::Socket<'_>, now: Instant) -> Phase {

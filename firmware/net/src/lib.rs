@@ -5,8 +5,8 @@
 //! (frames out) and [`Stack::flush`]. It sleeps only when [`Stack::next_deadline`] lies ahead and
 //! [`Stack::arm`] says that nothing has arrived meanwhile.
 //!
-//! It answers ARP and ICMP echo, asks DHCP for an address or has a static one, and listens on the
-//! configured ports. A connection takes one of a fixed number of sockets and gives it back: closed
+//! It answers ARP and ICMP echo, asks DHCP for an address or has a static one, listens on the
+//! configured ports, and [connects](Stack::connect) to others. A connection takes one of a fixed number of sockets and gives it back: closed
 //! connections linger for a few seconds at most, half-open ones likewise, so that no peer can keep a socket
 //! by silence. TCP is RFC 9293 without Nagle's algorithm and without delayed acknowledgements, with window
 //! scaling, keep-alive probes and Reno's congestion control.
@@ -25,6 +25,6 @@ mod stream;
 mod tests;
 
 pub use config::{Addressing, Config, MAX_PORTS};
-pub use connections::{ConnectionId, PeerInfo};
+pub use connections::{ConnectError, ConnectionId, PeerInfo};
 pub use stack::{Counters, Stack};
 pub use stream::{Stream, StreamState};

@@ -1,6 +1,6 @@
 //! One port's stack on one core.
 
-use core::net::IpAddr;
+use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 
 use hal_api::{FrameQueue, FrameReceive, FrameTransmit, Instant};
@@ -10,7 +10,7 @@ use smoltcp::wire::{EthernetAddress, HardwareAddress};
 
 use crate::address::AddressState;
 use crate::config::Config;
-use crate::connections::{ConnectionId, Connections, PeerInfo};
+use crate::connections::{ConnectError, ConnectionId, Connections, PeerInfo};
 use crate::device::{Capabilities, FrameDevice, MAX_FRAME_BYTES};
 use crate::frame::connection_request;
 use crate::stream::Stream;
@@ -60,7 +60,7 @@ pub struct Stack<F: FrameQueue> {
 
 impl<F: FrameQueue> Stack<F> {
     /// A stack over `queue` with all its memory ([`Config::memory_bytes`]) from `arena`. `seed` is random: it
-    /// makes sequence numbers hard to guess.
+    /// makes sequence numbers and the ports of own connections hard to guess.
     ///
     /// # Errors
     /// [`OutOfMemory`] when the arena is too small; what was taken from it by then is lost.
@@ -74,7 +74,7 @@ impl<F: FrameQueue> Stack<F> {
         let info = queue.info();
         let capabilities = Capabilities::new(&info, config.mtu_limit);
         let scratch = arena.slice(MAX_FRAME_BYTES, |_| 0u8)?;
-        let mut connections = Connections::new(config, arena)?;
+        let mut connections = Connections::new(config, arena, seed)?;
         let mut smoltcp = smoltcp::iface::Config::new(HardwareAddress::Ethernet(station_address(info.mac)));
         smoltcp.random_seed = seed;
         let mut sent = 0;
@@ -176,7 +176,27 @@ impl<F: FrameQueue> Stack<F> {
         Some(accepted)
     }
 
-    /// The bytes of an accepted connection; `None` once it was released.
+    /// Begins a connection of our own from a port of its own. It is the caller's at once, as an accepted one is: it
+    /// is [`StreamState::Connecting`](crate::StreamState) until the remote has answered, and closed if that does not
+    /// happen within 30 s. Listening goes on with the sockets that are left.
+    ///
+    /// # Errors
+    /// [`ConnectError`]; nothing was sent then.
+    pub fn connect(&mut self, remote: SocketAddr, now: Instant) -> Result<ConnectionId, ConnectError> {
+        self.now = now;
+        let address = remote.ip();
+        let broadcast = address == IpAddr::V4(core::net::Ipv4Addr::BROADCAST);
+        if remote.port() == 0 || address.is_unspecified() || address.is_multicast() || broadcast {
+            return Err(ConnectError::InvalidRemote);
+        }
+        let local = self.address().filter(|local| local.is_ipv4() == address.is_ipv4());
+        let local = local.ok_or(ConnectError::NoAddress)?;
+        let id = self.connections.connect(self.interface.context(), local, remote)?;
+        self.dirty = true;
+        Ok(id)
+    }
+
+    /// The bytes of a connection; `None` once it was released.
     pub fn stream(&mut self, id: ConnectionId) -> Option<Stream<'_>> {
         Some(Stream { socket: self.connections.get(id)?, dirty: &mut self.dirty })
     }

@@ -5,6 +5,8 @@ use smoltcp::socket::tcp;
 /// How much of a connection is left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StreamState {
+    /// The remote of a connection of ours has not answered yet: nothing comes or goes.
+    Connecting,
     /// Bytes may come and, unless [`Stream::close`] was called, go.
     Open,
     /// The peer sends no more than what [`Stream::receive`] still gives; it may still be sent to.
@@ -77,11 +79,8 @@ impl Stream<'_> {
         match self.socket.state() {
             tcp::State::Closed | tcp::State::Listen | tcp::State::TimeWait => StreamState::Closed,
             tcp::State::CloseWait | tcp::State::Closing | tcp::State::LastAck => StreamState::PeerClosed,
-            tcp::State::SynSent
-            | tcp::State::SynReceived
-            | tcp::State::Established
-            | tcp::State::FinWait1
-            | tcp::State::FinWait2 => StreamState::Open,
+            tcp::State::SynSent | tcp::State::SynReceived => StreamState::Connecting,
+            tcp::State::Established | tcp::State::FinWait1 | tcp::State::FinWait2 => StreamState::Open,
         }
     }
 

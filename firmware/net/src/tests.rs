@@ -1,5 +1,6 @@
 //! A stack against a second smoltcp on the other end of a wire in memory.
 
+mod connect;
 mod connections;
 mod dhcp;
 mod hostile;

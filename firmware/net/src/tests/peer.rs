@@ -47,6 +47,14 @@ impl Peer {
         self.set.add(socket)
     }
 
+    /// A socket that waits for a connection.
+    pub(super) fn listen(&mut self, port: u16) -> SocketHandle {
+        let buffer = || tcp::SocketBuffer::new(vec![0; BUFFER_BYTES].leak());
+        let mut socket = tcp::Socket::new(buffer(), buffer());
+        socket.listen(port).unwrap();
+        self.set.add(socket)
+    }
+
     pub(super) fn socket(&mut self, handle: SocketHandle) -> &mut tcp::Socket<'static> {
         self.set.get_mut(handle)
     }
