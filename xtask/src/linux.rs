@@ -1,7 +1,9 @@
 //! `cargo xtask test linux`: a real Linux NVMe/TCP host, in its own virtual machine, against the card.
 
 pub mod card;
+pub mod flood;
 pub mod host;
+pub mod relay;
 pub mod script;
 pub mod wire;
 
@@ -138,9 +140,11 @@ impl Session<'_> {
                 guest: self.guest,
                 accelerator: self.accelerator,
                 processors: self.options.host_smp,
-                script: self.test,
+                run: &self.test.text,
+                pieces: &[],
                 environment: &environment,
                 wire: card.is_some().then_some(wire),
+                control: None,
                 log: &log,
             })?;
             let ending = host.follow(card.as_mut(), deadline, &mut |_| Ok(()))?;

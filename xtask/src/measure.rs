@@ -73,9 +73,11 @@ fn play(
         guest: &guest,
         accelerator: accelerator::choose(&guest.kernel)?,
         processors: 2,
-        script: &script,
+        run: &script.text,
+        pieces: &[],
         environment: &environment,
         wire: Some(wire),
+        control: None,
         log: &paths::logs()?.join(format!("measure-{}-host.log", script.name)),
     })?;
     let deadline = Instant::now() + script.limit(false)?;

@@ -3,12 +3,9 @@
 use crate::paths;
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
-use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 /// U-Boot for QEMU's 64-bit Arm machine, as Debian packages it.
 pub const U_BOOT: &str = "/usr/lib/u-boot/qemu_arm64/u-boot.bin";
@@ -102,23 +99,29 @@ fn default_block_size() -> u32 {
 }
 
 impl Drive {
+    /// Its file, which is made where it is missing.
+    pub fn file(&self, folder: &Path) -> Result<PathBuf> {
+        sparse_file(folder, &format!("{}.raw", self.name), bytes(&self.size)?)
+    }
+
     /// Makes the file where it is missing and adds the drive to the command.
     pub fn add(&self, command: &mut Command, folder: &Path) -> Result<()> {
-        let file = sparse_file(folder, &format!("{}.raw", self.name), bytes(&self.size)?)?;
+        let file = self.file(folder)?;
         let (name, block) = (&self.name, self.block_size);
-        let backing = format!("if=none,id={name},format=raw,discard=unmap,file={}", escaped(&file));
+        let protocol = format!("file.driver=file,file.discard=unmap,file.filename={}", escaped(&file));
+        let backing = format!("driver=raw,node-name={name},discard=unmap,{protocol}");
         let mut controller = format!("nvme,id=nvme-{name},serial={name}");
         for more in
             [self.bus.as_ref().map(|bus| format!("bus={bus}")), self.controller.clone()].into_iter().flatten()
         {
             controller.push_str(&format!(",{more}"));
         }
-        let mut namespace = format!("nvme-ns,bus=nvme-{name},drive={name}");
+        let mut namespace = format!("nvme-ns,id={},bus=nvme-{name},drive={name}", namespace_id(name));
         namespace.push_str(&format!(",logical_block_size={block},physical_block_size={block}"));
         if let Some(more) = &self.namespace {
             namespace.push_str(&format!(",{more}"));
         }
-        command.args(["-drive", &backing, "-device", &controller, "-device", &namespace]);
+        command.args(["-blockdev", &backing, "-device", &controller, "-device", &namespace]);
         Ok(())
     }
 }
@@ -161,27 +164,14 @@ pub fn free_port(first: u16) -> Result<u16> {
     (first..first.saturating_add(100)).find(free).context("no free port on 127.0.0.1")
 }
 
-/// Gives a running QEMU commands of its machine protocol, through its socket.
-pub fn command_by_socket(socket: &Path, commands: &[String]) -> Result<()> {
-    let stream = UnixStream::connect(socket).context("QEMU's control socket")?;
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-    let mut answers = BufReader::new(stream.try_clone()?).lines();
-    let enter = r#"{"execute": "qmp_capabilities"}"#.to_owned();
-    for command in std::iter::once(&enter).chain(commands) {
-        writeln!(&stream, "{command}")?;
-        // A greeting and events may come before the answer.
-        loop {
-            let answer = answers.next().context("QEMU has closed its control socket")??;
-            let answer: serde_json::Value = serde_json::from_str(&answer)?;
-            if !answer["error"].is_null() {
-                bail!("QEMU refuses `{command}`: {}", answer["error"]["desc"]);
-            }
-            if !answer["return"].is_null() {
-                break;
-            }
-        }
-    }
-    Ok(())
+/// Value of `-qmp` for a socket of QEMU's machine protocol.
+pub fn control(socket: &Path) -> String {
+    format!("unix:{},server=on,wait=off", escaped(socket))
+}
+
+/// The id of the device that is a drive's namespace.
+pub fn namespace_id(drive: &str) -> String {
+    format!("ns-{drive}")
 }
 
 /// Bytes of a size such as `512`, `64M` or `1G`.

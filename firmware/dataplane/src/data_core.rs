@@ -112,7 +112,11 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
         for (number, _) in self.drives.numbered().filter(|(_, drive)| drive.is_ready()) {
             self.readiness.settled(number);
         }
-        self.readiness.report(now, &self.subsystem, self.stack.as_ref().and_then(Stack::address), self.port);
+        let address = self.stack.as_ref().and_then(Stack::address);
+        if self.readiness.report(now, &self.subsystem, address, self.port) {
+            // What the pools hold before the first host is what later reports are compared with.
+            self.connections.note_idle(false);
+        }
         self.report_idle_pools();
     }
 

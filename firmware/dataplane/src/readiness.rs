@@ -27,11 +27,17 @@ impl Readiness {
         self.settled |= 1u32.checked_shl(u32::from(drive)).unwrap_or(0);
     }
 
-    /// Says that the card is ready, once for each address that it comes to have.
-    pub(crate) fn report(&mut self, now: Instant, subsystem: &Subsystem, address: Option<IpAddr>, port: u16) {
+    /// Says that the card is ready, once for each address that it comes to have; true when it has just said so.
+    pub(crate) fn report(
+        &mut self,
+        now: Instant,
+        subsystem: &Subsystem,
+        address: Option<IpAddr>,
+        port: u16,
+    ) -> bool {
         let waiting = self.drives & !self.settled != 0 && now < Instant::ZERO + PATIENCE;
         if waiting || address == self.said {
-            return;
+            return false;
         }
         self.said = address;
         match address {
@@ -44,5 +50,6 @@ impl Readiness {
             ),
             None => hal_log::warn!("not reachable: the port has lost its address"),
         }
+        address.is_some()
     }
 }

@@ -18,6 +18,14 @@ step() {
     fi
 }
 
+# fails COMMAND...: runs the command, which fails. (`! COMMAND` is no test under `sh -e`.)
+fails() {
+    if "$@"; then
+        echo "this succeeds and should not: $*"
+        return 1
+    fi
+}
+
 # lacks WORD: whether the target under test does not know a command (Linux's own target, for one).
 lacks() {
     case " $LACKS " in *" $1 "*) return 0 ;; esac
@@ -65,6 +73,11 @@ device_of() {
     for device in $(namespaces); do
         [ "$(nsid "$device")" = "$1" ] && echo "$device"
     done
+}
+
+# The device of the namespace of that drive of a scenario, by the drive's name.
+drive() {
+    eval "device_of \$NSID_$(echo "$1" | tr - _)"
 }
 
 # The controller's character device.

@@ -1,12 +1,12 @@
-//! The Linux host's machine, and what its script reports.
+//! The Linux host's machine, what its script reports, and what it is told.
 
 use super::card::Card;
-use super::script::{FOLDER, Script};
+use super::script::FOLDER;
 use super::wire::Wire;
 use crate::cpio::Archive;
 use crate::guest::Guest;
-use crate::paths;
 use crate::vm::Vm;
+use crate::{paths, qemu};
 use anyhow::{Context, Result, bail};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -24,12 +24,16 @@ pub struct HostPlan<'a> {
     pub accelerator: &'static str,
     /// Number of processors.
     pub processors: u32,
-    /// What it runs.
-    pub script: &'a Script,
+    /// Shell script that it runs.
+    pub run: &'a str,
+    /// More scripts: `/test/piece-N`, each with the common functions before it.
+    pub pieces: &'a [String],
     /// Shell variables of the script, a line each.
     pub environment: &'a str,
     /// The wire to the card; none where the target is in the same machine.
     pub wire: Option<&'a Wire>,
+    /// Socket of its QEMU's machine protocol, where wanted.
+    pub control: Option<&'a Path>,
     /// Where its console goes.
     pub log: &'a Path,
 }
@@ -77,9 +81,28 @@ impl Host {
             command.args(["-netdev", &netdev, "-device", device]);
             command = wire.enclose(command);
         }
+        if let Some(control) = plan.control {
+            command.args(["-qmp", &qemu::control(control)]);
+        }
         let vm = Vm::start(&mut command, plan.log)?;
         let now = Instant::now();
         Ok(Self { vm, partial: Vec::new(), step_started: now, failed: Vec::new(), _initramfs: initramfs })
+    }
+
+    /// The next lines of its console.
+    pub fn hear(&mut self, wait: Duration) -> Result<Vec<String>> {
+        let bytes = self.vm.read(wait).context("the Linux host")?;
+        Ok(self.lines(&bytes))
+    }
+
+    /// Types into its console.
+    pub fn say(&mut self, text: &str) -> Result<()> {
+        self.vm.write(text).context("the Linux host")
+    }
+
+    /// Cuts its power.
+    pub fn kill(&mut self) {
+        self.vm.kill();
     }
 
     /// Shows the steps until the script ends or asks to be killed. `mark` gets what the script marks.
@@ -98,11 +121,11 @@ impl Host {
             if !up && started.elapsed() > BOOT_LIMIT {
                 bail!("the Linux host is not up after {} s", BOOT_LIMIT.as_secs());
             }
-            let bytes = self.vm.read(Duration::from_millis(50)).context("the Linux host")?;
+            let lines = self.hear(Duration::from_millis(50))?;
             if let Some(card) = card.as_deref_mut() {
                 card.listen(Duration::ZERO)?;
             }
-            for line in self.lines(&bytes) {
+            for line in lines {
                 let Some(word) = line.strip_prefix("@@ ") else { continue };
                 if let Some(release) = word.strip_prefix("UP ") {
                     up = true;
@@ -159,7 +182,10 @@ fn initramfs(plan: &HostPlan) -> Result<TemporaryFile> {
     let folder = paths::root()?.join(FOLDER);
     let mut archive = Archive::new();
     archive.file("test/environment", plan.environment.as_bytes());
-    archive.file("test/run.sh", plan.script.text.as_bytes());
+    archive.file("test/run.sh", plan.run.as_bytes());
+    for (number, piece) in plan.pieces.iter().enumerate() {
+        archive.file(&format!("test/piece-{number}"), format!(". /test/lib.sh\n{piece}\n").as_bytes());
+    }
     for name in ["lib.sh", "nvmet.sh"] {
         archive.file(&format!("test/{name}"), &std::fs::read(folder.join(name))?);
     }

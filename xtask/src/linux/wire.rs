@@ -1,16 +1,20 @@
 //! What joins the card's and the host's machine.
 
+use super::relay::{Relay, Side};
 use crate::command::output;
 use crate::paths::{self, TemporaryFolder};
 use crate::qemu;
 use anyhow::{Context, Result, anyhow};
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 
 /// An Ethernet wire between two virtual machines.
 pub enum Wire {
     /// A socket between two QEMUs: no offloads, and the machine's own network stays as it is.
     Stream(TemporaryFolder),
+    /// The same through this process, which may disturb it.
+    Relayed(Arc<Relay>),
     /// Two TAP interfaces and a bridge in a network namespace of their own: all offloads.
     Taps(NetworkNamespace),
 }
@@ -28,18 +32,19 @@ impl Wire {
 
     /// Value of the card's `-netdev`, without an id.
     pub fn card_netdev(&self) -> String {
-        self.netdev("server=on", "card")
+        self.netdev("server=on", "card", Side::Card)
     }
 
     /// Value of the host's `-netdev`, without an id.
     pub fn host_netdev(&self) -> String {
-        self.netdev("server=off", "host")
+        self.netdev("server=off", "host", Side::Host)
     }
 
-    fn netdev(&self, side: &str, interface: &str) -> String {
+    fn netdev(&self, role: &str, interface: &str, side: Side) -> String {
         match self {
+            Self::Relayed(relay) => relay.netdev(side),
             Self::Stream(folder) => {
-                format!("stream,{side},addr.type=unix,addr.path={}", qemu::escaped(&folder.join("wire")))
+                format!("stream,{role},addr.type=unix,addr.path={}", qemu::escaped(&folder.join("wire")))
             }
             Self::Taps(_) => format!("tap,ifname={interface},script=no,downscript=no,vhost=off"),
         }

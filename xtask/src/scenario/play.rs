@@ -1,0 +1,386 @@
+//! One run of a scenario: the card, perhaps a host, the steps, the end.
+
+use super::Stage;
+use super::faults::Faults;
+use super::file::{Boot, Scenario};
+use super::golden;
+use super::judge::Judge;
+use super::site::Site;
+use super::step::{Action, Step, Switch};
+use crate::card_log::{CardLog, Ready, ready};
+use crate::command::tail;
+use crate::linux::relay::Passed;
+use crate::paths::{self, TemporaryFolder};
+use crate::qemu::{self, Machine, U_BOOT};
+use crate::qmp::Qmp;
+use crate::vm::Vm;
+use anyhow::{Context, Result, bail};
+use regex::Regex;
+use serde_json::json;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// Where free ports are looked for: the first of those that nobody is assigned (RFC 6335).
+const DYNAMIC_PORTS: u16 = 49152;
+/// How long a line may take that the harness waits for after the expected ones.
+const WAIT_LIMIT: Duration = Duration::from_secs(60);
+/// How long card and host may take to be up.
+const BOOT_LIMIT: Duration = Duration::from_secs(120);
+/// What the card says of its pools when it is ready, and each time its last host is gone.
+const IDLE: &str = r"^no host connected: \d+ of \d+ slots free";
+
+/// Runs a scenario.
+pub fn play(name: &str, scenario: &Scenario, stage: &Stage) -> Result<()> {
+    let site = match &scenario.host {
+        Some(host) => Some(Site::new(name, scenario, host, stage)?),
+        None => None,
+    };
+    let log = paths::logs()?.join(format!("qemu-{name}.serial"));
+    let mut play = Play::start(scenario, stage, site, &log)?;
+    let outcome = play.perform();
+    let (lines, host) = play.end();
+    let text: Vec<&str> = lines.iter().map(|line| line.plain.as_str()).collect();
+    let decoded = log.with_extension("log");
+    std::fs::write(&decoded, text.join("\n") + "\n")?;
+    let outcome = outcome.and_then(|()| golden::compare(name, scenario, &lines, stage.bless));
+    outcome.map_err(|error| {
+        let end = tail(&decoded, 25).unwrap_or_default();
+        let host = host.map(|lines| format!("--- the host's console\n{lines}\n")).unwrap_or_default();
+        error.context(format!(
+            "repeat with `cargo xtask test qemu {name}`\nlog: {}, QEMU: {}\n{end}\n{host}",
+            decoded.display(),
+            log.with_extension("qemu").display()
+        ))
+    })
+}
+
+/// A machine that runs, with its log, its judge, and the host.
+struct Play<'a> {
+    scenario: &'a Scenario,
+    vm: Vm,
+    log: CardLog,
+    judge: Judge<'a>,
+    site: Option<Site<'a>>,
+    /// Lines of the card's log before it were looked at by a step.
+    seen: usize,
+    orders_given: usize,
+    faults: Faults,
+    drives: TemporaryFolder,
+    sockets: TemporaryFolder,
+    port: u16,
+}
+
+impl<'a> Play<'a> {
+    fn start(
+        scenario: &'a Scenario,
+        stage: &'a Stage,
+        mut site: Option<Site<'a>>,
+        log: &std::path::Path,
+    ) -> Result<Self> {
+        // Each run starts with empty drives.
+        let drives = TemporaryFolder::for_drives()?;
+        let sockets = TemporaryFolder::for_sockets()?;
+        let port = qemu::free_port(DYNAMIC_PORTS)?;
+        let mut command = machine(scenario)?.command();
+        if !scenario.restarts {
+            // A reset is an end: what comes after it is another boot.
+            command.arg("-no-reboot");
+        }
+        match scenario.boot {
+            Boot::Kernel => {
+                command.arg("-kernel").arg(&stage.image.flat).args(["-append", &scenario.append]);
+            }
+            Boot::UBoot => {
+                let flat = qemu::escaped(&stage.image.flat);
+                let loader = format!("loader,file={flat},addr=0x48000000,force-raw=on");
+                command.args(["-bios", U_BOOT, "-device", &loader]);
+            }
+        }
+        command.args(&scenario.arguments);
+        for drive in &scenario.drive {
+            drive.add(&mut command, drives.path())?;
+        }
+        let net = match &site {
+            Some(site) => site.card_netdev(),
+            None => scenario.net.replace("{port}", &port.to_string()),
+        };
+        qemu::add_port(&mut command, 0, &net);
+        command.args(["-qmp", &qemu::control(&control_of(&sockets))]);
+        let vm = Vm::start(&mut command, log)?;
+        if let Some(site) = &mut site {
+            site.power_on()?;
+        }
+        Ok(Self {
+            scenario,
+            vm,
+            log: CardLog::new(&stage.image.elf)?,
+            judge: Judge::new(scenario)?,
+            site,
+            seen: 0,
+            orders_given: 0,
+            faults: Faults::default(),
+            drives,
+            sockets,
+            port,
+        })
+    }
+
+    /// Switches all off; the card's lines, and the end of the host's console.
+    fn end(mut self) -> (Vec<crate::card_log::Line>, Option<String>) {
+        self.vm.kill();
+        let mut lines = self.judge.lines;
+        lines.extend(self.log.finish());
+        (lines, self.site.map(|site| site.last_lines()))
+    }
+
+    fn perform(&mut self) -> Result<()> {
+        if !self.scenario.steps.is_empty() {
+            let card = self.boot()?;
+            for (number, step) in self.scenario.steps.iter().enumerate() {
+                let started = Instant::now();
+                let outcome = self.step(number, step, &card);
+                let took = started.elapsed().as_secs_f64();
+                let verdict = if outcome.is_ok() { "ok    " } else { "FAILED" };
+                println!("  {verdict}  {took:6.1} s  {}", step.name);
+                outcome.with_context(|| format!("step {} ({})", number + 1, step.name))?;
+            }
+        }
+        self.watch()?;
+        if let Some(crowd) = &self.scenario.crowd {
+            crowd.come_and_go(self.port, &mut |pattern| self.wait_for(pattern))?;
+        }
+        self.leaves_nothing()?;
+        self.weather_has_hit()
+    }
+
+    /// Where the network was to be bad, it was.
+    fn weather_has_hit(&mut self) -> Result<()> {
+        if self.scenario.steps.iter().any(|step| matches!(step.action, Action::Network(_))) {
+            let Passed { frames, lost, disturbed } = self.site()?.relay().passed();
+            println!("  of {frames} frames {lost} were lost and {disturbed} disturbed otherwise");
+            anyhow::ensure!(lost + disturbed > 0, "the bad network has hit nothing");
+        }
+        Ok(())
+    }
+
+    /// Waits until the card is ready, and the host too.
+    fn boot(&mut self) -> Result<Ready> {
+        let mut found = None;
+        self.until(BOOT_LIMIT, "the card is not ready", &mut |play| {
+            let lines = &play.judge.lines;
+            found = lines.iter().find_map(|line| ready(&line.text));
+            Ok(found.is_some())
+        })?;
+        let card = found.context("the card is not ready")?;
+        if self.site.is_some() {
+            self.until(BOOT_LIMIT, "the Linux host is not up", &mut |play| play.site()?.is_up(&card))?;
+        }
+        Ok(card)
+    }
+
+    fn step(&mut self, number: usize, step: &Step, card: &Ready) -> Result<()> {
+        match &step.action {
+            Action::Card(pattern) => {
+                let what = format!("the card has said no line like `{}`", pattern.0);
+                self.until(step.limit, &what, &mut |play| Ok(play.card_has_said(&pattern.0)))?;
+            }
+            Action::Console(pattern) => {
+                let what = format!("the host has said no line like `{}`", pattern.0);
+                self.until(step.limit, &what, &mut |play| Ok(play.site()?.has_said(&pattern.0)))?;
+            }
+            Action::Run(_) => {
+                self.site()?.tell(&format!("run {number}"))?;
+                self.until(step.limit, "it has not ended", &mut |play| play.site()?.has_ended(number))?;
+            }
+            Action::Start(_) => self.site()?.tell(&format!("start {number}"))?,
+            Action::Finish(name) => {
+                let is_start = |step: &Step| matches!(step.action, Action::Start(_)) && step.name == *name;
+                let steps = &self.scenario.steps[..number];
+                let started = steps.iter().rposition(is_start);
+                let started = started.with_context(|| format!("nothing was started as `{name}`"))?;
+                self.site()?.tell(&format!("finish {started}"))?;
+                self.until(step.limit, "it has not ended", &mut |play| play.site()?.has_ended(started))?;
+            }
+            Action::Qmp(commands) => {
+                let mut qmp = self.qmp()?;
+                commands.iter().try_for_each(|command| qmp.send(&command.0).map(drop))?;
+            }
+            Action::HostQmp(commands) => {
+                let mut qmp = self.site()?.qmp()?;
+                commands.iter().try_for_each(|command| qmp.send(&command.0).map(drop))?;
+            }
+            Action::Network(weather) => self.site()?.relay().set_weather(*weather),
+            Action::Flood(flood) => self.site()?.flood(*flood, card)?,
+            Action::HostPower(Switch::Off) => self.site()?.power_off(),
+            Action::HostPower(Switch::On) => {
+                self.site()?.power_on()?;
+                self.until(BOOT_LIMIT, "the Linux host is not up", &mut |play| play.site()?.is_up(card))?;
+            }
+            Action::Pause(pause) => {
+                let end = Instant::now() + *pause;
+                while Instant::now() < end {
+                    self.listen()?;
+                }
+            }
+            _ => self.change_machine(step)?,
+        }
+        Ok(())
+    }
+
+    /// Steps about the card's drives and its port.
+    fn change_machine(&mut self, step: &Step) -> Result<()> {
+        let mut qmp = self.qmp()?;
+        match &step.action {
+            Action::Fail(fail) => self.faults.fail(&mut qmp, fail),
+            Action::Slow(slow) => self.faults.slow(&mut qmp, slow),
+            Action::Mend(drive) => self.faults.mend(&mut qmp, drive),
+            Action::Plug(drive) => self.faults.plug(&mut qmp, drive, &self.drives),
+            Action::Unplug(drive) => {
+                self.faults.ask_for(&mut qmp, drive)?;
+                drop(qmp);
+                self.until(step.limit, "the drive is not out", &mut |play| {
+                    let mut qmp = play.qmp()?;
+                    play.faults.is_out(&mut qmp, drive)
+                })
+            }
+            Action::Link(switch) => {
+                let up = *switch == Switch::On;
+                qmp.command("set_link", json!({"name": "net0", "up": up})).map(drop)
+            }
+            _ => bail!("this step is not about the machine"),
+        }
+    }
+
+    /// Follows the log to the last expected line, and as long after it as the scenario says.
+    fn watch(&mut self) -> Result<()> {
+        let limit = Duration::from_secs(self.scenario.limit_s);
+        let what = |play: &Self| {
+            let missing = play.judge.missing().map_or("", |pattern| pattern.0.as_str());
+            format!("the card has said no line like `{missing}`")
+        };
+        let deadline = Instant::now() + limit;
+        while self.judge.missing().is_some() {
+            if Instant::now() >= deadline {
+                bail!("{} within {} s", what(self), limit.as_secs());
+            }
+            self.listen().with_context(|| what(self))?;
+        }
+        let end = Instant::now() + Duration::from_secs(self.scenario.watch_s);
+        while Instant::now() < end {
+            self.listen()?;
+        }
+        Ok(())
+    }
+
+    /// After the last host has gone, the pools hold what they held before the first came.
+    fn leaves_nothing(&mut self) -> Result<()> {
+        if self.scenario.host.as_ref().is_none_or(|host| host.leaves_something) {
+            return Ok(());
+        }
+        let pattern = Regex::new(IDLE)?;
+        let deadline = Instant::now() + WAIT_LIMIT;
+        loop {
+            let lines = || self.judge.lines.iter().map(|line| line.text.as_str());
+            let first = lines().find(|line| pattern.is_match(line)).unwrap_or("nothing");
+            // Behind it a host came: then it is not the last word.
+            let last = lines().rev().take_while(|line| !line.contains(": connected by "));
+            let last = last.into_iter().find(|line| pattern.is_match(line)).unwrap_or("a host is connected");
+            if first == last {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                bail!("the card keeps something\nat first:   {first}\nafterwards: {last}");
+            }
+            self.listen()?;
+        }
+    }
+
+    /// Takes what the machines say, for a moment.
+    fn listen(&mut self) -> Result<()> {
+        let bytes = self.vm.read(Duration::from_millis(50))?;
+        let mut lines = self.log.feed(&bytes).into_iter();
+        if let Some(error) = lines.by_ref().find_map(|line| self.judge.take(line).err()) {
+            // What follows says more: registers and backtrace.
+            self.judge.lines.extend(lines);
+            while let Ok(bytes @ [_, ..]) = self.vm.read(Duration::from_millis(300)).as_deref() {
+                self.judge.lines.extend(self.log.feed(bytes));
+            }
+            return Err(error);
+        }
+        self.judge.answer(&bytes, &mut self.vm)?;
+        self.order()?;
+        match &mut self.site {
+            Some(site) => site.listen(),
+            None => Ok(()),
+        }
+    }
+
+    /// Listens until that is so.
+    fn until(
+        &mut self,
+        limit: Duration,
+        otherwise: &str,
+        is_so: &mut dyn FnMut(&mut Self) -> Result<bool>,
+    ) -> Result<()> {
+        let deadline = Instant::now() + limit;
+        loop {
+            self.listen()?;
+            if is_so(self)? {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                bail!("{otherwise} after {} s", limit.as_secs());
+            }
+        }
+    }
+
+    /// Waits for a line that comes from now on and matches the pattern.
+    fn wait_for(&mut self, pattern: &str) -> Result<String> {
+        let compiled = Regex::new(pattern)?;
+        self.seen = self.judge.lines.len();
+        let what = format!("the card has said no line like `{pattern}`");
+        self.until(WAIT_LIMIT, &what, &mut |play| Ok(play.card_has_said(&compiled)))?;
+        Ok(self.judge.lines[self.seen - 1].text.clone())
+    }
+
+    /// Whether such a line came behind the one that was last found.
+    fn card_has_said(&mut self, pattern: &Regex) -> bool {
+        let found = self.judge.lines[self.seen..].iter().position(|line| pattern.is_match(&line.text));
+        if let Some(place) = found {
+            self.seen += place + 1;
+        }
+        found.is_some()
+    }
+
+    /// Gives QEMU the next order once its line has come.
+    fn order(&mut self) -> Result<()> {
+        let Some(order) = self.scenario.order.get(self.orders_given) else { return Ok(()) };
+        if self.judge.lines.iter().any(|line| order.after.0.is_match(&line.text)) {
+            self.orders_given += 1;
+            let mut qmp = self.qmp()?;
+            order.send.iter().try_for_each(|command| qmp.send(&command.0).map(drop))?;
+        }
+        Ok(())
+    }
+
+    fn qmp(&self) -> Result<Qmp> {
+        Qmp::open(&control_of(&self.sockets))
+    }
+
+    fn site(&mut self) -> Result<&mut Site<'a>> {
+        self.site.as_mut().context("the scenario has no host")
+    }
+}
+
+fn control_of(sockets: &TemporaryFolder) -> PathBuf {
+    sockets.join("control")
+}
+
+fn machine(scenario: &Scenario) -> Result<Machine> {
+    let mut machine = Machine::of(&scenario.board)?;
+    machine.machine = scenario.machine.clone().unwrap_or(machine.machine);
+    machine.cpu = scenario.cpu.clone().unwrap_or(machine.cpu);
+    machine.smp = scenario.smp.unwrap_or(machine.smp);
+    machine.memory = scenario.memory.clone().unwrap_or(machine.memory);
+    Ok(machine)
+}
