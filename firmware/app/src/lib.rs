@@ -7,10 +7,14 @@
 
 mod assemble;
 mod control_role;
+mod hot_plug_role;
 pub mod options;
 pub mod plan;
 pub mod sizes;
 
 pub use assemble::{Hardware, Memory, assemble};
+pub use control::{HotPlug, SlotStart};
 pub use control_role::{ControlRole, LineState};
 pub use dataplane::{CoreLoop, DataCore, PoolCounts, Role};
+pub use hot_plug_role::HotPlugRole;
+pub use message::DriveRings;

@@ -49,6 +49,12 @@ pub struct Namespace {
     pub deallocate_features: u8,
 }
 
+impl Namespace {
+    fn has_same_blocks(&self, other: &Self) -> bool {
+        self.block_shift == other.block_shift && self.blocks == other.blocks && self.uuid == other.uuid
+    }
+}
+
 /// Why a namespace was not attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AttachError {
@@ -96,6 +102,14 @@ impl Namespaces {
     pub(crate) fn after(&self, nsid: u32) -> impl Iterator<Item = &Namespace> {
         let first = self.sorted.partition_point(|namespace| namespace.nsid <= nsid);
         self.sorted.iter().skip(first)
+    }
+
+    pub(crate) fn rebind(&mut self, namespace: &Namespace) -> bool {
+        let found = self.sorted.iter_mut().find(|other| other.nsid == namespace.nsid);
+        let Some(found) = found.filter(|other| other.has_same_blocks(namespace)) else { return false };
+        (found.backend, found.volatile_write_cache) = (namespace.backend, namespace.volatile_write_cache);
+        (found.optimal, found.deallocate_features) = (namespace.optimal, namespace.deallocate_features);
+        true
     }
 
     pub(crate) fn insert(&mut self, namespace: Namespace) -> Result<(), AttachError> {

@@ -100,6 +100,12 @@ impl Subsystem {
         found
     }
 
+    /// Lets an attached namespace lead to where `namespace` of the same NSID does; hosts see no change. False, and
+    /// nothing is done, where none is attached or its blocks are others.
+    pub fn rebind(&mut self, namespace: &Namespace) -> bool {
+        self.namespaces.rebind(namespace)
+    }
+
     /// The attached namespaces in order of NSID.
     #[must_use]
     pub fn namespaces(&self) -> &[Namespace] {

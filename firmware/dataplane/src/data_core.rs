@@ -13,6 +13,7 @@ use nvmeof::{Environment, QueueIndex, Target};
 
 use crate::core_loop::Role;
 use crate::net_role::Connections;
+use crate::plug_role::Plug;
 use crate::readiness::Readiness;
 
 /// How often what takes seconds is looked at: time-outs of connections and hosts, pool counts, the address.
@@ -63,6 +64,7 @@ pub struct DataCore<F: FrameQueue, D: NvmeDevice + 'static> {
     pub(crate) connections: Connections,
     pub(crate) readiness: Readiness,
     pub(crate) port: u16,
+    pub(crate) plug: Plug<D>,
     next_tick: Instant,
 }
 
@@ -78,6 +80,7 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
             pool: parts.pool,
             connections: Connections::new(),
             port: parts.port,
+            plug: Plug::new(),
             next_tick: Instant::ZERO,
         }
     }
@@ -105,6 +108,7 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
 
     fn tick(&mut self, now: Instant) {
         self.report_address();
+        self.plug_and_unplug(now);
         let mut environment =
             Environment { subsystem: &mut self.subsystem, pool: &mut self.pool, backend: &mut self.drives };
         self.target.tick(now, &mut environment);

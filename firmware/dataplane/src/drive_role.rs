@@ -50,6 +50,10 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
     fn attach(&mut self, drive: u8, info: &NamespaceInfo) {
         let namespace = served(drive, info);
         let nsid = namespace.nsid;
+        if self.take_up_again(&namespace) {
+            hal_log::info!("drive {} namespace {} is back as namespace {}", drive, info.nsid, nsid);
+            return;
+        }
         match self.subsystem.attach(namespace) {
             Ok(()) => hal_log::info!(
                 "drive {} namespace {}: {} blocks of {} bytes, served as namespace {}",

@@ -10,6 +10,7 @@ mod core_loop;
 mod data_core;
 mod drive_role;
 mod net_role;
+mod plug_role;
 mod readiness;
 
 pub use core_loop::{CoreLoop, EMPTY_TURNS_BEFORE_SLEEP, Role, TURN_BUDGET, Turns};

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod command_queue;
+mod drive_slots;
 mod frame_queue;
 mod time;
 mod wake;
@@ -13,6 +14,7 @@ mod wake;
 pub use command_queue::{
     COMMAND_BYTES, COMPLETION_BYTES, CommandQueue, NvmeDevice, QueueFull, QueueLocation,
 };
+pub use drive_slots::{DriveSlots, Indicator, SlotError, SlotView};
 pub use frame_queue::{ChecksumRequest, FrameQueue, FrameReceive, FrameTransmit, PortInfo};
 pub use time::{Clock, Instant};
 pub use wake::Wake;

@@ -5,9 +5,14 @@ use std::time::Duration;
 
 use app::options::Options;
 use app::sizes::Sizes;
-use app::{CoreLoop, DataCore, Hardware, Memory, PoolCounts, Role, assemble};
+use app::{
+    CoreLoop, DataCore, DriveRings, Hardware, HotPlug, HotPlugRole, Memory, PoolCounts, Role, SlotStart,
+    assemble,
+};
 use hal_api::{Clock, Instant, PortInfo, Wake};
-use hal_fakes::{FakeFrameQueue, FakeNvme, NvmeConfig, NvmeControl, frame_queue_pair};
+use hal_fakes::{
+    FakeFrameQueue, FakeNvme, FakeSlots, NvmeConfig, NvmeControl, SlotsControl, frame_queue_pair,
+};
 use hal_mem::{Arena, DmaRegion, PAGE_BYTES};
 
 use crate::wire::Wire;
@@ -22,6 +27,9 @@ const BUDGET: u32 = 64;
 pub struct Card {
     core: &'static mut DataCore<FakeFrameQueue, FakeNvme>,
     pub drives: Vec<NvmeControl>,
+    /// Drives on the shelf.
+    pub spares: Vec<(FakeNvme, NvmeControl)>,
+    hot_plug: Option<HotPlugRole<FakeSlots>>,
     pub wire: Wire,
     pub now: Instant,
 }
@@ -46,18 +54,41 @@ impl Card {
             assert!(hardware.drives.push(drive).is_ok(), "too many drives");
             controls.push(control);
         }
+        let spare = |index| {
+            let (drive, control) =
+                FakeNvme::new(NvmeConfig { serial: format!("SPARE{index}"), ..NvmeConfig::default() });
+            control.allow_dma(&pages);
+            (drive, control)
+        };
+        let spares = (0..2).map(spare).collect();
         let memory = Memory { arena: Arena::leak_for_host(sizes.private_bytes), pages };
         let (options, warnings) = Options::parse("ip=10.0.0.1/24 nqn=nqn.2014-08.org.example:card");
         assert!(warnings.is_empty());
         let core = assemble(hardware, &options, &sizes, memory, 1, Instant::ZERO).expect("enough memory");
-        let mut card = Self { core, drives: controls, wire: Wire::new(far), now: Instant::ZERO };
+        let mut card =
+            Self { core, drives: controls, spares, hot_plug: None, wire: Wire::new(far), now: Instant::ZERO };
         card.run_until("all drives are ready", |card| card.core.drives().iter().all(drive::Drive::is_ready));
         card
     }
 
+    /// Gives the card slots: those of its drives, and an empty one.
+    pub fn add_slots(&mut self) -> SlotsControl {
+        let drives = self.drives.len();
+        let (slots, hands) = FakeSlots::new(drives + 1);
+        (0..drives).for_each(|slot| hands.lent_at_boot(slot));
+        let (control, data_core) = Box::leak(Box::new(DriveRings::new())).split();
+        self.core.obey(data_core);
+        let starts = (0..=drives).map(|slot| SlotStart { place: slot as u8, serving: slot < drives });
+        self.hot_plug = Some(HotPlugRole::new(HotPlug::new(slots, starts, control)));
+        hands
+    }
+
     /// One turn of the card and of its hosts.
     pub fn turn(&mut self) -> u32 {
-        let work = self.core.poll(self.now, BUDGET);
+        let mut work = self.core.poll(self.now, BUDGET);
+        if let Some(hot_plug) = &mut self.hot_plug {
+            work += hot_plug.poll(self.now, BUDGET);
+        }
         let moved = self.wire.poll();
         self.now = self.now + TURN;
         work + moved as u32
@@ -71,7 +102,10 @@ impl Card {
             assert!(self.now < limit, "waited too long until {what}");
             idle = if self.turn() == 0 { idle + 1 } else { 0 };
             if idle > 20 {
-                let leap = self.core.next_deadline(self.now).min(self.now + STEP);
+                let mut leap = self.core.next_deadline(self.now).min(self.now + STEP);
+                if let Some(hot_plug) = &mut self.hot_plug {
+                    leap = leap.min(hot_plug.next_deadline(self.now));
+                }
                 self.now = self.now.max(leap);
             }
         }

@@ -6,6 +6,7 @@
 mod card;
 mod chaos;
 mod host;
+mod plug;
 mod wire;
 
 use std::time::Duration;

@@ -3,8 +3,10 @@
 //! The NVMe controller is also the drive of the hosted board and of the simulator: they bring the storage of its
 //! namespaces, a [`Media`], and the firmware's driver talks to it as to any drive.
 
+mod drive_slots;
 mod frame_queue;
 
+pub use drive_slots::{FakeSlots, SlotsControl};
 pub use frame_queue::{FakeFrameQueue, FakeReceive, FakeTransmit, FarEnd, frame_queue_pair};
 
 mod nvme_device;

@@ -239,6 +239,12 @@ impl FakeNvme {
     }
 }
 
+impl FakeNvme {
+    pub(crate) fn may_use_bus(&self) -> bool {
+        lock(&self.model).bus_master
+    }
+}
+
 impl NvmeControl {
     /// Lets the device read and write `region`. Whoever reads or writes there at the same time sees a race, as
     /// with hardware, but never an invalid address.

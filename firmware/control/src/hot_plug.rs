@@ -1,0 +1,94 @@
+//! Watches the slots, and moves drives between them and the data core.
+//!
+//! The slots are polled: an interrupt of a slot would carry logic, and a person with a drive in the hand does not see
+//! a quarter of a second.
+
+use hal_api::{DriveSlots, Instant};
+use heapless::Vec;
+use message::{ControlEnds, DriveReply, DriveRequest};
+
+use crate::limits::{BUSY_LOOK_INTERVAL, LOOK_INTERVAL, MAX_SLOTS};
+use crate::slot::{Slot, State, Step};
+
+/// How a slot stands at boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SlotStart {
+    /// The place at the data core for what stands in it.
+    pub place: u8,
+    /// The data core has its drive already.
+    pub serving: bool,
+}
+
+/// All slots of a card and the way to its data core.
+#[derive(Debug)]
+pub struct HotPlug<'a, S: DriveSlots> {
+    slots: S,
+    states: Vec<Slot, MAX_SLOTS>,
+    data_core: ControlEnds<'a, S::Device>,
+    next_look: Instant,
+}
+
+impl<'a, S: DriveSlots> HotPlug<'a, S> {
+    /// Watches `slots`, the first [`MAX_SLOTS`] of them; `starts` has one element for each.
+    pub fn new(
+        slots: S,
+        starts: impl IntoIterator<Item = SlotStart>,
+        data_core: ControlEnds<'a, S::Device>,
+    ) -> Self {
+        let states =
+            starts.into_iter().take(MAX_SLOTS.min(slots.count())).enumerate().map(|(index, start)| {
+                let state = if start.serving { State::Serving } else { State::Empty };
+                Slot { index, place: start.place, state, faulty: false }
+            });
+        Self { states: states.collect(), slots, data_core, next_look: Instant::ZERO }
+    }
+
+    /// Looks at the slots where it is time; returns how many have moved on.
+    pub fn poll(&mut self, now: Instant) -> u32 {
+        if now < self.next_look {
+            return 0;
+        }
+        let mut work = 0;
+        while let Some(reply) = self.data_core.replies.pop() {
+            self.take_reply(reply, now);
+            work += 1;
+        }
+        for slot in &mut self.states {
+            let before = slot.state;
+            let has_room = self.data_core.requests.has_room();
+            let place = slot.place;
+            let request = match slot.step(&mut self.slots, has_room, now) {
+                Step::None => None,
+                Step::Add(device) => Some(DriveRequest::Add { place, device }),
+                Step::Remove { in_order } => Some(DriveRequest::Remove { place, in_order }),
+            };
+            if let Some(request) = request {
+                // A step that gives something was told that there is room.
+                let sent = self.data_core.requests.push(request);
+                debug_assert!(sent.is_ok());
+            }
+            work += u32::from(slot.state != before);
+        }
+        let busy = self.states.iter().any(Slot::is_busy);
+        self.next_look = now + if busy { BUSY_LOOK_INTERVAL } else { LOOK_INTERVAL };
+        work
+    }
+
+    /// When it wants to be polled.
+    #[must_use]
+    pub fn next_deadline(&self) -> Instant {
+        if self.states.is_empty() { Instant::FAR_FUTURE } else { self.next_look }
+    }
+
+    fn take_reply(&mut self, reply: DriveReply<S::Device>, now: Instant) {
+        let DriveReply::Removed { place, device, in_order } = reply;
+        let Some(slot) = self.states.iter_mut().find(|slot| slot.place == place) else {
+            debug_assert!(false, "a drive comes back that belongs to no slot");
+            return;
+        };
+        slot.removed(&mut self.slots, device, in_order, now);
+    }
+}
+
+#[cfg(test)]
+mod tests;

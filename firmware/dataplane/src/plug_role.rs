@@ -1,0 +1,132 @@
+//! Drives that come and go at a data core: what control asks for, and what becomes of their namespaces.
+//!
+//! A drive that leaves in order takes its namespaces with it: its operator has decided, and hosts are told at once. Those
+//! of a drive that was pulled stay attached and are Namespace Not Ready, because it may come back, here or in another slot;
+//! they go when another drive comes up in its place. See docs/design/hot-plug.md.
+
+use controller::{BackendNamespace, Namespace};
+use hal_api::{FrameQueue, Instant, NvmeDevice};
+use message::{DataEnds, DriveReply, DriveRequest};
+
+use crate::data_core::DataCore;
+
+/// Places for drives whose pulled ones are remembered.
+const MAX_PLACES: usize = 16;
+
+/// The way to control, and who was pulled.
+pub(crate) struct Plug<D: 'static> {
+    control: Option<DataEnds<'static, D>>,
+    /// For each place, the number of the drive that was pulled out of it.
+    pulled: [Option<u8>; MAX_PLACES],
+}
+
+impl<D> Plug<D> {
+    pub(crate) const fn new() -> Self {
+        Self { control: None, pulled: [None; MAX_PLACES] }
+    }
+}
+
+impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
+    /// From now on drives come and go as control asks.
+    pub fn obey(&mut self, control: DataEnds<'static, D>) {
+        self.plug.control = Some(control);
+    }
+
+    /// Does what control has asked for, and goes on with removals.
+    pub(crate) fn plug_and_unplug(&mut self, now: Instant) {
+        while let Some(request) = self.plug.control.as_mut().and_then(|control| control.requests.pop()) {
+            match request {
+                DriveRequest::Add { place, device } => self.add_drive(place, device),
+                DriveRequest::Remove { place, in_order } => self.remove_drive(place, in_order, now),
+            }
+        }
+        while self.plug.control.as_mut().is_some_and(|control| control.replies.has_room()) {
+            let Some((place, removed)) = self.drives.take_removed(now, &mut self.pool) else { break };
+            hal_log::info!("drive {} is out", removed.number);
+            self.answer(place as u8, removed.device, removed.in_order);
+        }
+        self.forget_replaced();
+    }
+
+    fn add_drive(&mut self, place: u8, device: D) {
+        let namespaces = self.subsystem.namespaces();
+        let is_taken = |number| namespaces.iter().any(|namespace| namespace.backend.drive == number);
+        match self.drives.add(usize::from(place), device, is_taken) {
+            Ok(number) => hal_log::info!("drive {} is in", number),
+            Err(device) => {
+                hal_log::error!("a drive has come for place {}, which is not empty", place);
+                self.answer(place, device, false);
+            }
+        }
+    }
+
+    fn remove_drive(&mut self, place: u8, in_order: bool, now: Instant) {
+        // Without one the answer is on its way already.
+        let number = self.drives.begin_removal(usize::from(place), in_order, now, &mut self.pool);
+        let Some(number) = number else { return };
+        if in_order {
+            hal_log::info!("drive {} is being taken out", number);
+            return self.detach_all(number);
+        }
+        let kept = self.subsystem.namespaces().iter().filter(|namespace| namespace.backend.drive == number);
+        let kept = kept.count();
+        hal_log::warn!("drive {} was pulled, {} namespaces wait for it", number, kept);
+        if kept == 0 {
+            return;
+        }
+        let pulled = self.plug.pulled.get_mut(usize::from(place));
+        if let Some(earlier) = pulled.and_then(|pulled| pulled.replace(number)) {
+            self.detach_all(earlier);
+        }
+    }
+
+    fn answer(&mut self, place: u8, device: D, in_order: bool) {
+        let Some(control) = self.plug.control.as_mut() else { return };
+        // There is room: each place has one message at most under way, and the caller has looked.
+        let sent = control.replies.push(DriveReply::Removed { place, device, in_order });
+        debug_assert!(sent.is_ok());
+    }
+
+    /// A drive that works in the place of a pulled one has replaced it.
+    fn forget_replaced(&mut self) {
+        for place in 0..MAX_PLACES {
+            let present = self.drives.number_in(place).and_then(|number| self.drives.get(number));
+            if !present.is_some_and(|drive| drive.is_ready() && !drive.has_work()) {
+                continue;
+            }
+            if let Some(pulled) = self.plug.pulled.get_mut(place).and_then(Option::take) {
+                self.detach_all(pulled);
+            }
+        }
+    }
+
+    fn detach_all(&mut self, drive: u8) {
+        loop {
+            let mut namespaces = self.subsystem.namespaces().iter();
+            let Some(found) = namespaces.find(|namespace| namespace.backend.drive == drive) else { return };
+            let (nsid, backend) = (found.nsid, found.backend);
+            self.subsystem.detach(nsid);
+            hal_log::info!(
+                "drive {} namespace {} is detached, it was namespace {}",
+                drive,
+                backend.nsid,
+                nsid
+            );
+        }
+    }
+
+    /// Gives a namespace whose drive was pulled back to that drive, which is in again. False where there is none, or it
+    /// is another one by now.
+    pub(crate) fn take_up_again(&mut self, namespace: &Namespace) -> bool {
+        let attached = self.subsystem.namespaces().iter().find(|other| other.nsid == namespace.nsid);
+        let Some(BackendNamespace { drive, .. }) = attached.map(|other| other.backend) else { return false };
+        if self.drives.get(drive).is_some() {
+            return false;
+        }
+        if self.subsystem.rebind(namespace) {
+            return true;
+        }
+        self.subsystem.detach(namespace.nsid);
+        false
+    }
+}

@@ -1,0 +1,97 @@
+//! What control may ask of a data core, and what it is answered: types only.
+//!
+//! Requests go over one ring, answers over another; each is moved, so that a device has one owner at any time. Data cores
+//! look at their ring every 100 ms. Must not depend on who sends or receives.
+#![cfg_attr(not(test), no_std)]
+#![forbid(unsafe_code)]
+
+use hal_mem::{Consumer, Producer, Ring};
+
+/// Messages on their way in one direction; who finds the ring full tries again.
+pub const RING_ENTRIES: usize = 4;
+
+/// What control asks of a data core.
+#[derive(Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "a few exist, in rings, and there is no heap to box a device in"
+)]
+pub enum DriveRequest<D> {
+    /// Take over the device of a drive that was plugged in, bring it up and serve it.
+    Add {
+        /// The place for it, which is empty.
+        place: u8,
+        /// The device.
+        device: D,
+    },
+    /// Let go of the drive in a place, and hand its device back. May be asked again, more urgently.
+    Remove {
+        /// The place.
+        place: u8,
+        /// The drive is there: its hosts' commands end, it is told to shut down. Else it has been pulled.
+        in_order: bool,
+    },
+}
+
+/// What a data core answers.
+#[derive(Debug)]
+pub enum DriveReply<D> {
+    /// The place is empty.
+    Removed {
+        /// The place.
+        place: u8,
+        /// The device, off the bus, with all its queues.
+        device: D,
+        /// It was shut down before.
+        in_order: bool,
+    },
+}
+
+/// The way from control to a data core.
+pub type RequestRing<D> = Ring<DriveRequest<D>, RING_ENTRIES>;
+/// The way back.
+pub type ReplyRing<D> = Ring<DriveReply<D>, RING_ENTRIES>;
+
+/// Control's ends.
+#[derive(Debug)]
+pub struct ControlEnds<'a, D> {
+    /// To the data core.
+    pub requests: Producer<'a, DriveRequest<D>, RING_ENTRIES>,
+    /// From it.
+    pub replies: Consumer<'a, DriveReply<D>, RING_ENTRIES>,
+}
+
+/// A data core's ends.
+#[derive(Debug)]
+pub struct DataEnds<'a, D> {
+    /// From control.
+    pub requests: Consumer<'a, DriveRequest<D>, RING_ENTRIES>,
+    /// To it.
+    pub replies: Producer<'a, DriveReply<D>, RING_ENTRIES>,
+}
+
+/// The two ways between control and one data core.
+#[derive(Debug, Default)]
+pub struct DriveRings<D> {
+    requests: RequestRing<D>,
+    replies: ReplyRing<D>,
+}
+
+impl<D> DriveRings<D> {
+    /// Empty rings.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { requests: Ring::new(), replies: Ring::new() }
+    }
+
+    /// The ends, one pair for each core.
+    #[must_use]
+    pub fn split(&mut self) -> (ControlEnds<'_, D>, DataEnds<'_, D>) {
+        let (to_data, from_control) = self.requests.split();
+        let (to_control, from_data) = self.replies.split();
+        (
+            ControlEnds { requests: to_data, replies: from_data },
+            DataEnds { requests: from_control, replies: to_control },
+        )
+    }
+}
