@@ -15,6 +15,6 @@ pub mod sizes;
 pub use assemble::{Hardware, Memory, assemble};
 pub use control::{HotPlug, SlotStart};
 pub use control_role::{ControlRole, LineState};
-pub use dataplane::{CoreLoop, DataCore, PoolCounts, Role};
+pub use dataplane::{CoreLoop, DataCore, PoolCounts, Role, SHUTDOWN_LIMIT};
 pub use hot_plug_role::HotPlugRole;
 pub use message::DriveRings;

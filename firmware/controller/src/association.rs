@@ -151,6 +151,7 @@ impl Subsystem {
         let id = self.next_id().ok_or(busy)?;
         let host_nqn = String::try_from(names.host).map_err(|_| Failure::in_data(offset::HOST_NQN))?;
         let granted_queues = if names.discovery { 0 } else { self.config.max_io_queues };
+        let lost_writes = self.departed.of(data.host_id);
         let slot = self.slots.get_mut(index).ok_or(busy)?;
         let handle =
             ControllerHandle { index: u16::try_from(index).map_err(|_| busy)?, generation: slot.generation };
@@ -168,6 +169,7 @@ impl Subsystem {
             features: FeatureValues::new(),
             events: Events::new(),
             errors: ErrorLog::new(),
+            lost_writes,
         });
         self.counters.connects += 1;
         self.counters.live += 1;
@@ -281,8 +283,11 @@ impl Subsystem {
 
     fn remove(&mut self, handle: ControllerHandle) {
         let Some(slot) = self.slots.get_mut(usize::from(handle.index)) else { return };
-        if slot.controller.take().is_some() {
+        if let Some(controller) = slot.controller.take() {
             slot.generation = slot.generation.wrapping_add(1);
+            if !controller.discovery {
+                self.departed.add(controller.host_id, controller.lost_writes);
+            }
             self.counters.live = self.counters.live.saturating_sub(1);
         }
     }

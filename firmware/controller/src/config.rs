@@ -25,6 +25,8 @@ pub const KEEP_ALIVE_GRANULARITY_MS: u32 = KEEP_ALIVE_UNITS as u32 * 100;
 /// How long an idle discovery controller without a keep alive time-out stays, and one that its host does not
 /// enable (Base 3.1.2.3.4, 3.7.2), in milliseconds.
 pub const IDLE_CONTROLLER_MS: u32 = 120_000;
+/// Hosts without a controller that are remembered, so that they hear of lost writes when they come back.
+pub const MAX_DEPARTED_HOSTS: usize = 8;
 /// Ranges of one Dataset Management command.
 pub const MAX_DATASET_RANGES: u16 = 256;
 /// Most bytes that a command carried out by the card itself takes from the host, and the size of the pieces

@@ -21,6 +21,7 @@ mod features;
 mod identify;
 pub mod identity;
 mod log_pages;
+mod lost_writes;
 mod namespace;
 mod properties;
 mod slot;

@@ -7,6 +7,7 @@ use nvme::registers::{Configuration, ControllerStatus};
 use crate::errors::ErrorLog;
 use crate::events::Events;
 use crate::features::FeatureValues;
+use crate::lost_writes::LostWrites;
 
 /// Names a controller for as long as it lives: a later controller in the same place has another generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -61,6 +62,7 @@ pub(crate) struct Controller {
     pub(crate) features: FeatureValues,
     pub(crate) events: Events,
     pub(crate) errors: ErrorLog,
+    pub(crate) lost_writes: LostWrites,
 }
 
 impl Controller {

@@ -6,6 +6,7 @@ use hal_api::Instant;
 use heapless::Vec;
 
 use crate::config::{MAX_LISTENERS, SubsystemConfig};
+use crate::lost_writes::DepartedHosts;
 use crate::namespace::{AttachError, Namespace, Namespaces};
 use crate::slot::{Controller, ControllerHandle, ControllerSlot};
 
@@ -46,6 +47,7 @@ pub struct Subsystem {
     pub(crate) slots: &'static mut [ControllerSlot],
     pub(crate) last_id: u16,
     pub(crate) counters: ControllerCounters,
+    pub(crate) departed: DepartedHosts,
     /// The latest moment that any call has told of.
     pub(crate) now: Instant,
 }
@@ -63,6 +65,7 @@ impl Subsystem {
             slots: controllers,
             last_id: 0,
             counters: ControllerCounters::default(),
+            departed: DepartedHosts::new(),
             now: Instant::ZERO,
         }
     }

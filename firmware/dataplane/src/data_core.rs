@@ -15,6 +15,7 @@ use crate::core_loop::Role;
 use crate::net_role::Connections;
 use crate::plug_role::Plug;
 use crate::readiness::Readiness;
+use crate::shutdown::Ending;
 
 /// How often what takes seconds is looked at: time-outs of connections and hosts, pool counts, the address.
 const TICK: Duration = Duration::from_millis(100);
@@ -65,6 +66,7 @@ pub struct DataCore<F: FrameQueue, D: NvmeDevice + 'static> {
     pub(crate) readiness: Readiness,
     pub(crate) port: u16,
     pub(crate) plug: Plug<D>,
+    pub(crate) ending: Ending,
     next_tick: Instant,
 }
 
@@ -81,6 +83,7 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
             connections: Connections::new(),
             port: parts.port,
             plug: Plug::new(),
+            ending: Ending::No,
             next_tick: Instant::ZERO,
         }
     }
@@ -154,6 +157,7 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> Role for DataCore<F, D> {
             // Some requests end at once.
             work += served + self.collect_completions(now);
         }
+        self.advance_shutdown(now);
         self.transmit(now);
         work
     }

@@ -40,6 +40,11 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
         match event {
             DriveEvent::NamespaceFound(info) => self.attach(drive, &info),
             DriveEvent::NamespaceGone { nsid } => self.detach(drive, nsid),
+            DriveEvent::WritesLost { nsid } => {
+                if let Some(served) = self.served_as(drive, nsid) {
+                    self.subsystem.note_lost_writes(served);
+                }
+            }
             // The drive says by itself, and in words, what it refuses and why it fails. While it is away its
             // namespaces stay attached: hosts retry, and find the same namespace when it comes back.
             DriveEvent::NamespaceRefused { .. } | DriveEvent::Lost | DriveEvent::Back => {}
@@ -69,13 +74,15 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
         }
     }
 
+    /// The NSID under which hosts see a drive's namespace.
+    fn served_as(&self, drive: u8, nsid: u32) -> Option<u32> {
+        let backend = BackendNamespace { drive, nsid };
+        let found = self.subsystem.namespaces().iter().find(|namespace| namespace.backend == backend);
+        found.map(|namespace| namespace.nsid)
+    }
+
     fn detach(&mut self, drive: u8, nsid: u32) {
-        let found = self
-            .subsystem
-            .namespaces()
-            .iter()
-            .find(|namespace| namespace.backend.drive == drive && namespace.backend.nsid == nsid);
-        if let Some(served) = found.map(|namespace| namespace.nsid) {
+        if let Some(served) = self.served_as(drive, nsid) {
             self.subsystem.detach(served);
             hal_log::warn!("drive {} namespace {} is gone, it was namespace {}", drive, nsid, served);
         }

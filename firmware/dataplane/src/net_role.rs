@@ -9,6 +9,7 @@ use nvmeof::{ConnectionState, QueueIndex};
 
 use crate::core_loop::TURN_BUDGET;
 use crate::data_core::DataCore;
+use crate::shutdown::Ending;
 
 /// Connections on one core: more would make an idle turn of the stack expensive.
 pub const MAX_CONNECTIONS: u16 = 64;
@@ -122,6 +123,13 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
     fn accept(&mut self, now: Instant) {
         let Some(stack) = self.stack.as_mut() else { return };
         while let Some((stream, peer)) = stack.accept() {
+            if self.ending != Ending::No {
+                if let Some(mut stream) = stack.stream(stream) {
+                    stream.abort();
+                }
+                stack.release(stream);
+                continue;
+            }
             if let Some(queue) = self.target.open(now, Some(peer.address)) {
                 self.connections.set(queue, Some(Connection { stream, send_room: 0 }));
                 continue;
@@ -210,6 +218,19 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
         );
         if let Some(connection) = self.connections.get(queue) {
             self.release(queue, connection);
+        }
+    }
+
+    /// Ends every connection that is left.
+    pub(crate) fn cut_off(&mut self, now: Instant) {
+        for queue in self.connections.open() {
+            let stream = self.connections.get(queue).map(|connection| connection.stream);
+            if let (Some(stack), Some(stream)) = (self.stack.as_mut(), stream)
+                && let Some(mut stream) = stack.stream(stream)
+            {
+                stream.abort();
+            }
+            self.forget(queue, now);
         }
     }
 

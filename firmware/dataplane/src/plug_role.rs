@@ -41,7 +41,7 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
             }
         }
         while self.plug.control.as_mut().is_some_and(|control| control.replies.has_room()) {
-            let Some((place, removed)) = self.drives.take_removed(now, &mut self.pool) else { break };
+            let Some((place, removed)) = self.drives.take_removed(&mut self.pool) else { break };
             hal_log::info!("drive {} is out", removed.number);
             self.answer(place as u8, removed.device, removed.in_order);
         }

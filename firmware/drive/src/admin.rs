@@ -1,5 +1,7 @@
 //! The admin queue of a drive: one command at a time, and what its answers mean.
 
+use core::time::Duration;
+
 use hal_api::{CommandQueue, Instant};
 use hal_mem::{PagePool, Pages};
 use nvme::identify::{IdentifyController, IdentifyNamespace, IdentifyNvmController, cns, descriptor};
@@ -9,7 +11,6 @@ use nvme::{Command, Completion, NSID_ALL, features};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use crate::events::{DriveIdentity, NamespaceInfo, RefusalReason, optimal_sizes};
-use crate::limits::ADMIN_TIMEOUT;
 use crate::plan::Limits;
 
 /// NSIDs of one active namespace list (Base 5.17.2.2).
@@ -74,7 +75,7 @@ impl<Q: CommandQueue> Admin<Q> {
     }
 
     /// Sends a command whose answer, if any, goes to the page for answers.
-    pub fn send(&mut self, mut command: Command, now: Instant) -> bool {
+    pub fn send(&mut self, mut command: Command, now: Instant, timeout: Duration) -> bool {
         self.cid = if self.cid >= 0xfffe { 1 } else { self.cid + 1 };
         command.cid.set(self.cid);
         let bytes: [u8; 64] = zerocopy::transmute!(command);
@@ -82,7 +83,7 @@ impl<Q: CommandQueue> Admin<Q> {
             return false;
         }
         self.queue.flush();
-        self.deadline = Some(now + ADMIN_TIMEOUT);
+        self.deadline = Some(now + timeout);
         true
     }
 
@@ -137,6 +138,11 @@ impl<Q: CommandQueue> Admin<Q> {
         let data: IdentifyController = self.read(pool);
         let identity = DriveIdentity { serial: data.serial, model: data.model, firmware: data.firmware };
         (identity, Limits::of_controller(&data, page_bytes), data.namespaces.get())
+    }
+
+    /// RTD3E from the answer to Identify Controller.
+    pub fn entry_latency_us(&self, pool: &PagePool) -> u32 {
+        self.read::<IdentifyController>(pool).entry_latency_us.get()
     }
 
     /// More limits from the answer to Identify Controller of the NVM command set.
@@ -223,6 +229,14 @@ fn copy_exactly(into: &mut [u8], from: &[u8]) {
     if into.len() == from.len() {
         into.copy_from_slice(from);
     }
+}
+
+/// Abort (Base 5.1) of command `cid` of queue `qid`.
+pub(crate) fn abort(qid: u16, cid: u16) -> Command {
+    let mut command = Command::new_zeroed();
+    command.opcode = admin::ABORT;
+    command.cdw10.set(u32::from(cid) << 16 | u32::from(qid));
+    command
 }
 
 /// Set Features, Number of Queues (Base 5.27.1.5): asks for `pairs` I/O queue pairs.

@@ -1,24 +1,30 @@
 //! One drive: its controller's state, its admin queue, and this core's queue at it.
 
 mod bring_up;
+mod errands;
+mod name;
+mod power;
 mod recovery;
 mod removal;
+mod shutdown;
 
 use controller::{IoCompletion, IoRequest, Rejected};
-use hal_api::{CommandQueue, Instant, NvmeDevice, bus_device_function};
+use hal_api::{CommandQueue, Instant, NvmeDevice};
 use hal_mem::PagePool;
 use nvme::log_page::SmartLog;
-use nvme::registers::{Configuration, ControllerStatus};
+use nvme::registers::ControllerStatus;
 
 use crate::admin::Admin;
 use crate::events::{DriveCounters, DriveEvent, DriveIdentity, FailReason};
 use crate::io_queue::{Fault, IoQueue};
-use crate::limits::{HEALTH_INTERVAL, READY_POLL, SMART_INTERVAL};
+use crate::limits::{HEALTH_INTERVAL, NAMESPACES_PER_DRIVE, READY_POLL};
 use crate::namespaces::Namespaces;
 use crate::plan::Limits;
 use crate::tables::DriveMemory;
 
 use bring_up::{Scan, Task};
+use errands::Errand;
+use shutdown::FlushRounds;
 
 /// Where a drive's controller stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +41,11 @@ enum State {
     Ready,
     /// It does not work and is tried again then.
     Failed { retry_at: Instant },
-    /// It was told to shut down.
+    /// The orderly end: requests end, then the cache is flushed.
+    Closing { flushing: bool },
+    /// CC.SHN is set, CSTS.SHST = 10b is awaited.
+    ShuttingDown { deadline: Instant },
+    /// It is off the bus for good.
     ShutDown,
 }
 
@@ -49,6 +59,8 @@ pub struct Drive<D: NvmeDevice> {
     idle_memory: Option<DriveMemory>,
     state: State,
     events: heapless::Deque<DriveEvent, 8>,
+    /// Namespaces with lost writes of which the caller was not told.
+    lost_writes: heapless::Vec<u32, NAMESPACES_PER_DRIVE>,
     identity: DriveIdentity,
     limits: Limits,
     namespaces: Namespaces,
@@ -67,6 +79,13 @@ pub struct Drive<D: NvmeDevice> {
     known: bool,
     last_failure: Option<FailReason>,
     resets: u64,
+    errand: Errand,
+    rounds: FlushRounds,
+    /// The orderly end has begun: until when requests and flushes have to be over.
+    end_by: Option<Instant>,
+    ended_well: bool,
+    /// RTD3E; 0 where the drive does not tell.
+    entry_latency_us: u32,
 }
 
 /// The queues of a drive.
@@ -94,6 +113,7 @@ impl<D: NvmeDevice> Drive<D> {
             idle_memory,
             state: State::Start,
             events: heapless::Deque::new(),
+            lost_writes: heapless::Vec::new(),
             identity: DriveIdentity::UNKNOWN,
             limits: Limits::UNKNOWN,
             namespaces: Namespaces::new(),
@@ -108,6 +128,11 @@ impl<D: NvmeDevice> Drive<D> {
             known: false,
             last_failure: None,
             resets: 0,
+            errand: Errand::None,
+            rounds: FlushRounds::default(),
+            end_by: None,
+            ended_well: false,
+            entry_latency_us: 0,
         }
     }
 
@@ -125,10 +150,13 @@ impl<D: NvmeDevice> Drive<D> {
             self.reset(reason, now, pool);
             work += 1;
         }
-        if self.state == State::Ready {
-            work += self.poll_ready(now, pool);
-        } else {
-            work += self.advance(now, pool);
+        work += match self.state {
+            State::Ready => self.poll_ready(now, pool),
+            State::Closing { .. } => self.poll_errands(now, pool),
+            _ => self.advance(now, pool),
+        };
+        if self.is_ending() {
+            work += self.poll_shutdown(now, pool);
         }
         work
     }
@@ -139,8 +167,8 @@ impl<D: NvmeDevice> Drive<D> {
     /// [`Rejected`] gives it back.
     pub fn submit(&mut self, request: IoRequest, pool: &mut PagePool, now: Instant) -> Result<(), Rejected> {
         match &mut self.parts {
-            Some(parts) => parts.io.submit(request, pool, now),
-            None => {
+            Some(parts) if self.end_by.is_none() => parts.io.submit(request, pool, now),
+            _ => {
                 let reason = controller::RejectReason::Failed(crate::status::AWAY);
                 Err(Rejected { request, reason })
             }
@@ -156,27 +184,26 @@ impl<D: NvmeDevice> Drive<D> {
     pub fn flush(&mut self) {
         let Some(parts) = &mut self.parts else { return };
         // What was queued before a reset began must not reach the drive after it.
-        if self.state == State::Ready {
+        let works = matches!(self.state, State::Ready | State::Closing { .. });
+        if works {
             parts.io.queue.flush();
         }
-        if matches!(self.state, State::Ready | State::Asking(_)) {
+        if works || matches!(self.state, State::Asking(_)) {
             parts.admin.queue.flush();
         }
     }
 
     /// The next change that the caller was not told.
     pub fn take_event(&mut self) -> Option<DriveEvent> {
-        if let Some(event) = self.events.pop_front() {
+        // Before all others: a namespace may be gone by the next.
+        if let Some(event) = self.take_lost_writes().or_else(|| self.events.pop_front()) {
             return Some(event);
         }
         let event = self.namespaces.take_event(self.identity, self.limits.volatile_write_cache)?;
         if let DriveEvent::NamespaceRefused { nsid, reason } = event {
-            let (bus, device, function) = bus_device_function(self.device.address());
             hal_log::warn!(
-                "drive {:02x}:{:02x}.{}: namespace {} is not served: {}",
-                bus,
-                device,
-                function,
+                "drive {}: namespace {} is not served: {}",
+                self.name().as_str(),
                 nsid,
                 reason.text()
             );
@@ -206,9 +233,14 @@ impl<D: NvmeDevice> Drive<D> {
         let asks = match (&self.parts, self.state) {
             (Some(parts), State::Asking(_)) => parts.admin.deadline().is_none(),
             (_, State::Start) => true,
+            (Some(parts), State::Ready | State::Closing { .. }) => {
+                self.rounds.are_open() && !parts.io.is_flushing()
+            }
             _ => false,
         };
-        asks || !self.events.is_empty() || self.parts.as_ref().is_some_and(|parts| parts.io.has_work())
+        asks || !self.events.is_empty()
+            || !self.lost_writes.is_empty()
+            || self.parts.as_ref().is_some_and(|parts| parts.io.has_work())
     }
 
     /// When the drive wants to be polled at the latest.
@@ -220,6 +252,7 @@ impl<D: NvmeDevice> Drive<D> {
             State::Disabling { .. } | State::Enabling { .. } | State::Asking(_) => now + READY_POLL,
             State::Ready => self.health_at.min(self.smart_at),
             State::Failed { retry_at } => retry_at,
+            State::Closing { .. } | State::ShuttingDown { .. } => now + READY_POLL,
             State::ShutDown => Instant::FAR_FUTURE,
         };
         let own = match (self.state, parts.admin.deadline()) {
@@ -275,34 +308,6 @@ impl<D: NvmeDevice> Drive<D> {
         self.device.address()
     }
 
-    /// Begins an orderly shutdown (CC.SHN), for good. The caller lets the requests inside end first
-    /// ([`Self::outstanding`] is 0) and brings no new ones; then it asks [`Self::is_shut_down`].
-    pub fn shutdown(&mut self, pool: &mut PagePool) {
-        if self.state == State::Ready {
-            let cc = Configuration(self.device.configuration());
-            self.device.set_configuration(cc.with_shutdown().0);
-        }
-        if let Some(parts) = &mut self.parts {
-            parts.io.hold();
-            if self.state != State::Ready {
-                self.device.set_bus_master(false);
-                parts.io.release(pool);
-                parts.io.refuse();
-            }
-        }
-        self.state = State::ShutDown;
-    }
-
-    /// Whether the shutdown is complete (CSTS.SHST = 10b), or there is no drive to wait for.
-    #[must_use]
-    pub fn is_shut_down(&self) -> bool {
-        let status = self.device.status();
-        let bits = ControllerStatus::from_bits_retain(status);
-        status == u32::MAX
-            || !bits.contains(ControllerStatus::READY)
-            || bits.contains(ControllerStatus::SHUTDOWN_COMPLETE)
-    }
-
     fn poll_without_queues(&mut self, now: Instant, pool: &mut PagePool) -> usize {
         if self.state == State::Start {
             self.fail(FailReason::NoQueues, now, pool);
@@ -326,31 +331,6 @@ impl<D: NvmeDevice> Drive<D> {
                 return 1;
             }
         }
-        self.poll_smart(now, pool)
-    }
-
-    fn poll_smart(&mut self, now: Instant, pool: &mut PagePool) -> usize {
-        let Some(parts) = &mut self.parts else { return 0 };
-        if parts.admin.deadline().is_none() {
-            if now < self.smart_at {
-                return 0;
-            }
-            self.smart_at = now + SMART_INTERVAL;
-            let command = parts.admin.get_smart(pool);
-            return usize::from(parts.admin.send(command, now));
-        }
-        match parts.admin.progress(now) {
-            crate::admin::Progress::Waiting => 0,
-            crate::admin::Progress::Ended(completion) => {
-                if completion.status().is_success() {
-                    self.smart = Some(parts.admin.smart(pool));
-                }
-                1
-            }
-            crate::admin::Progress::TimedOut => {
-                self.reset(FailReason::AdminTimeout, now, pool);
-                1
-            }
-        }
+        self.poll_errands(now, pool) + self.poll_flush(now)
     }
 }

@@ -86,9 +86,9 @@ impl<D: NvmeDevice> Drives<D> {
     }
 
     /// The next drive that is out, with its place, which is empty now.
-    pub fn take_removed(&mut self, now: Instant, pool: &mut PagePool) -> Option<(usize, Removed<D>)> {
+    pub fn take_removed(&mut self, pool: &mut PagePool) -> Option<(usize, Removed<D>)> {
         let mut places = self.places.iter_mut().enumerate();
-        places.find_map(|(index, place)| place.take_removed(now, pool).map(|removed| (index, removed)))
+        places.find_map(|(index, place)| place.take_removed(pool).map(|removed| (index, removed)))
     }
 
     /// How many drives there are, whatever their state.
@@ -202,9 +202,10 @@ impl<D: NvmeDevice> Occupant<D> {
     fn take_event(&mut self) -> Option<(u8, DriveEvent)> {
         let event = self.drive.take_event()?;
         if self.removal.is_some() {
-            // Whoever asked for the removal knows better what to say of it.
-            while self.drive.take_event().is_some() {}
-            return None;
+            // Whoever asked for the removal knows better what to say of it; hosts have to hear of losses.
+            let mut events = core::iter::once(event).chain(core::iter::from_fn(|| self.drive.take_event()));
+            let loss = events.find(|event| matches!(event, DriveEvent::WritesLost { .. }))?;
+            return Some((self.number, loss));
         }
         Some((self.number, event))
     }

@@ -20,6 +20,11 @@ pub enum DriveEvent {
         /// NSID on the drive.
         nsid: u32,
     },
+    /// Writes that were acknowledged and not flushed are gone: the next Flush of each host has to fail.
+    WritesLost {
+        /// NSID on the drive.
+        nsid: u32,
+    },
     /// The drive does not work. It is tried again from time to time; only a new reason is told again.
     Failed {
         /// Why.
@@ -192,12 +197,16 @@ pub struct DriveCounters {
     pub other_errors: u64,
     /// Commands that took longer than `COMMAND_TIMEOUT`.
     pub command_timeouts: u64,
+    /// Late commands that an Abort brought home.
+    pub aborted: u64,
     /// Requests that took longer than `REQUEST_TIMEOUT`.
     pub request_timeouts: u64,
     /// Controller resets after the drive had worked.
     pub resets: u64,
     /// Completions that belong to no command.
     pub unknown_completions: u64,
+    /// Times that acknowledged writes were lost with the drive's power.
+    pub lost_caches: u64,
     /// Requests that were refused because all places were in use.
     pub busy: u64,
 }

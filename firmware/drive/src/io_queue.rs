@@ -3,6 +3,7 @@
 //! It knows nothing of registers, resets and identify data: its owner tells it when it may run, when the drive is
 //! being reset, and when the drive can no longer touch memory.
 
+mod cache;
 mod failure;
 mod issue;
 
@@ -14,12 +15,14 @@ use zerocopy::FromBytes;
 
 use crate::events::DriveCounters;
 use crate::limits::{
-    COMPLETIONS_PER_POLL, LIST_PAGES, NAMESPACES_PER_DRIVE, REQUEST_TIMEOUT, SCRATCH_PAGES,
-    UNKNOWN_COMPLETIONS_LIMIT,
+    COMMANDS_PER_DRIVE, COMPLETIONS_PER_POLL, LIST_PAGES, NAMESPACES_PER_DRIVE, QUICK_COMMAND,
+    REQUEST_TIMEOUT, SCRATCH_PAGES, SLOW_COMMAND, START_TIMEOUT, UNKNOWN_COMPLETIONS_LIMIT,
 };
 use crate::plan::{Limits, Plan, plan};
 use crate::status::{AWAY, host_status, is_media_error};
-use crate::tables::{Active, Commands, DriveMemory, Place, Requests};
+use crate::tables::{Active, Commands, DriveMemory, Late, OWN_COMMAND, Place, Requests};
+use cache::{OwnFlush, Writes};
+use failure::{LateCommands, changes_blocks};
 
 /// Pages that one queue needs for itself.
 pub(crate) const IO_PAGES: u32 = LIST_PAGES as u32 + SCRATCH_PAGES + 1;
@@ -72,6 +75,11 @@ pub(crate) struct IoQueue<Q> {
     /// No deadline passes before this.
     earliest: Instant,
     unknown_since_reset: u32,
+    /// Commands that the drive is given at once: fewer while it is slow, so that none of them becomes late.
+    window: u16,
+    late: LateCommands,
+    writes: heapless::Vec<Writes, NAMESPACES_PER_DRIVE>,
+    own_flush: Option<OwnFlush>,
     pub counters: DriveCounters,
 }
 
@@ -91,6 +99,10 @@ impl<Q: CommandQueue> IoQueue<Q> {
             scratch_owner: None,
             earliest: Instant::FAR_FUTURE,
             unknown_since_reset: 0,
+            window: COMMANDS_PER_DRIVE as u16,
+            late: LateCommands::default(),
+            writes: heapless::Vec::new(),
+            own_flush: None,
             counters: DriveCounters::default(),
         }
     }
@@ -145,6 +157,7 @@ impl<Q: CommandQueue> IoQueue<Q> {
     pub fn set_namespaces(&mut self, namespaces: impl Iterator<Item = IoNamespace>) {
         let old = core::mem::take(&mut self.namespaces);
         self.namespaces.extend(namespaces.take(NAMESPACES_PER_DRIVE));
+        self.keep_writes_of_namespaces();
         for namespace in &old {
             if !self.namespaces.contains(namespace) {
                 self.end_requests_of(namespace.nsid);
@@ -189,6 +202,7 @@ impl<Q: CommandQueue> IoQueue<Q> {
         let plan = plan(&request, &self.limits, namespace.zeroes_deallocate);
         let deadline = now + REQUEST_TIMEOUT;
         self.earliest = self.earliest.min(deadline);
+        let start_by = if changes_blocks(&request.operation) { now + START_TIMEOUT } else { deadline };
         let active = Active {
             cursor: request.pages.start(),
             request,
@@ -199,6 +213,8 @@ impl<Q: CommandQueue> IoQueue<Q> {
             outstanding: 0,
             status: Status::SUCCESS,
             deadline,
+            start_by,
+            flush_covers: 0,
             place: Place::Out,
             reported: false,
         };
@@ -252,7 +268,7 @@ impl<Q: CommandQueue> IoQueue<Q> {
                 && let Some(entry) = self.queue.complete()
             {
                 taken += 1;
-                self.take_completion(&entry, pool);
+                self.take_completion(&entry, now, pool);
             }
             if self.unknown_since_reset >= UNKNOWN_COMPLETIONS_LIMIT {
                 fault = Some(Fault::UnknownCompletions);
@@ -302,7 +318,7 @@ impl<Q: CommandQueue> IoQueue<Q> {
         Ok(namespace)
     }
 
-    fn take_completion(&mut self, entry: &[u8; COMPLETION_BYTES], pool: &mut PagePool) {
+    fn take_completion(&mut self, entry: &[u8; COMPLETION_BYTES], now: Instant, pool: &mut PagePool) {
         let Ok(completion) = Completion::read_from_bytes(entry) else { return };
         let part =
             if completion.sq_id.get() == self.qid { self.commands.end(completion.cid.get()) } else { None };
@@ -311,27 +327,42 @@ impl<Q: CommandQueue> IoQueue<Q> {
             self.unknown_since_reset += 1;
             return;
         };
-        if let Some(list) = part.list
-            && let Err(list) = self.list_pages.push(list)
-        {
-            pool.give_back(list);
+        let status = completion.status();
+        self.adapt_window(now.since(part.sent));
+        if part.late != Late::No {
+            self.late_command_is_home(status);
+        }
+        if !status.is_success() {
+            self.count_error(status);
+        }
+        self.return_list(part.list, pool);
+        if part.slot == OWN_COMMAND {
+            return self.own_flush_is_home(status);
         }
         let Some(active) = self.requests.get_mut(part.slot) else { return };
         active.outstanding = active.outstanding.saturating_sub(1);
-        let status = completion.status();
-        if !status.is_success() {
-            let media = is_media_error(status);
-            let counter =
-                if media { &mut self.counters.media_errors } else { &mut self.counters.other_errors };
-            *counter += 1;
-            if active.status.is_success() {
-                active.status = host_status(status);
-            }
+        if !status.is_success() && active.status.is_success() {
+            active.status = host_status(status);
         }
         if self.scratch_owner == Some(part.slot) {
             self.scratch_part_is_home(part.slot, part.blocks, pool);
         }
         self.settle(part.slot, pool);
+    }
+
+    /// A drive that has become slow is not a dead one: it gets only as many commands as it ends in time.
+    fn adapt_window(&mut self, age: core::time::Duration) {
+        if age >= SLOW_COMMAND {
+            self.window = self.window.min(self.commands.outstanding() + 1).div_ceil(2);
+        } else if age <= QUICK_COMMAND && self.window < COMMANDS_PER_DRIVE as u16 {
+            self.window += 1;
+        }
+    }
+
+    fn count_error(&mut self, status: Status) {
+        let media = is_media_error(status);
+        let counter = if media { &mut self.counters.media_errors } else { &mut self.counters.other_errors };
+        *counter += 1;
     }
 
     /// Ends the request when all its parts were given out and are home.
@@ -341,6 +372,9 @@ impl<Q: CommandQueue> IoQueue<Q> {
             return;
         }
         if !active.reported {
+            if active.status.is_success() {
+                self.note_success(slot);
+            }
             self.requests.push(Place::Done, slot);
         } else if let Some(active) = self.requests.remove(slot) {
             pool.give_back(active.request.pages);

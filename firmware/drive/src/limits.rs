@@ -27,8 +27,13 @@ pub const COMPLETIONS_PER_POLL: usize = 64;
 /// Completions that belong to no command before the drive is reset.
 pub const UNKNOWN_COMPLETIONS_LIMIT: u32 = 8;
 
-/// How long a command may be at the drive before the drive is reset. Below a Linux host's 30 s.
-pub const COMMAND_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a command may be at the drive before it is aborted.
+pub const COMMAND_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long an Abort may take, and the command that it names to come home, before the drive is reset.
+pub const ABORT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long after its arrival a request that changes blocks may still send commands: later there is no time for an
+/// Abort before its host is told, and what a host was told of must not happen afterwards.
+pub const START_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a request may take, waiting included, before its host is told. Below a Linux host's 30 s.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(25);
 /// How long an admin command may take.
@@ -41,13 +46,23 @@ pub const READY_POLL: Duration = Duration::from_millis(5);
 pub const HEALTH_INTERVAL: Duration = Duration::from_secs(1);
 /// Between two reads of the SMART log.
 pub const SMART_INTERVAL: Duration = Duration::from_secs(10);
+/// A command that was at the drive for so long halves the number of commands that are given to the drive at once.
+pub const SLOW_COMMAND: Duration = Duration::from_secs(2);
+/// A command that was home so fast lets the drive have one more.
+pub const QUICK_COMMAND: Duration = Duration::from_secs(1);
+/// In an orderly end: until when requests and flushes have to be over.
+pub const CLOSING_LIMIT: Duration = Duration::from_secs(10);
+/// How long a drive may take for its shutdown, where it states less (RTD3E) or nothing.
+pub const SHUTDOWN_LEAST: Duration = Duration::from_secs(5);
+/// The same where it states more.
+pub const SHUTDOWN_MOST: Duration = Duration::from_secs(20);
 /// Before a failed drive is tried again, the first time.
 pub const FIRST_RETRY: Duration = Duration::from_secs(5);
 /// Before a failed drive is tried again, later.
 pub const LATER_RETRY: Duration = Duration::from_secs(30);
-/// How long the removal of a drive in order may take before it loses the bus all the same.
-pub const REMOVAL_LIMIT: Duration = Duration::from_secs(40);
 /// After this long without a failure a drive counts as mended.
 pub const STABLE_AFTER: Duration = Duration::from_secs(120);
 /// Resets without [`STABLE_AFTER`] between them before the drive is left alone for a while.
 pub const RESETS_BEFORE_REST: u32 = 3;
+
+const _: () = assert!(START_TIMEOUT.as_secs() + ABORT_TIMEOUT.as_secs() <= REQUEST_TIMEOUT.as_secs());

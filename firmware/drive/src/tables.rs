@@ -9,6 +9,8 @@ use crate::limits::{COMMANDS_PER_DRIVE, REQUESTS_PER_DRIVE};
 use crate::plan::Plan;
 
 const NONE: u16 = u16::MAX;
+/// In place of a request: a command of the card's own.
+pub(crate) const OWN_COMMAND: u16 = u16::MAX - 1;
 
 /// Memory of one drive's tables.
 #[derive(Debug)]
@@ -61,6 +63,10 @@ pub(crate) struct Active {
     /// The first error.
     pub status: Status,
     pub deadline: Instant,
+    /// No part goes out after this.
+    pub start_by: Instant,
+    /// For a Flush: the count of writes that it covers.
+    pub flush_covers: u64,
     pub place: Place,
     /// The host was told while parts were still out: the pages are quarantined.
     pub reported: bool,
@@ -252,12 +258,7 @@ pub struct CommandSlot {
 }
 
 impl CommandSlot {
-    const FREE: Self = Self {
-        generation: 0,
-        busy: false,
-        next_free: NONE,
-        part: CommandPart { slot: NONE, blocks: 0, list: None, deadline: Instant::ZERO },
-    };
+    const FREE: Self = Self { generation: 0, busy: false, next_free: NONE, part: CommandPart::NONE };
 }
 
 /// Which part of which request a command is.
@@ -269,7 +270,31 @@ pub(crate) struct CommandPart {
     pub blocks: u32,
     /// The page that holds its PRP list or ranges.
     pub list: Option<Pages>,
+    pub sent: Instant,
+    /// When it is late; when the drive is reset, once it is.
     pub deadline: Instant,
+    pub late: Late,
+}
+
+impl CommandPart {
+    pub const NONE: Self = Self {
+        slot: NONE,
+        blocks: 0,
+        list: None,
+        sent: Instant::ZERO,
+        deadline: Instant::ZERO,
+        late: Late::No,
+    };
+}
+
+/// Whether a command has been at the drive for too long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Late {
+    No,
+    /// It is, and an Abort for it is to be sent.
+    ToAbort,
+    /// The Abort was sent.
+    Asked,
 }
 
 /// All commands at a drive, by CID: index in bits 7:0, generation in bits 15:8.
@@ -324,8 +349,7 @@ impl Commands {
         if !slot.busy || slot.generation != (cid >> 8) as u8 {
             return None;
         }
-        let free = CommandPart { slot: NONE, blocks: 0, list: None, deadline: Instant::ZERO };
-        let part = core::mem::replace(&mut slot.part, free);
+        let part = core::mem::replace(&mut slot.part, CommandPart::NONE);
         slot.busy = false;
         slot.next_free = self.first_free;
         self.first_free = index;
@@ -338,6 +362,14 @@ impl Commands {
         self.slots.iter().enumerate().filter(|(_, slot)| slot.busy).map(|(index, slot)| {
             let cid = u16::from(slot.generation) << 8 | index as u16;
             (cid, &slot.part)
+        })
+    }
+
+    /// The same, to change.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (u16, &mut CommandPart)> {
+        self.slots.iter_mut().enumerate().filter(|(_, slot)| slot.busy).map(|(index, slot)| {
+            let cid = u16::from(slot.generation) << 8 | index as u16;
+            (cid, &mut slot.part)
         })
     }
 
@@ -355,7 +387,7 @@ mod tests {
     fn a_cid_is_good_once_and_never_ffff() {
         let memory = DriveMemory::take(&mut Arena::leak_for_host(1 << 20)).unwrap();
         let mut commands = Commands::new(memory.commands);
-        let part = || CommandPart { slot: 7, blocks: 1, list: None, deadline: Instant::ZERO };
+        let part = || CommandPart { slot: 7, ..CommandPart::NONE };
         let first = commands.begin(part()).unwrap();
         assert_eq!(commands.end(first).unwrap().slot, 7);
         assert!(commands.end(first).is_none());

@@ -5,6 +5,7 @@ mod failures;
 mod media;
 mod removal;
 mod requests;
+mod shutdown;
 
 use core::time::Duration;
 
@@ -79,6 +80,15 @@ impl Rig {
         self.now = self.now + Duration::from_secs(seconds);
     }
 
+    /// Lets what is out become late, and its Abort fail.
+    fn be_late(&mut self) {
+        for seconds in [15, 6] {
+            self.pass(seconds);
+            self.turn();
+            self.turn();
+        }
+    }
+
     fn pages_with(&mut self, data: &[u8]) -> Pages {
         let pages = self.pool.take(data.len().div_ceil(PAGE_BYTES) as u32).expect("pages");
         assert_eq!(self.pool.write(&mut pages.start(), data), data.len());
@@ -102,6 +112,10 @@ impl Rig {
         self.pool.read(&mut pages.start(), &mut data);
         self.pool.give_back(pages);
         (completion.status.to_field(), data)
+    }
+
+    fn execute_flush(&mut self) -> nvme::Status {
+        nvme::Status::from_field(self.execute(request(Operation::Flush, 0, 0, Pages::NONE)).0)
     }
 
     fn namespaces(&self) -> Vec<NamespaceInfo> {

@@ -13,7 +13,7 @@ use zerocopy::FromBytes;
 
 use crate::pdu::{Fatal, FatalStatus, Frame};
 use crate::queue::{Phase, cid_place};
-use crate::slots::{Direction, Doer, Fifo, SlotState};
+use crate::slots::{Direction, Doer, Fifo, NONE, SlotState};
 use crate::turn::Turn;
 
 const CONNECT_BYTES: u32 = size_of::<ConnectData>() as u32;
@@ -21,6 +21,13 @@ const CONNECT_BYTES: u32 = size_of::<ConnectData>() as u32;
 impl<B: Backend> Turn<'_, '_, B> {
     /// CapsuleCmd (3.6.2.6): gives the command a slot and judges it; its data, if any, comes next.
     pub(crate) fn capsule(&mut self, frame: &Frame, command: &Command) -> Result<(), Fatal> {
+        if self.queue.phase == Phase::Finishing {
+            // Left without an answer: once the connection is closed the host repeats it elsewhere, or later.
+            if frame.data_bytes > 0 {
+                self.start_body(NONE, frame, 0);
+            }
+            return Ok(());
+        }
         // A host that keeps to its queue's size always finds a slot: each is free before its response goes out.
         let full = self.queue.outstanding >= self.queue.reserved_slots;
         let slot = if full { None } else { self.slots.take(self.index) };
@@ -183,6 +190,13 @@ impl<B: Backend> Turn<'_, '_, B> {
         let entry = self.slots.at_mut(slot);
         if !self.env.subsystem.still_serves(entry.command.nsid.get(), &work) {
             self.finish(slot, Status::INVALID_NAMESPACE.do_not_retry(), 0);
+            return true;
+        }
+        if work.operation == Operation::Flush
+            && let Some(context) = &self.queue.context
+            && self.env.subsystem.take_lost_writes(context.controller, entry.command.nsid.get())
+        {
+            self.finish(slot, Status::WRITE_FAULT.do_not_retry(), 0);
             return true;
         }
         let pages = core::mem::replace(&mut entry.pages, Pages::NONE);

@@ -30,6 +30,8 @@ pub(crate) enum Phase {
     AwaitingConnect,
     /// A queue of a controller.
     Live,
+    /// The card shuts down: no command is taken any more, those inside are finished, then it is closed.
+    Finishing,
     /// Everything queued is sent, then the connection is closed.
     Closing,
     /// A TermReq is sent; the host has to close.
@@ -219,6 +221,27 @@ impl Queue {
     /// Whether the connection has a peer to talk to.
     pub(crate) const fn is_open(&self) -> bool {
         !matches!(self.phase, Phase::Free | Phase::Draining)
+    }
+
+    /// Which queue of its controller it is.
+    pub(crate) fn queue_id(&self) -> Option<u16> {
+        self.context.map(|context| context.queue_id)
+    }
+
+    /// Nothing more is read; what is queued is sent; then the connection is closed.
+    pub(crate) fn start_closing(&mut self, now: Instant) {
+        self.receiver.stage = Stage::Ignore;
+        self.phase = Phase::Closing;
+        self.deadline = now + TERMINATE_TIMEOUT;
+    }
+
+    /// Whether it can be closed as soon as all output is sent. Parked event requests never end by themselves.
+    pub(crate) fn is_finished(&self) -> bool {
+        match self.phase {
+            Phase::Closing => true,
+            Phase::Finishing => self.outstanding <= self.parked,
+            _ => false,
+        }
     }
 
     /// Whether commands wait for pages or for the backend.

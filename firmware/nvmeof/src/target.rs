@@ -90,6 +90,8 @@ pub struct Target {
     scratch: &'static mut [u8; PAGE_BYTES],
     page_ceiling: u32,
     counters: Counters,
+    /// The card shuts down: until when commands may be finished.
+    finish_by: Option<Instant>,
 }
 
 impl Target {
@@ -108,6 +110,7 @@ impl Target {
             scratch: arena.value([0; PAGE_BYTES])?,
             page_ceiling: limits.data_pages_per_connection,
             counters: Counters::default(),
+            finish_by: None,
         })
     }
 
@@ -150,7 +153,7 @@ impl Target {
             return closed;
         }
         let (work, more) = turn.exchange(stream);
-        let ended = turn.queue.phase == Phase::Closing && !turn.queue.has_output();
+        let ended = turn.queue.is_finished() && !turn.queue.has_output();
         let waits = turn.queue.is_waiting() || turn.queue.parked_connect.is_some();
         let effects = core::mem::take(&mut turn.effects);
         set_bit(self.waiting, index.0, waits);
@@ -254,6 +257,33 @@ impl Target {
             }
         }
         self.wake_waiting();
+        self.finish_queues(now);
+    }
+
+    /// The card shuts down: no command is taken from I/O queues any more; those inside are finished until `deadline`
+    /// at the latest, then the connections are closed, those of admin queues last. [`Target::tick`] goes on with it;
+    /// it is over when [`Target::counts`] has no connections. The caller opens no new ones.
+    pub fn begin_shutdown(&mut self, now: Instant, deadline: Instant) {
+        self.finish_by = Some(deadline);
+        self.finish_queues(now);
+    }
+
+    fn finish_queues(&mut self, now: Instant) {
+        let Some(deadline) = self.finish_by else { return };
+        // A controller goes with its admin queue, and its I/O queues with it.
+        let has_io = self.queues.iter().any(|queue| queue.is_open() && queue.queue_id() != Some(0));
+        for (index, queue) in self.queues.iter_mut().enumerate() {
+            match (queue.phase, queue.queue_id()) {
+                (Phase::Live, Some(0)) if has_io => continue,
+                (Phase::Live, _) => {
+                    queue.phase = Phase::Finishing;
+                    queue.deadline = deadline;
+                }
+                (Phase::AwaitingInitialize | Phase::AwaitingConnect, _) => queue.start_closing(now),
+                _ => continue,
+            }
+            set_bit(self.ready, index as u16, true);
+        }
     }
 
     /// Bytes or room came for a connection: it will be among the ready ones.

@@ -65,7 +65,7 @@ impl<B: Backend> Turn<'_, '_, B> {
         if self.now < self.queue.next_deadline() {
             return false;
         }
-        if !matches!(self.queue.phase, Phase::Closing | Phase::Terminating) {
+        if !matches!(self.queue.phase, Phase::Closing | Phase::Terminating | Phase::Finishing) {
             hal_log::warn!("connection {}: the host is too slow", self.index);
             self.counters.timed_out += 1;
         }
@@ -85,7 +85,7 @@ impl<B: Backend> Turn<'_, '_, B> {
                 break;
             }
         }
-        let serves = matches!(self.queue.phase, Phase::AwaitingConnect | Phase::Live);
+        let serves = matches!(self.queue.phase, Phase::AwaitingConnect | Phase::Live | Phase::Finishing);
         if serves && (self.queue.is_waiting() || self.queue.parked_connect.is_some()) {
             self.retry_waiting();
         }
@@ -166,9 +166,7 @@ impl<B: Backend> Turn<'_, '_, B> {
 
     /// Nothing more is read; what is queued is sent; then the connection is closed.
     pub(crate) fn start_closing(&mut self) {
-        self.queue.receiver.stage = Stage::Ignore;
-        self.queue.phase = Phase::Closing;
-        self.queue.deadline = self.now + TERMINATE_TIMEOUT;
+        self.queue.start_closing(self.now);
     }
 
     /// Takes pages for `bytes` of a command's data, from the general class.

@@ -117,6 +117,14 @@ impl Card {
         self.run_until("time has passed", |card| card.now >= end);
     }
 
+    pub fn begin_shutdown(&mut self) {
+        self.core.begin_shutdown(self.now);
+    }
+
+    pub fn is_shut_down(&mut self) -> bool {
+        self.core.is_shut_down()
+    }
+
     pub fn counts(&self) -> PoolCounts {
         self.core.pool_counts()
     }

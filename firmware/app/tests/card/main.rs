@@ -7,6 +7,7 @@ mod card;
 mod chaos;
 mod host;
 mod plug;
+mod shutdown;
 mod wire;
 
 use std::time::Duration;

@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use hal_api::{CommandQueue, Instant, NvmeDevice, bus_device_function};
+use hal_api::{CommandQueue, Instant, NvmeDevice};
 use hal_mem::PagePool;
 use nvme::Completion;
 use nvme::identify::cns;
@@ -15,7 +15,7 @@ use crate::admin::{
 use crate::events::{DriveEvent, FailReason};
 use crate::io_queue::{IoNamespace, Mode};
 use crate::limits::{
-    HEALTH_INTERVAL, NAMESPACE_SCAN_LIMIT, NAMESPACES_PER_DRIVE, READY_MARGIN, STABLE_AFTER,
+    ADMIN_TIMEOUT, HEALTH_INTERVAL, NAMESPACE_SCAN_LIMIT, NAMESPACES_PER_DRIVE, READY_MARGIN, STABLE_AFTER,
 };
 
 /// VS from which on a drive has a list of active namespaces.
@@ -73,7 +73,11 @@ impl<D: NvmeDevice> Drive<D> {
             State::Disabling { deadline } => self.await_disabled(deadline, now, pool),
             State::Enabling { deadline } => self.await_enabled(deadline, now, pool),
             State::Asking(task) => self.ask(task, now, pool),
-            State::Ready | State::Failed { .. } | State::ShutDown => 0,
+            State::Ready
+            | State::Closing { .. }
+            | State::ShuttingDown { .. }
+            | State::ShutDown
+            | State::Failed { .. } => 0,
         }
     }
 
@@ -229,7 +233,7 @@ impl<D: NvmeDevice> Drive<D> {
             (Task::Namespace { nsid }, _) => admin.identify(pool, nsid, cns::NAMESPACE),
             (Task::Descriptors { nsid }, _) => admin.identify(pool, nsid, cns::NAMESPACE_DESCRIPTORS),
         };
-        admin.send(command, now)
+        admin.send(command, now, ADMIN_TIMEOUT)
     }
 
     /// What an answer means and what is asked next; `None` when all was asked.
@@ -246,6 +250,7 @@ impl<D: NvmeDevice> Drive<D> {
             Task::Controller if !succeeded => Err(FailReason::IdentifyController),
             Task::Controller => {
                 let (identity, limits, namespaces) = parts.admin.controller(pool, page_bytes);
+                self.entry_latency_us = parts.admin.entry_latency_us(pool);
                 self.scan = Scan { namespaces, ..Scan::START };
                 self.namespaces.begin();
                 // Another drive in the same place has other namespaces, even where they look alike.
@@ -288,15 +293,8 @@ impl<D: NvmeDevice> Drive<D> {
 
     fn namespace_answer(&mut self, nsid: u32, succeeded: bool, pool: &PagePool) -> Option<Task> {
         let parts = self.parts.as_ref()?;
-        let (bus, device, function) = bus_device_function(self.device.address());
         if !succeeded {
-            hal_log::warn!(
-                "drive {:02x}:{:02x}.{}: Identify Namespace {} failed",
-                bus,
-                device,
-                function,
-                nsid
-            );
+            hal_log::warn!("drive {}: Identify Namespace {} failed", self.name().as_str(), nsid);
             return self.next_namespace(pool);
         }
         let Some(record) = parts.admin.namespace(pool, nsid) else {
@@ -304,10 +302,8 @@ impl<D: NvmeDevice> Drive<D> {
         };
         if !self.namespaces.add(record) {
             hal_log::warn!(
-                "drive {:02x}:{:02x}.{}: more than {} namespaces, the others are left out",
-                bus,
-                device,
-                function,
+                "drive {}: more than {} namespaces, the others are left out",
+                self.name().as_str(),
                 NAMESPACES_PER_DRIVE
             );
             return None;
@@ -358,13 +354,10 @@ impl<D: NvmeDevice> Drive<D> {
         (self.health_at, self.smart_at) = (now + HEALTH_INTERVAL, now);
         self.attempts = 0;
         self.last_failure = None;
-        let (bus, device, function) = bus_device_function(self.device.address());
         let depth = parts.io.queue.depth();
         hal_log::info!(
-            "drive {:02x}:{:02x}.{}: ready, {} namespaces served, {} refused, queue depth {}",
-            bus,
-            device,
-            function,
+            "drive {}: ready, {} namespaces served, {} refused, queue depth {}",
+            self.name().as_str(),
             self.namespaces.served().count(),
             self.namespaces.refused(),
             depth

@@ -1,18 +1,20 @@
 //! What happens when a drive does not do what it should: reset first, rest after that, and try again.
 
-use hal_api::{Instant, NvmeDevice, bus_device_function};
+use hal_api::{Instant, NvmeDevice};
 use hal_mem::PagePool;
 
 use super::{Drive, State};
 use crate::events::{DriveEvent, FailReason};
-use crate::io_queue::Mode;
 use crate::limits::{FIRST_RETRY, LATER_RETRY, RESETS_BEFORE_REST};
 
 impl<D: NvmeDevice> Drive<D> {
-    /// Resets the controller: requests at the drive end, their pages stay until RDY is 0, others wait.
-    ///
-    /// An Abort of the single command could come before; the drives that hang seldom answer it.
+    /// Resets the controller: requests at the drive end, their pages stay until RDY is 0, others wait. In an orderly end
+    /// the drive is told of its shutdown instead.
     pub(super) fn reset(&mut self, reason: FailReason, now: Instant, pool: &mut PagePool) {
+        if self.is_ending() {
+            self.rounds.give_up();
+            return self.tell(now, pool);
+        }
         if self.device.status() == u32::MAX {
             return self.fail(FailReason::Removed, now, pool);
         }
@@ -21,12 +23,12 @@ impl<D: NvmeDevice> Drive<D> {
         }
         self.recent_resets += 1;
         self.resets += 1;
-        let (bus, device, function) = bus_device_function(self.device.address());
-        hal_log::warn!("drive {:02x}:{:02x}.{}: reset, because {}", bus, device, function, reason.text());
+        hal_log::warn!("drive {}: reset, because {}", self.name().as_str(), reason.text());
         if self.recent_resets > RESETS_BEFORE_REST {
             self.recent_resets = 0;
             return self.fail(FailReason::TooManyResets, now, pool);
         }
+        self.rounds.give_up();
         if let Some(parts) = &mut self.parts {
             parts.io.hold();
             parts.admin.forget();
@@ -36,15 +38,8 @@ impl<D: NvmeDevice> Drive<D> {
 
     /// Gives the drive up for a while: it may touch no memory any more, so all pages come back.
     pub(super) fn fail(&mut self, reason: FailReason, now: Instant, pool: &mut PagePool) {
-        self.device.set_bus_master(false);
-        if let Some(parts) = &mut self.parts {
-            if parts.io.mode() != Mode::Away {
-                parts.io.hold();
-            }
-            parts.admin.forget();
-            parts.io.release(pool);
-            parts.io.refuse();
-        }
+        self.let_go(pool);
+        self.rounds.give_up();
         let rest = if self.attempts == 0 { FIRST_RETRY } else { LATER_RETRY };
         self.attempts = self.attempts.saturating_add(1);
         self.state = State::Failed { retry_at: now + rest };
@@ -55,12 +50,9 @@ impl<D: NvmeDevice> Drive<D> {
         // The same failure of each attempt is told once.
         if self.last_failure != Some(reason) {
             self.last_failure = Some(reason);
-            let (bus, device, function) = bus_device_function(self.device.address());
             hal_log::error!(
-                "drive {:02x}:{:02x}.{}: not usable: {}; it is tried again from time to time",
-                bus,
-                device,
-                function,
+                "drive {}: not usable: {}; it is tried again from time to time",
+                self.name().as_str(),
                 reason.text()
             );
             let _ = self.events.push_back(DriveEvent::Failed { reason });

@@ -7,19 +7,6 @@ use super::{Drive, State};
 use crate::tables::DriveMemory;
 
 impl<D: NvmeDevice> Drive<D> {
-    /// Takes the bus away from a drive that is gone or has to go: nothing more is sent, all requests end, what comes is
-    /// refused. The caller collects their ends, then calls [`Self::take_apart`].
-    pub(crate) fn abandon(&mut self, pool: &mut PagePool) {
-        self.device.set_bus_master(false);
-        if let Some(parts) = &mut self.parts {
-            parts.io.hold();
-            parts.admin.forget();
-            parts.io.release(pool);
-            parts.io.refuse();
-        }
-        self.state = State::ShutDown;
-    }
-
     /// The device with its queues, and the memory of the tables; the drive's own pages go back to the pool. After
     /// [`Self::abandon`], with nothing outstanding.
     pub(crate) fn take_apart(mut self, pool: &mut PagePool) -> (D, Option<DriveMemory>) {

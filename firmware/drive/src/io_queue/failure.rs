@@ -9,20 +9,44 @@ use hal_mem::PagePool;
 use nvme::Status;
 
 use super::{IoQueue, Mode};
+use crate::limits::ABORT_TIMEOUT;
 use crate::status::{AWAY, INTERRUPTED};
-use crate::tables::Place;
+use crate::tables::{Late, OWN_COMMAND, Place};
+
+/// Commands that are late, from the first one until all are home: one story for the log.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct LateCommands {
+    /// Late and not home.
+    pub out: u16,
+    /// Late and not told to the caller yet.
+    pub untold: u16,
+    /// Came home as aborted.
+    pub aborted: u16,
+    /// Came home otherwise.
+    pub ended: u16,
+}
 
 impl<Q: CommandQueue> IoQueue<Q> {
-    /// Looks for passed deadlines. True when a command is too long at the drive, which has to be reset then.
+    /// Looks for passed deadlines. A command that is late is to be aborted; true when that has not helped, so that the
+    /// drive has to be reset.
     ///
     /// A request that is told as ended must not change blocks later: its host may have written them anew by then. So
     /// the drive is reset too where parts of a late write are still out, although they may be young.
     pub(super) fn expire(&mut self, now: Instant) -> bool {
         let mut earliest = Instant::FAR_FUTURE;
-        let (mut late_commands, mut late_writes) = (0, false);
-        for (_, part) in self.commands.iter() {
+        let (mut hopeless, mut late_writes) = (false, false);
+        let running = self.mode == Mode::Running;
+        for (_, part) in self.commands.iter_mut() {
+            // While the drive is being reset, deadlines were acted upon already.
+            if part.deadline <= now && part.late == Late::No && running {
+                part.late = Late::ToAbort;
+                part.deadline = now + ABORT_TIMEOUT;
+                self.late.out += 1;
+                self.late.untold += 1;
+                self.counters.command_timeouts += 1;
+            }
             if part.deadline <= now {
-                late_commands += 1;
+                hopeless = true;
             } else {
                 earliest = earliest.min(part.deadline);
             }
@@ -40,13 +64,44 @@ impl<Q: CommandQueue> IoQueue<Q> {
                 earliest = earliest.min(active.deadline);
             }
         }
-        // While the drive is being reset its commands' deadlines were acted upon already.
-        let fault = (late_commands > 0 || late_writes) && self.mode == Mode::Running;
-        if fault {
-            self.counters.command_timeouts += late_commands;
-        }
         self.earliest = earliest;
-        fault
+        (hopeless || late_writes) && running
+    }
+
+    /// The next late command for which an Abort is to be sent.
+    pub fn take_to_abort(&mut self) -> Option<u16> {
+        if self.late.out == 0 || self.mode != Mode::Running {
+            return None;
+        }
+        let (cid, part) = self.commands.iter_mut().find(|(_, part)| part.late == Late::ToAbort)?;
+        part.late = Late::Asked;
+        Some(cid)
+    }
+
+    /// Commands that have become late since the last call.
+    pub fn take_late(&mut self) -> u16 {
+        core::mem::take(&mut self.late.untold)
+    }
+
+    /// How the late commands ended, once all are home: aborted, and otherwise.
+    pub fn take_late_ended(&mut self) -> Option<(u16, u16)> {
+        let LateCommands { out, aborted, ended, .. } = self.late;
+        if out > 0 || aborted + ended == 0 {
+            return None;
+        }
+        self.late = LateCommands::default();
+        Some((aborted, ended))
+    }
+
+    /// A late command has come home after all.
+    pub(super) fn late_command_is_home(&mut self, status: Status) {
+        self.late.out = self.late.out.saturating_sub(1);
+        if status.code() == Status::ABORT_REQUESTED {
+            self.late.aborted = self.late.aborted.saturating_add(1);
+            self.counters.aborted += 1;
+        } else {
+            self.late.ended = self.late.ended.saturating_add(1);
+        }
     }
 
     /// The drive is about to be reset, or was lost: requests with parts at the drive end, others wait.
@@ -66,11 +121,16 @@ impl<Q: CommandQueue> IoQueue<Q> {
         while let Some(cid) = self.commands.any() {
             let Some(part) = self.commands.end(cid) else { break };
             self.return_list(part.list, pool);
+            if part.slot == OWN_COMMAND {
+                self.own_flush_is_home(INTERRUPTED);
+                continue;
+            }
             if let Some(active) = self.requests.get_mut(part.slot) {
                 active.outstanding = active.outstanding.saturating_sub(1);
             }
             self.settle(part.slot, pool);
         }
+        self.late = LateCommands::default();
         // An owner that was between two parts goes on after the reset; one that ended lets go.
         if let Some(slot) = self.scratch_owner
             && !self.requests.get(slot).is_some_and(|active| active.issuing)
@@ -99,7 +159,7 @@ impl<Q: CommandQueue> IoQueue<Q> {
     }
 
     /// Ends a request, whatever it waits for, unless it has ended already.
-    fn end_early(&mut self, slot: u16, status: Status) {
+    pub(super) fn end_early(&mut self, slot: u16, status: Status) {
         let Some(active) = self.requests.get(slot) else { return };
         if active.reported || active.place == Place::Done {
             return;
@@ -119,7 +179,7 @@ impl<Q: CommandQueue> IoQueue<Q> {
 }
 
 /// Whether a part that is still out may change what a host has written since.
-const fn changes_blocks(operation: &Operation) -> bool {
+pub(super) const fn changes_blocks(operation: &Operation) -> bool {
     matches!(
         operation,
         Operation::Write | Operation::WriteZeroes { .. } | Operation::DatasetManagement { .. }

@@ -11,7 +11,8 @@ use zerocopy::{FromZeros, IntoBytes};
 use super::{IoQueue, Mode};
 use crate::limits::{COMMAND_TIMEOUT, MAX_DATASET_RANGES};
 use crate::plan::{Limits, Plan};
-use crate::tables::{Active, CommandPart, Place};
+use crate::status::INTERRUPTED;
+use crate::tables::{Active, CommandPart, Late, Place};
 
 const FORCE_UNIT_ACCESS: u32 = 1 << 30;
 const DEALLOCATE: u32 = 1 << 25;
@@ -133,8 +134,15 @@ impl<Q: CommandQueue> IoQueue<Q> {
     /// Gives out one part; `Ok(false)` when it was the last or there is none.
     fn issue_part(&mut self, slot: u16, pool: &mut PagePool, now: Instant) -> Result<bool, Blocked> {
         let (scratch, zeroes) = (self.scratch.start(), self.zero_page(pool));
-        let depth = self.queue.depth();
+        let depth = self.queue.depth().min(self.window);
+        let covers = self.requests.get(slot).map_or(0, |active| match active.plan {
+            Plan::Flush => self.flush_covers(active.request.namespace.nsid),
+            _ => 0,
+        });
         let Some(active) = self.requests.get_mut(slot) else { return Ok(false) };
+        if now >= active.start_by && active.status.is_success() {
+            active.status = INTERRUPTED;
+        }
         if !active.status.is_success() {
             active.issuing = false;
             return Ok(false);
@@ -149,9 +157,10 @@ impl<Q: CommandQueue> IoQueue<Q> {
             self.return_list(list, pool);
             return Ok(false);
         };
-        let deadline = now + COMMAND_TIMEOUT;
+        let deadline = (now + COMMAND_TIMEOUT).min(active.start_by);
         let blocks = part.blocks;
-        let Some(cid) = self.commands.begin(CommandPart { slot, blocks, list, deadline }) else {
+        let command = CommandPart { slot, blocks, list, sent: now, deadline, late: Late::No };
+        let Some(cid) = self.commands.begin(command) else {
             return Err(Blocked);
         };
         part.command.cid.set(cid);
@@ -164,6 +173,7 @@ impl<Q: CommandQueue> IoQueue<Q> {
         self.earliest = self.earliest.min(deadline);
         self.counters.commands += 1;
         active.outstanding += 1;
+        active.flush_covers = covers;
         active.cursor = progress.cursor;
         active.range = progress.range;
         active.issued_blocks = progress.issued_blocks;

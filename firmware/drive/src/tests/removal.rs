@@ -54,7 +54,7 @@ impl Bay {
 
     fn until_removed(&mut self) -> Removed<FakeNvme> {
         for _ in 0..100_000 {
-            if let Some((place, removed)) = self.drives.take_removed(self.now, &mut self.pool) {
+            if let Some((place, removed)) = self.drives.take_removed(&mut self.pool) {
                 assert_eq!(place, 1);
                 return removed;
             }
@@ -141,7 +141,7 @@ fn a_drive_pulled_while_it_leaves_in_order_is_out_at_once() {
     bay.submit(0, Operation::Flush, Pages::NONE).expect("room");
     bay.drives.begin_removal(1, true, bay.now, &mut bay.pool);
     bay.turn();
-    assert!(bay.drives.take_removed(bay.now, &mut bay.pool).is_none(), "it waits for the request");
+    assert!(bay.drives.take_removed(&mut bay.pool).is_none(), "it waits for the request");
     bay.control.set_removed(true);
     bay.drives.begin_removal(1, false, bay.now, &mut bay.pool);
     assert!(!bay.until_removed().in_order);

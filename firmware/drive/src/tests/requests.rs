@@ -227,7 +227,7 @@ fn an_error_of_one_part_is_the_requests_when_all_are_home() {
 }
 
 #[test]
-fn a_slow_request_is_answered_and_its_pages_follow_without_a_reset() {
+fn a_slow_request_is_answered_without_a_reset() {
     let mut rig = Rig::ready(NvmeConfig { mdts: 1, max_queue_entries: 2, ..NvmeConfig::default() });
     let free = rig.pool.free();
     rig.control.reconfigure(|config| config.latency_polls = (3, 3));
@@ -245,10 +245,10 @@ fn a_slow_request_is_answered_and_its_pages_follow_without_a_reset() {
     rig.turn();
     let ended = rig.ended.pop().expect("answered after 25 s");
     assert_eq!(ended.status, crate::status::INTERRUPTED);
-    assert!(ended.pages.is_none() && rig.drive.quarantined() == 1);
-    rig.run_until(|rig| rig.drive.outstanding() == 0);
+    // No part went out when there was no time left for it.
+    rig.pool.give_back(ended.pages.expect("nothing is at the drive"));
+    assert_eq!(rig.drive.outstanding(), 0);
     assert_eq!((rig.pool.free(), rig.drive.counters().resets), (free, 0));
-    assert_eq!(rig.drive.counters().request_timeouts, 1);
 }
 
 #[test]

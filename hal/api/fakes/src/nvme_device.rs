@@ -278,6 +278,11 @@ impl NvmeControl {
         lock(&self.model).ready_stuck = stuck;
     }
 
+    /// While set, a shutdown that was asked for (CC.SHN) goes on for ever.
+    pub fn set_shutdown_stuck(&self, stuck: bool) {
+        lock(&self.model).shutdown_stuck = stuck;
+    }
+
     /// Changes the drive's properties, visible from the next reset on at the latest. Blocks are kept by NSID where
     /// their size is the same; what is new gets RAM.
     pub fn reconfigure(&self, change: impl FnOnce(&mut NvmeConfig)) {

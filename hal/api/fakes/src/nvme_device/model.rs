@@ -112,6 +112,7 @@ pub(super) struct Model {
     /// Plugged in again, and CC was not written since: the driver may not have noticed.
     returned: bool,
     pub(super) ready_stuck: bool,
+    pub(super) shutdown_stuck: bool,
     pub(super) bus_master: bool,
     pub(super) cc: u32,
     pub(super) io_commands: [u64; 256],
@@ -144,6 +145,7 @@ impl Model {
             removed: false,
             returned: false,
             ready_stuck: false,
+            shutdown_stuck: false,
             bus_master: false,
             cc: 0,
             io_commands: [0; 256],
@@ -234,7 +236,11 @@ impl Model {
                 }
             }
         }
-        let shutdown = if self.cc >> 14 & 0b11 != 0 { 0b10 << 2 } else { 0 };
+        let shutdown = match (self.cc >> 14 & 0b11 != 0, self.shutdown_stuck) {
+            (false, _) => 0,
+            (true, true) => 0b01 << 2,
+            (true, false) => 0b10 << 2,
+        };
         u32::from(self.ready) | u32::from(self.fatal) << 1 | shutdown
     }
 

@@ -1,0 +1,59 @@
+//! The orderly end of a whole card, with hosts that have work under way.
+
+use super::*;
+
+#[test]
+fn an_orderly_end_finishes_commands_and_leaves_nothing_in_caches() {
+    let config = NvmeConfig { latency_polls: (0, 300), ..NvmeConfig::default() };
+    let mut card = Card::boot(MEMORY, [config.clone(), config]);
+    let mut host = Host::connect(&mut card, 1);
+    let namespaces = by_drive(&mut card, &mut host);
+    for index in 0..16u32 {
+        let nsid = namespaces[index as usize % 2];
+        let data = pattern(16384, index);
+        host.io.start(&mut card, blocks(io::WRITE, nsid, u64::from(index) * 32, 32), Payload::Write(data));
+    }
+    let mut ended = Vec::new();
+    card.run_until("writes are at the drives", |card| {
+        ended.extend(host.io.ended(card));
+        card.drives[0].io_commands(io::WRITE) == 8 && card.drives[1].io_commands(io::WRITE) == 8
+    });
+    card.begin_shutdown();
+    // What comes now stays without an answer, and newcomers are refused.
+    host.io.start(&mut card, blocks(io::READ, namespaces[0], 0, 8), Payload::Read(4096));
+    let late = card.wire.connect();
+    card.run_until("the card has ended", Card::is_shut_down);
+    ended.extend(host.io.ended(&mut card));
+    assert_eq!(ended.len(), 16);
+    assert!(ended.iter().all(|end| end.status == Status::SUCCESS));
+    assert!(card.wire.has_ended(host.io.socket) && card.wire.has_ended(host.admin.socket));
+    assert!(!card.wire.is_open(late));
+    for drive in &card.drives {
+        assert_eq!(drive.io_commands(io::FLUSH), 1);
+        assert_eq!(drive.configuration() >> 14 & 0b11, 1, "CC.SHN");
+        assert!(!drive.bus_master());
+    }
+    let counts = card.counts();
+    assert_eq!((counts.slots_free, counts.pages_promised, card.quarantined()), (counts.slots, 0, 0));
+}
+
+#[test]
+fn an_orderly_end_does_not_wait_for_ever() {
+    let mut card = Card::boot(MEMORY, [NvmeConfig::default(), NvmeConfig::default()]);
+    let mut host = Host::connect(&mut card, 1);
+    let namespaces = by_drive(&mut card, &mut host);
+    hang(&card, 0, io::READ, 1);
+    host.io.start(&mut card, blocks(io::READ, namespaces[0], 0, 8), Payload::Read(4096));
+    card.run_until("it is at the drive", |card| card.drives[0].io_commands(io::READ) == 2);
+    // A host that never sends its data.
+    host.io.generous = false;
+    host.io.start(&mut card, blocks(io::WRITE, namespaces[1], 0, 64), Payload::Write(pattern(32768, 1)));
+    card.drives[0].set_shutdown_stuck(true);
+    card.begin_shutdown();
+    let began = card.now;
+    card.run_until("the card has ended", Card::is_shut_down);
+    assert!(card.now.since(began) <= app::SHUTDOWN_LIMIT, "{:?}", card.now.since(began));
+    assert!(card.drives.iter().all(|drive| !drive.bus_master()));
+    let counts = card.counts();
+    assert_eq!((counts.connections, counts.draining, counts.slots_free), (0, 0, counts.slots));
+}

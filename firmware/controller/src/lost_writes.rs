@@ -1,0 +1,119 @@
+//! Hosts that have to hear of lost writes: acknowledged, not flushed, and gone with a drive's power.
+//!
+//! Nothing was promised of a write before a Flush has succeeded (NVM 3.2.1), so that the Flush is where its host hears
+//! of the loss: the first one of each host to such a namespace fails. Who has written what is not kept: every host
+//! that has, or lately had, a controller is told.
+
+use heapless::{Deque, Vec};
+
+use crate::config::{MAX_DEPARTED_HOSTS, MAX_NAMESPACES};
+use crate::slot::ControllerHandle;
+use crate::subsystem::Subsystem;
+
+/// Namespaces whose next Flush fails.
+#[derive(Debug, Clone)]
+pub(crate) struct LostWrites(Vec<u32, MAX_NAMESPACES>);
+
+impl LostWrites {
+    pub(crate) const fn new() -> Self {
+        Self(Vec::new())
+    }
+
+    fn note(&mut self, nsid: u32) {
+        if self.0.contains(&nsid) {
+            return;
+        }
+        if self.0.is_full() {
+            self.0.remove(0);
+        }
+        let _ = self.0.push(nsid);
+    }
+
+    fn take(&mut self, nsid: u32) -> bool {
+        let found = self.0.iter().position(|&lost| lost == nsid);
+        found.map(|index| self.0.swap_remove(index)).is_some()
+    }
+}
+
+/// Hosts whose controllers have gone, the latest last: they may come back and ask for a Flush.
+#[derive(Debug)]
+pub(crate) struct DepartedHosts(Deque<([u8; 16], LostWrites), MAX_DEPARTED_HOSTS>);
+
+impl DepartedHosts {
+    pub(crate) const fn new() -> Self {
+        Self(Deque::new())
+    }
+
+    pub(crate) fn add(&mut self, host_id: [u8; 16], lost: LostWrites) {
+        if self.0.is_full() {
+            self.0.pop_front();
+        }
+        let _ = self.0.push_back((host_id, lost));
+    }
+
+    /// What a host that comes back has not heard yet.
+    pub(crate) fn of(&self, host_id: [u8; 16]) -> LostWrites {
+        let mut all = LostWrites::new();
+        for (_, lost) in self.0.iter().filter(|(id, _)| *id == host_id) {
+            lost.0.iter().for_each(|&nsid| all.note(nsid));
+        }
+        all
+    }
+
+    /// The host has heard of it.
+    fn take(&mut self, host_id: [u8; 16], nsid: u32) {
+        for (_, lost) in self.0.iter_mut().filter(|(id, _)| *id == host_id) {
+            lost.take(nsid);
+        }
+    }
+}
+
+impl Subsystem {
+    /// Acknowledged writes to a namespace are lost: the next Flush of each host to it fails.
+    pub fn note_lost_writes(&mut self, nsid: u32) {
+        for controller in self.controllers_mut().filter(|controller| !controller.discovery) {
+            controller.lost_writes.note(nsid);
+        }
+        self.departed.0.iter_mut().for_each(|(_, lost)| lost.note(nsid));
+    }
+
+    /// Whether a Flush of this controller to the namespace has to fail; true once for each loss.
+    pub fn take_lost_writes(&mut self, handle: ControllerHandle, nsid: u32) -> bool {
+        let Some(controller) = self.controller_mut(handle) else { return false };
+        let host_id = controller.host_id;
+        let lost = controller.lost_writes.take(nsid);
+        if lost {
+            self.departed.take(host_id, nsid);
+        }
+        lost
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Bench;
+
+    #[test]
+    fn a_loss_is_told_once_for_each_namespace() {
+        let mut bench = Bench::connected();
+        let handle = bench.admin.controller;
+        assert!(!bench.subsystem.take_lost_writes(handle, 3));
+        bench.subsystem.note_lost_writes(3);
+        bench.subsystem.note_lost_writes(3);
+        assert!(!bench.subsystem.take_lost_writes(handle, 4));
+        assert!(bench.subsystem.take_lost_writes(handle, 3));
+        assert!(!bench.subsystem.take_lost_writes(handle, 3));
+    }
+
+    #[test]
+    fn a_host_that_was_away_is_told_when_it_comes_back() {
+        let mut departed = DepartedHosts::new();
+        departed.add([1; 16], LostWrites::new());
+        departed.add([2; 16], LostWrites::new());
+        departed.0.iter_mut().for_each(|(_, lost)| lost.note(9));
+        assert!(departed.of([1; 16]).take(9) && !departed.of([3; 16]).take(9));
+        departed.take([1; 16], 9);
+        assert!(!departed.of([1; 16]).take(9) && departed.of([2; 16]).take(9));
+    }
+}

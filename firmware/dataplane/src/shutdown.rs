@@ -1,0 +1,98 @@
+//! The orderly end of a data core: hosts' commands are finished, connections closed, drives flushed and told.
+//!
+//! Each step has a limit, so that a host or a drive that does not end holds up nothing. Hosts see their connections
+//! closed in order and repeat elsewhere, or later, what was not answered; CC and CSTS of a fabrics controller go with
+//! its connection, so that there is no state left in which to show them a shutdown (Base 3.6.2). The notice of a normal
+//! subsystem shutdown (Base 5.2, OAES bit 16) belongs to version 2.0, which the card does not claim.
+
+use core::time::Duration;
+
+use hal_api::{FrameQueue, Instant, NvmeDevice};
+
+use crate::data_core::DataCore;
+
+/// How long hosts' commands may take to be finished.
+pub const HOSTS_LIMIT: Duration = Duration::from_secs(10);
+/// How long drives may take to be flushed and to shut down.
+pub const DRIVES_LIMIT: Duration = Duration::from_secs(30);
+/// All of it.
+pub const SHUTDOWN_LIMIT: Duration = HOSTS_LIMIT.checked_add(DRIVES_LIMIT).expect("some seconds");
+
+/// Where the orderly end stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// It has not begun.
+    No,
+    /// Hosts' commands are being finished.
+    Hosts { until: Instant },
+    /// Drives are being flushed and told.
+    Drives { until: Instant },
+    /// All is done that can be done.
+    Over,
+}
+
+impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
+    /// Begins the orderly end, for good. The core is polled as always until [`Self::is_shut_down`], which takes
+    /// [`SHUTDOWN_LIMIT`] at most.
+    pub fn begin_shutdown(&mut self, now: Instant) {
+        if self.ending != Ending::No {
+            return;
+        }
+        let requests: usize = self.drives.iter().map(drive::Drive::outstanding).sum();
+        let connections = self.target.counts().connections;
+        hal_log::info!("shutdown: begun, {} connections, {} requests at drives", connections, requests);
+        let until = now + HOSTS_LIMIT;
+        self.ending = Ending::Hosts { until };
+        self.target.begin_shutdown(now, until);
+    }
+
+    /// Whether the orderly end has begun.
+    #[must_use]
+    pub fn is_shutting_down(&self) -> bool {
+        self.ending != Ending::No
+    }
+
+    /// Whether the orderly end is over: nothing is lost if the power goes now, or the log has said what is.
+    #[must_use]
+    pub fn is_shut_down(&self) -> bool {
+        self.ending == Ending::Over
+    }
+
+    /// One step of the orderly end.
+    pub(crate) fn advance_shutdown(&mut self, now: Instant) {
+        match self.ending {
+            Ending::No | Ending::Over => {}
+            Ending::Hosts { until } => {
+                let counts = self.target.counts();
+                if counts.connections == 0 && counts.draining == 0 {
+                    hal_log::info!("shutdown: hosts are done");
+                } else if now >= until {
+                    let unfinished = counts.slots_total - counts.slots_free;
+                    hal_log::warn!("shutdown: hosts were cut off, {} commands were not finished", unfinished);
+                    self.cut_off(now);
+                } else {
+                    return;
+                }
+                self.ending = Ending::Drives { until: now + DRIVES_LIMIT };
+                self.drives.iter_mut().for_each(|drive| drive.begin_shutdown(now));
+            }
+            Ending::Drives { until } => {
+                let ended = self.drives.iter().filter(|drive| drive.has_ended_well()).count();
+                let all = self.drives.iter().all(drive::Drive::is_shut_down);
+                if !all && now < until {
+                    return;
+                }
+                if ended == self.drives.len() {
+                    hal_log::info!("shutdown: complete, {} drives are shut down", ended);
+                } else {
+                    hal_log::warn!(
+                        "shutdown: complete, {} of {} drives are shut down",
+                        ended,
+                        self.drives.len()
+                    );
+                }
+                self.ending = Ending::Over;
+            }
+        }
+    }
+}

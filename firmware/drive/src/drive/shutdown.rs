@@ -1,0 +1,205 @@
+//! The orderly end of a drive, and flushes of its cache that no host has asked for by a command.
+//!
+//! The requests inside end, what is dirty is flushed, then the drive is told (CC.SHN, Base 3.6.1) and waited for
+//! (CSTS.SHST), then it loses the bus. Every step has a limit: a drive that does not end loses the bus all the same.
+
+use core::time::Duration;
+
+use hal_api::{Instant, NvmeDevice};
+use hal_mem::PagePool;
+use nvme::registers::{Configuration, ControllerStatus};
+
+use super::{Drive, State};
+use crate::limits::{CLOSING_LIMIT, SHUTDOWN_LEAST, SHUTDOWN_MOST};
+
+/// Flushes of everything that is dirty, one after another; who asks waits for one that began afterwards.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct FlushRounds {
+    asked: u32,
+    started: u32,
+    done: u32,
+    /// The namespace flushed last in this round.
+    last: u32,
+    /// One of the round has failed.
+    failed: bool,
+}
+
+impl FlushRounds {
+    /// Whether some round was asked for that is not over.
+    pub(super) fn are_open(&self) -> bool {
+        self.done != self.asked
+    }
+
+    /// The drive cannot flush any more: all that was asked is over.
+    pub(super) fn give_up(&mut self) {
+        self.failed |= self.are_open();
+        (self.started, self.done) = (self.asked, self.asked);
+    }
+}
+
+impl<D: NvmeDevice> Drive<D> {
+    /// Asks for a flush of all acknowledged writes. `ticket` rises from call to call; [`Self::has_flushed`] takes it.
+    pub fn ask_flush(&mut self, ticket: u32) {
+        self.rounds.asked = self.rounds.asked.max(ticket);
+        if !matches!(self.state, State::Ready | State::Closing { .. }) {
+            self.rounds.give_up();
+        }
+    }
+
+    /// Whether the flush asked for with this ticket is over, successful or not.
+    #[must_use]
+    pub fn has_flushed(&self, ticket: u32) -> bool {
+        self.rounds.done >= ticket.min(self.rounds.asked)
+    }
+
+    /// One step of a flush round.
+    pub(super) fn poll_flush(&mut self, now: Instant) -> usize {
+        let Some(parts) = &mut self.parts else { return 0 };
+        let rounds = &mut self.rounds;
+        if !rounds.are_open() || parts.io.is_flushing() {
+            return 0;
+        }
+        if let Some(status) = parts.io.take_own_flush() {
+            rounds.failed |= !status.is_success();
+        }
+        if rounds.started == rounds.done {
+            (rounds.started, rounds.last, rounds.failed) = (rounds.asked, 0, false);
+        }
+        match parts.io.next_unflushed(rounds.last) {
+            Some(nsid) => {
+                if !parts.io.start_own_flush(nsid, now) {
+                    return 0;
+                }
+                rounds.last = nsid;
+            }
+            None => rounds.done = rounds.started,
+        }
+        1
+    }
+
+    /// Begins the orderly end, for good: no new request is taken, those inside end, the cache is flushed, the drive is
+    /// told. The caller goes on polling until [`Self::is_shut_down`].
+    pub fn begin_shutdown(&mut self, now: Instant) {
+        if self.end_by.is_none() {
+            self.end_by = Some(now + CLOSING_LIMIT);
+        }
+    }
+
+    /// Whether the drive is off the bus after [`Self::begin_shutdown`]: nothing is outstanding, and it may lose power.
+    #[must_use]
+    pub fn is_shut_down(&self) -> bool {
+        self.state == State::ShutDown
+    }
+
+    /// Whether an orderly end has begun.
+    pub(super) fn is_ending(&self) -> bool {
+        self.end_by.is_some()
+    }
+
+    /// One step of the orderly end.
+    pub(super) fn poll_shutdown(&mut self, now: Instant, pool: &mut PagePool) -> usize {
+        let Some(end_by) = self.end_by else { return 0 };
+        match self.state {
+            State::Ready => {
+                self.rounds.asked = self.rounds.asked.wrapping_add(1);
+                self.state = State::Closing { flushing: false };
+                1
+            }
+            State::Closing { flushing } => self.close(flushing, now >= end_by, now, pool),
+            State::ShuttingDown { deadline } => self.await_shutdown(deadline, now, pool),
+            State::ShutDown => 0,
+            State::Start | State::Failed { .. } => {
+                self.conclude(pool);
+                1
+            }
+            // It is on its way up, perhaps with writes in its cache from before a reset.
+            State::Disabling { .. } | State::Enabling { .. } | State::Asking(_) if now < end_by => 0,
+            _ => {
+                hal_log::warn!("drive {}: not shut down, it was on its way up", self.name().as_str());
+                self.conclude(pool);
+                1
+            }
+        }
+    }
+
+    /// Requests end first, so that the flush covers what they wrote.
+    fn close(&mut self, flushing: bool, late: bool, now: Instant, pool: &mut PagePool) -> usize {
+        let Some(parts) = &self.parts else { return 0 };
+        if !flushing && parts.io.outstanding() > 0 && !late {
+            return 0;
+        }
+        if !flushing {
+            self.state = State::Closing { flushing: true };
+        }
+        if self.rounds.are_open() && !late {
+            return self.poll_flush(now);
+        }
+        self.rounds.give_up();
+        if self.rounds.failed {
+            hal_log::error!("drive {}: not flushed before its shutdown", self.name().as_str());
+        }
+        self.tell(now, pool);
+        1
+    }
+
+    /// Sets CC.SHN. Commands that have not ended by now are the drive's to end or to drop.
+    pub(super) fn tell(&mut self, now: Instant, pool: &mut PagePool) {
+        let Some(parts) = &mut self.parts else { return };
+        parts.io.hold();
+        parts.admin.forget();
+        if self.device.status() == u32::MAX {
+            hal_log::warn!("drive {}: is gone, not shut down", self.name().as_str());
+            return self.conclude(pool);
+        }
+        let cc = Configuration(self.device.configuration());
+        self.device.set_configuration(cc.with_shutdown().0);
+        let wanted = match self.entry_latency_us {
+            0 => SHUTDOWN_LEAST,
+            us => Duration::from_micros(u64::from(us)).clamp(SHUTDOWN_LEAST, SHUTDOWN_MOST),
+        };
+        self.state = State::ShuttingDown { deadline: now + wanted };
+    }
+
+    fn await_shutdown(&mut self, deadline: Instant, now: Instant, pool: &mut PagePool) -> usize {
+        let raw = self.device.status();
+        let status = ControllerStatus::from_bits_retain(raw);
+        // Both bits: 10b is complete, 11b is reserved.
+        let complete = status.contains(ControllerStatus::SHUTDOWN_COMPLETE)
+            && !status.contains(ControllerStatus::SHUTDOWN_OCCURRING);
+        if raw == u32::MAX {
+            hal_log::warn!("drive {}: is gone, not shut down", self.name().as_str());
+        } else if complete {
+            hal_log::info!("drive {}: shut down", self.name().as_str());
+            self.ended_well = true;
+        } else if now >= deadline || status.contains(ControllerStatus::FATAL) {
+            hal_log::warn!("drive {}: does not shut down in time", self.name().as_str());
+        } else {
+            return 0;
+        }
+        self.conclude(pool);
+        1
+    }
+
+    /// Takes the bus away; everything comes back.
+    fn conclude(&mut self, pool: &mut PagePool) {
+        self.let_go(pool);
+        self.rounds.give_up();
+        self.state = State::ShutDown;
+    }
+
+    /// The drive may touch no memory any more, so all pages come back, and requests end.
+    pub(super) fn let_go(&mut self, pool: &mut PagePool) {
+        self.device.set_bus_master(false);
+        let Some(parts) = &mut self.parts else { return };
+        parts.io.hold();
+        parts.admin.forget();
+        parts.io.release(pool);
+        parts.io.refuse();
+    }
+
+    /// Whether the drive has said that it is shut down.
+    #[must_use]
+    pub fn has_ended_well(&self) -> bool {
+        self.ended_well
+    }
+}

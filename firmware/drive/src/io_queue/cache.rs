@@ -1,0 +1,148 @@
+//! What a volatile write cache may still hold: acknowledged writes that no Flush has covered (NVM 3.2.1).
+//!
+//! Each namespace counts the writes that hosts were told of. A Flush covers those that were counted when it went out,
+//! so that a write which ends beside it is not taken for safe.
+
+use hal_api::{CommandQueue, Instant};
+use nvme::opcode::io;
+use nvme::{Command, Status};
+use zerocopy::FromZeros;
+
+use super::{IoQueue, Mode};
+use crate::limits::COMMAND_TIMEOUT;
+use crate::tables::{CommandPart, OWN_COMMAND};
+use controller::Operation;
+
+/// Writes to one namespace.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Writes {
+    nsid: u32,
+    /// Acknowledged so far.
+    acknowledged: u64,
+    /// Covered by a Flush that succeeded.
+    flushed: u64,
+}
+
+/// A Flush of the card's own.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct OwnFlush {
+    nsid: u32,
+    covers: u64,
+    status: Option<Status>,
+}
+
+impl<Q: CommandQueue> IoQueue<Q> {
+    /// The namespaces are others now: counts stay with those that stay.
+    pub(super) fn keep_writes_of_namespaces(&mut self) {
+        let old = core::mem::take(&mut self.writes);
+        for namespace in &self.namespaces {
+            let nsid = namespace.nsid;
+            let known = old.iter().find(|writes| writes.nsid == nsid).copied();
+            // As many as there are namespaces.
+            let _ = self.writes.push(known.unwrap_or(Writes { nsid, acknowledged: 0, flushed: 0 }));
+        }
+    }
+
+    /// A namespace with acknowledged writes that may be in the cache only, with an NSID above `after`.
+    pub fn next_unflushed(&self, after: u32) -> Option<u32> {
+        let unflushed = self.writes.iter().filter(|writes| writes.acknowledged > writes.flushed);
+        unflushed.map(|writes| writes.nsid).filter(|&nsid| nsid > after).min()
+    }
+
+    /// What the cache held is gone, or of no interest any more.
+    pub fn forget_unflushed(&mut self, nsid: u32) {
+        if let Some(writes) = self.writes_of(nsid) {
+            writes.flushed = writes.acknowledged;
+        }
+    }
+
+    /// Ends Flushes that wait: what they were to cover is gone.
+    pub fn fail_waiting_flushes(&mut self, nsid: u32, status: Status) {
+        for slot in self.requests.slots() {
+            let Some(active) = self.requests.get(slot) else { continue };
+            if active.request.namespace.nsid == nsid && active.request.operation == Operation::Flush {
+                self.end_early(slot, status);
+            }
+        }
+    }
+
+    fn writes_of(&mut self, nsid: u32) -> Option<&mut Writes> {
+        self.writes.iter_mut().find(|writes| writes.nsid == nsid)
+    }
+
+    /// How many writes a Flush that goes out now covers.
+    pub(super) fn flush_covers(&self, nsid: u32) -> u64 {
+        let found = self.writes.iter().find(|writes| writes.nsid == nsid);
+        found.map_or(0, |writes| writes.acknowledged)
+    }
+
+    fn flushed(&mut self, nsid: u32, covers: u64) {
+        if let Some(writes) = self.writes_of(nsid) {
+            writes.flushed = writes.flushed.max(covers);
+        }
+    }
+
+    /// A request of a host has succeeded and its host is about to be told.
+    pub(super) fn note_success(&mut self, slot: u16) {
+        if !self.limits.volatile_write_cache {
+            return;
+        }
+        let Some(active) = self.requests.get(slot) else { return };
+        let (nsid, covers) = (active.request.namespace.nsid, active.flush_covers);
+        match active.request.operation {
+            Operation::Write | Operation::WriteZeroes { .. } if !active.request.force_unit_access => {
+                if let Some(writes) = self.writes_of(nsid) {
+                    writes.acknowledged += 1;
+                }
+            }
+            Operation::Flush => self.flushed(nsid, covers),
+            _ => (),
+        }
+    }
+
+    /// Sends a Flush of the card's own; false when there is no room now. One at a time.
+    pub fn start_own_flush(&mut self, nsid: u32, now: Instant) -> bool {
+        if self.mode != Mode::Running || self.own_flush.is_some() || !self.commands.has_room() {
+            return false;
+        }
+        let covers = self.flush_covers(nsid);
+        let deadline = now + COMMAND_TIMEOUT;
+        let part = CommandPart { slot: OWN_COMMAND, deadline, sent: now, ..CommandPart::NONE };
+        let Some(cid) = self.commands.begin(part) else { return false };
+        let mut command = Command::new_zeroed();
+        command.opcode = io::FLUSH;
+        command.nsid.set(nsid);
+        command.cid.set(cid);
+        let bytes: [u8; 64] = zerocopy::transmute!(command);
+        if self.queue.submit(&bytes).is_err() {
+            self.commands.end(cid);
+            return false;
+        }
+        self.earliest = self.earliest.min(deadline);
+        self.counters.commands += 1;
+        self.own_flush = Some(OwnFlush { nsid, covers, status: None });
+        true
+    }
+
+    /// The card's own Flush has ended, or can no longer.
+    pub(super) fn own_flush_is_home(&mut self, status: Status) {
+        let Some(flush) = &mut self.own_flush else { return };
+        flush.status = Some(status);
+        let OwnFlush { nsid, covers, .. } = *flush;
+        if status.is_success() {
+            self.flushed(nsid, covers);
+        }
+    }
+
+    /// Whether the card's own Flush is out.
+    pub fn is_flushing(&self) -> bool {
+        self.own_flush.is_some_and(|flush| flush.status.is_none())
+    }
+
+    /// How the card's own Flush went, once.
+    pub fn take_own_flush(&mut self) -> Option<Status> {
+        let status = self.own_flush?.status?;
+        self.own_flush = None;
+        Some(status)
+    }
+}

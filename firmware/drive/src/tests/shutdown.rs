@@ -1,0 +1,160 @@
+//! The orderly end of a drive: what was acknowledged is flushed, the drive is told, and a bad one does not hold it up.
+
+use controller::RejectReason;
+use nvme::Status;
+use nvme::opcode::io;
+
+use super::*;
+use crate::limits::{CLOSING_LIMIT, SHUTDOWN_LEAST};
+use crate::status::AWAY;
+
+fn write(rig: &mut Rig, start_block: u64) {
+    let pages = rig.pages_with(&[0x5a; 4096]);
+    rig.submit(request(Operation::Write, start_block, 8, pages)).expect("room");
+}
+
+fn end(rig: &mut Rig) {
+    rig.drive.begin_shutdown(rig.now);
+    rig.run_until(|rig| rig.drive.is_shut_down());
+    assert!(!rig.control.bus_master());
+    assert_eq!((rig.drive.outstanding(), rig.drive.quarantined()), (0, 0));
+}
+
+#[test]
+fn requests_end_then_the_cache_is_flushed_then_the_drive_is_told() {
+    let mut rig = Rig::ready(NvmeConfig { latency_polls: (50, 60), ..NvmeConfig::default() });
+    for index in 0..10 {
+        write(&mut rig, index * 8);
+    }
+    rig.turn();
+    assert!(rig.ended.is_empty());
+    end(&mut rig);
+    assert!(rig.ended.len() == 10 && rig.ended.iter().all(|ended| ended.status == Status::SUCCESS));
+    assert_eq!(rig.control.io_commands(io::FLUSH), 1);
+    assert_eq!(rig.control.configuration() >> 14 & 0b11, 1);
+    assert!(rig.drive.has_ended_well());
+    let refused = rig.submit(request(Operation::Flush, 0, 0, Pages::NONE)).unwrap_err();
+    assert_eq!(refused.reason, RejectReason::Failed(AWAY));
+}
+
+#[test]
+fn nothing_is_flushed_twice_or_without_need() {
+    for volatile_write_cache in [false, true] {
+        let mut rig = Rig::ready(NvmeConfig { volatile_write_cache, ..NvmeConfig::default() });
+        write(&mut rig, 0);
+        rig.run_until(|rig| !rig.ended.is_empty());
+        rig.ended.clear();
+        if volatile_write_cache {
+            assert_eq!(rig.execute_flush(), Status::SUCCESS);
+        }
+        let before = rig.control.io_commands(io::FLUSH);
+        end(&mut rig);
+        assert_eq!(rig.control.io_commands(io::FLUSH), before);
+    }
+}
+
+#[test]
+fn a_write_that_ends_beside_a_flush_is_flushed_again() {
+    let mut rig = Rig::ready(NvmeConfig { latency_polls: (40, 40), ..NvmeConfig::default() });
+    write(&mut rig, 0);
+    // The Flush goes out before the write has ended: it need not cover it.
+    rig.submit(IoRequest { token: 8, ..request(Operation::Flush, 0, 0, Pages::NONE) }).expect("room");
+    rig.run_until(|rig| rig.ended.len() == 2);
+    end(&mut rig);
+    assert_eq!(rig.control.io_commands(io::FLUSH), 2);
+}
+
+#[test]
+fn a_request_that_hangs_does_not_hold_up_the_end() {
+    let mut rig = Rig::ready(NvmeConfig::default());
+    let free = rig.pool.free();
+    rig.inject(io::WRITE, 1, NvmeEffect::Never);
+    write(&mut rig, 0);
+    rig.turn();
+    rig.drive.begin_shutdown(rig.now);
+    rig.turn();
+    rig.now = rig.now + CLOSING_LIMIT;
+    end(&mut rig);
+    assert_eq!(rig.control.configuration() >> 14 & 0b11, 1);
+    assert_eq!(rig.pool.free(), free);
+}
+
+#[test]
+fn a_drive_that_hangs_altogether_loses_the_bus() {
+    let mut rig = Rig::ready(NvmeConfig::default());
+    rig.inject(io::FLUSH, 1, NvmeEffect::Never);
+    write(&mut rig, 0);
+    rig.run_until(|rig| !rig.ended.is_empty());
+    rig.drive.begin_shutdown(rig.now);
+    for _ in 0..10 {
+        rig.turn();
+    }
+    rig.control.set_shutdown_stuck(true);
+    rig.now = rig.now + CLOSING_LIMIT;
+    rig.turn();
+    assert!(!rig.drive.is_shut_down() && rig.control.bus_master());
+    rig.now = rig.now + SHUTDOWN_LEAST;
+    end(&mut rig);
+    assert!(!rig.drive.has_ended_well());
+}
+
+#[test]
+fn drives_that_are_away_or_on_their_way_end_too() {
+    let mut rig = Rig::new(NvmeConfig::default());
+    end(&mut rig);
+    let mut rig = Rig::ready(NvmeConfig::default());
+    rig.control.set_removed(true);
+    end(&mut rig);
+    let mut rig = Rig::ready(NvmeConfig::default());
+    write(&mut rig, 0);
+    rig.run_until(|rig| !rig.ended.is_empty());
+    rig.control.set_fatal();
+    rig.pass(2);
+    rig.run_until(|rig| !rig.drive.is_ready());
+    // What the cache still holds after the reset is flushed as well.
+    end(&mut rig);
+    assert_eq!(rig.control.io_commands(io::FLUSH), 1);
+    assert!(rig.drive.has_ended_well());
+}
+
+#[test]
+fn a_flush_that_was_asked_for_covers_what_was_acknowledged_before() {
+    let mut rig = Rig::ready(NvmeConfig::default());
+    rig.drive.ask_flush(1);
+    rig.run_until(|rig| rig.drive.has_flushed(1));
+    assert_eq!(rig.control.io_commands(io::FLUSH), 0);
+    write(&mut rig, 0);
+    rig.run_until(|rig| !rig.ended.is_empty());
+    rig.drive.ask_flush(2);
+    assert!(!rig.drive.has_flushed(2));
+    rig.run_until(|rig| rig.drive.has_flushed(2));
+    assert_eq!(rig.control.io_commands(io::FLUSH), 1);
+    rig.control.set_removed(true);
+    rig.pass(2);
+    rig.turn();
+    rig.drive.ask_flush(3);
+    assert!(rig.drive.has_flushed(3));
+}
+
+#[test]
+fn a_drive_that_is_taken_away_leaves_word_of_what_it_had_not_flushed() {
+    let mut rig = Rig::ready(NvmeConfig::default());
+    let free = rig.pool.free();
+    rig.drive.abandon(&mut rig.pool);
+    assert_eq!(rig.drive.take_event(), None);
+    let mut rig = Rig::ready(NvmeConfig::default());
+    write(&mut rig, 0);
+    rig.run_until(|rig| !rig.ended.is_empty());
+    rig.inject(io::READ, 1, NvmeEffect::Never);
+    let pages = rig.pages_with(&[0; 4096]);
+    rig.submit(request(Operation::Read, 0, 8, pages)).expect("room");
+    rig.turn();
+    rig.drive.abandon(&mut rig.pool);
+    assert_eq!(rig.drive.take_event(), Some(DriveEvent::WritesLost { nsid: 1 }));
+    assert_eq!(rig.drive.take_event(), None);
+    rig.turn();
+    for ended in rig.ended.drain(..) {
+        rig.pool.give_back(ended.pages.expect("the bus is off"));
+    }
+    assert_eq!((rig.pool.free(), rig.drive.outstanding()), (free, 0));
+}
