@@ -62,7 +62,7 @@ pub fn host_tests() -> Result<()> {
 }
 
 /// Crates with structures that cores share; each has tests called `loom_tests`.
-const LOOM_CRATES: [&str; 1] = ["hal-mem"];
+const LOOM_CRATES: [&str; 2] = ["hal-mem", "hal-log-sink"];
 
 /// Those tests, in a build of their own: `cfg(loom)` puts the model checker in the place of the atomics.
 pub fn loom_tests() -> Result<()> {

@@ -3,7 +3,7 @@
 //! Bytes are atomics, so that a reader that looks at the wrong moment (only the panic path may) gets wrong
 //! bytes and nothing worse; on aarch64 a relaxed byte access is an ordinary one.
 
-use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use self::sync::{AtomicU8, AtomicU32, Ordering};
 
 /// Positions count up for ever and wrap; `N`, a power of two, divides their range.
 #[derive(Debug)]
@@ -18,10 +18,22 @@ pub(crate) struct Ring<const N: usize> {
 }
 
 impl<const N: usize> Ring<N> {
+    #[cfg(not(loom))]
     pub(crate) const fn new() -> Self {
         const { assert!(N.is_power_of_two() && N <= 1 << 30) }
         Self {
             bytes: [const { AtomicU8::new(0) }; N],
+            published: AtomicU32::new(0),
+            taken: AtomicU32::new(0),
+            dropped: AtomicU32::new(0),
+        }
+    }
+
+    /// A ring of the model checker, whose parts cannot be made by a constant function.
+    #[cfg(loom)]
+    pub(crate) fn new() -> Self {
+        Self {
+            bytes: core::array::from_fn(|_| AtomicU8::new(0)),
             published: AtomicU32::new(0),
             taken: AtomicU32::new(0),
             dropped: AtomicU32::new(0),
@@ -110,87 +122,18 @@ impl FrameWriter {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn write<const N: usize>(ring: &Ring<N>, frame: &[u8]) {
-        let mut writer = FrameWriter::new();
-        writer.begin(ring);
-        writer.push(ring, frame);
-        writer.end(ring);
-    }
-
-    fn read<const N: usize>(ring: &Ring<N>) -> Vec<u8> {
-        let mut position = ring.taken();
-        let mut bytes = Vec::new();
-        while let Some(byte) = ring.byte_at(position) {
-            bytes.push(byte);
-            position = position.wrapping_add(1);
-        }
-        ring.take_until(position);
-        bytes
-    }
-
-    #[test]
-    fn frames_wrap_around() {
-        let ring = Ring::<16>::new();
-        for round in 0..100u8 {
-            write(&ring, &[round; 7]);
-            write(&ring, &[round; 5]);
-            assert_eq!(read(&ring), [round; 12]);
-        }
-        assert_eq!(ring.dropped(), 0);
-    }
-
-    #[test]
-    fn a_frame_that_does_not_fit_is_dropped_whole_and_counted() {
-        let ring = Ring::<16>::new();
-        write(&ring, &[1; 10]);
-        write(&ring, &[2; 7]);
-        assert_eq!(ring.dropped(), 1);
-        write(&ring, &[3; 6]);
-        assert_eq!(read(&ring), [1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 3, 3, 3, 3, 3, 3]);
-        write(&ring, &[4; 17]);
-        assert_eq!((ring.dropped(), read(&ring).len()), (2, 0));
-    }
-
-    #[test]
-    fn an_unfinished_frame_is_not_seen() {
-        let ring = Ring::<16>::new();
-        let mut writer = FrameWriter::new();
-        writer.begin(&ring);
-        writer.push(&ring, &[1, 2, 3]);
-        assert_eq!(ring.byte_at(ring.taken()), None);
-        writer.end(&ring);
-        assert_eq!(read(&ring), [1, 2, 3]);
-    }
-
-    #[test]
-    fn two_threads_pass_every_frame_in_order() {
-        let ring = Ring::<64>::new();
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                for round in 0..20_000u32 {
-                    let before = ring.dropped();
-                    loop {
-                        write(&ring, &round.to_le_bytes());
-                        if ring.dropped() == before {
-                            break;
-                        }
-                        ring.dropped.store(before, Ordering::Relaxed);
-                        std::thread::yield_now();
-                    }
-                }
-            });
-            let mut seen = Vec::new();
-            while seen.len() < 80_000 {
-                seen.extend(read(&ring));
-                std::thread::yield_now();
-            }
-            for (round, frame) in seen.chunks(4).enumerate() {
-                assert_eq!(frame, (round as u32).to_le_bytes());
-            }
-        });
-    }
+/// The atomics, which the model checker replaces by its own.
+#[cfg(not(loom))]
+mod sync {
+    pub use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 }
+
+#[cfg(loom)]
+mod sync {
+    pub use loom::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+}
+
+#[cfg(all(test, loom))]
+mod loom_tests;
+#[cfg(all(test, not(loom)))]
+mod tests;

@@ -78,7 +78,7 @@ impl Multiplexer {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
     use crate::ring::FrameWriter;
