@@ -13,6 +13,7 @@ mod interrupt;
 mod linux;
 mod log_decoder;
 mod measure;
+mod panics;
 mod paths;
 mod qemu;
 mod qmp;
@@ -73,11 +74,13 @@ enum Verb {
         #[arg(long, default_value = "qemu-aarch64")]
         board: String,
     },
+    /// Every place of a board's release image from which a panic can come, against the checked-in table
+    Panics(panics::Options),
     /// Build the documentation of all crates, broken links denied
     Doc,
     /// The fast checks before a push: fmt, lint, tidy, host tests
     Prepush,
-    /// Everything: fmt, lint, tidy, doc, size, all tests
+    /// Everything: fmt, lint, tidy, doc, size, panics, all tests
     Ci {
         /// The long form of the tests of a real Linux host
         #[arg(long)]
@@ -111,6 +114,7 @@ fn perform(verb: Verb) -> Result<()> {
         Verb::Lint => checks::lint(),
         Verb::Tidy => tidy::run(),
         Verb::Size { board } => size::run(&board),
+        Verb::Panics(options) => panics::run(&options),
         Verb::Doc => checks::doc(),
         Verb::Prepush => test::prepush(),
         Verb::Ci { full } => test::ci(full),

@@ -1,7 +1,7 @@
 //! `cargo xtask test`, `prepush` and `ci`: the parts and their order.
 
 use crate::report::Report;
-use crate::{checks, linux, scenario, setup, size, tidy};
+use crate::{checks, linux, panics, scenario, setup, size, tidy};
 use anyhow::Result;
 use clap::{Args, Subcommand};
 
@@ -84,6 +84,7 @@ pub fn ci(full: bool) -> Result<()> {
     quick(&mut report);
     report.check("doc", checks::doc);
     report.check("size", || size::run("qemu-aarch64"));
+    report.check("panics", || panics::run(&panics::Options::of("qemu-aarch64")));
     all(&mut report, full);
     report.finish()
 }

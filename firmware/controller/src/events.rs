@@ -151,10 +151,11 @@ impl Events {
     }
 
     fn note_changed(&mut self, nsid: u32) {
-        if !self.changed.contains(&nsid) && self.changed.push(nsid).is_err() {
+        if let Err(place) = self.changed.binary_search(&nsid)
+            && self.changed.insert(place, nsid).is_err()
+        {
             self.too_many_changed = true;
         }
-        self.changed.sort_unstable();
     }
 
     fn clear_changed(&mut self) {

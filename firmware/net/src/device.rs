@@ -116,23 +116,15 @@ pub(crate) struct Sender<'a, T> {
 
 impl<T: FrameTransmit> TxToken for Sender<'_, T> {
     fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, bytes: usize, fill: F) -> R {
-        let mut fill = Some(fill);
-        let mut result = None;
         let leave_checksums = self.leave_checksums;
-        let queued = self.transmit.transmit(
-            bytes,
-            |frame| result = fill.take().map(|fill| fill(frame)),
-            |frame| if leave_checksums { leave_checksum(frame) } else { None },
-        );
-        *self.sent += u64::from(queued.is_some());
-        match (result, fill) {
-            (Some(result), _) => result,
-            // Refused after all. smoltcp needs the result of `fill`: the frame is lost, as on a wire.
-            (None, Some(fill)) => {
-                let end = bytes.min(self.scratch.len());
-                fill(self.scratch.split_at_mut(end).0)
+        let checksum = |frame: &mut [u8]| if leave_checksums { leave_checksum(frame) } else { None };
+        match self.transmit.transmit(bytes, fill, checksum) {
+            Ok(result) => {
+                *self.sent += 1;
+                result
             }
-            (None, None) => unreachable!("fill was either called or kept"),
+            // Refused after all. smoltcp needs the result of `fill`: the frame is lost, as on a wire.
+            Err(fill) => fill(self.scratch.get_mut(..bytes).unwrap_or_default()),
         }
     }
 }

@@ -168,7 +168,8 @@ impl<B: Backend> Turn<'_, '_, B> {
         let digests = queue.digests;
         let complete = !queue.flow_control && entry.result == 0 && entry.status == Status::SUCCESS;
         let header_bytes = size_of::<DataHeader>() + if digests.header { DIGEST_BYTES } else { 0 };
-        let data_at = header_bytes.next_multiple_of(usize::from(queue.alignment));
+        let data_at =
+            header_bytes.checked_next_multiple_of(usize::from(queue.alignment)).unwrap_or(header_bytes);
         let tail = if digests.data { DIGEST_BYTES } else { 0 };
         let mut common = queue.common(kind::CONTROLLER_DATA, size_of::<DataHeader>());
         common.flags |= pdu::flags::LAST

@@ -41,16 +41,16 @@ pub trait FrameTransmit {
     /// Whether a frame can be queued now.
     fn has_room(&mut self) -> bool;
 
-    /// Queues a frame of `bytes` bytes that `fill` writes; `None`, and `fill` is not called, when there is
-    /// no room or `bytes` exceeds MTU + 18. After `fill`, `checksum` looks at the finished frame and says
+    /// Queues a frame of `bytes` bytes that `fill` writes. `fill` comes back as the error, not called, when there
+    /// is no room or `bytes` exceeds MTU + 18. After `fill`, `checksum` looks at the finished frame and says
     /// whether the device has to add a checksum. The device may see the frame only after
     /// [`FrameQueue::flush`].
-    fn transmit<R>(
+    fn transmit<R, F: FnOnce(&mut [u8]) -> R>(
         &mut self,
         bytes: usize,
-        fill: impl FnOnce(&mut [u8]) -> R,
+        fill: F,
         checksum: impl FnOnce(&mut [u8]) -> Option<ChecksumRequest>,
-    ) -> Option<R>;
+    ) -> Result<R, F>;
 }
 
 /// One Ethernet receive/transmit queue pair; exactly one core owns it.

@@ -1,10 +1,12 @@
 //! A counter's ticks as microseconds and back: the arithmetic of the generic timer, apart from its registers.
 
+use core::num::NonZero;
+
 /// How fast a counter runs. Both ways use the same fraction, so that they agree however long the card has run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TickRate {
-    /// Microseconds per tick, as a fraction of 2^32; not zero.
-    micros_per_tick: u64,
+    /// Microseconds per tick, as a fraction of 2^32.
+    micros_per_tick: NonZero<u64>,
 }
 
 const FRACTION_BITS: u32 = 32;
@@ -14,22 +16,28 @@ impl TickRate {
     #[must_use]
     pub const fn of(frequency_hz: u64) -> Self {
         let frequency_hz = if frequency_hz == 0 { 1 } else { frequency_hz };
-        let fraction = (1_000_000 << FRACTION_BITS) / frequency_hz;
-        Self { micros_per_tick: if fraction == 0 { 1 } else { fraction } }
+        let micros_per_tick = match NonZero::new((1_000_000 << FRACTION_BITS) / frequency_hz) {
+            Some(fraction) => fraction,
+            None => NonZero::<u64>::MIN,
+        };
+        Self { micros_per_tick }
     }
 
     /// Microseconds that `ticks` take, rounded down.
     #[inline]
     #[must_use]
     pub const fn micros(self, ticks: u64) -> u64 {
-        ((ticks as u128 * self.micros_per_tick as u128) >> FRACTION_BITS) as u64
+        ((ticks as u128 * self.micros_per_tick.get() as u128) >> FRACTION_BITS) as u64
     }
 
     /// The first tick at which [`TickRate::micros`] has reached `micros`; all ones where that is out of range.
     #[must_use]
-    pub const fn ticks_until(self, micros: u64) -> u64 {
-        let ticks = ((micros as u128) << FRACTION_BITS).div_ceil(self.micros_per_tick as u128);
-        if ticks > u64::MAX as u128 { u64::MAX } else { ticks as u64 }
+    pub fn ticks_until(self, micros: u64) -> u64 {
+        let micros_per_tick = NonZero::<u128>::from(self.micros_per_tick);
+        let wanted = u128::from(micros) << FRACTION_BITS;
+        // 96 bits at most, so that rounding up does not overflow.
+        let ticks = (wanted + (micros_per_tick.get() - 1)) / micros_per_tick;
+        u64::try_from(ticks).unwrap_or(u64::MAX)
     }
 }
 

@@ -79,14 +79,14 @@ impl FrameTransmit for FakeTransmit {
         self.queued.len() < self.depth
     }
 
-    fn transmit<R>(
+    fn transmit<R, F: FnOnce(&mut [u8]) -> R>(
         &mut self,
         bytes: usize,
-        fill: impl FnOnce(&mut [u8]) -> R,
+        fill: F,
         checksum: impl FnOnce(&mut [u8]) -> Option<ChecksumRequest>,
-    ) -> Option<R> {
+    ) -> Result<R, F> {
         if !self.has_room() || bytes > usize::from(self.info.mtu) + 18 {
-            return None;
+            return Err(fill);
         }
         let mut frame = vec![0xa5; bytes];
         let result = fill(&mut frame);
@@ -96,7 +96,7 @@ impl FrameTransmit for FakeTransmit {
             self.checksums_filled += 1;
         }
         self.queued.push_back(frame);
-        Some(result)
+        Ok(result)
     }
 }
 
@@ -290,13 +290,13 @@ mod tests {
     fn frames_cross_at_flush_and_buffers_return_at_flush() {
         let (mut a, mut b) = frame_queue_pair(INFO, INFO, 2);
         for n in 0..2 {
-            assert!(a.halves().1.transmit(60, |frame| frame.fill(n), |_| None).is_some());
+            assert!(a.halves().1.transmit(60, |frame| frame.fill(n), |_| None).is_ok());
         }
-        assert!(a.halves().1.transmit(60, |_| (), |_| None).is_none());
+        assert!(a.halves().1.transmit(60, |_| (), |_| None).is_err());
         assert!(b.halves().0.receive(|_| ()).is_none());
         a.flush();
         assert_eq!(b.halves().0.receive(|frame| frame[59]), Some(0));
-        a.halves().1.transmit(60, |_| (), |_| None).unwrap();
+        assert!(a.halves().1.transmit(60, |_| (), |_| None).is_ok());
         a.flush();
         assert_eq!(a.frames_lost(), 1);
         b.flush();
@@ -317,7 +317,7 @@ mod tests {
         let (mut a, mut b) = frame_queue_pair(INFO, INFO, 2);
         let request = ChecksumRequest { start: 2, offset: 0 };
         let fill = |frame: &mut [u8]| frame.copy_from_slice(&[9, 9, 0, 1, 2, 3]);
-        a.halves().1.transmit(6, fill, |_| Some(request)).unwrap();
+        assert!(a.halves().1.transmit(6, fill, |_| Some(request)).is_ok());
         a.flush();
         assert_eq!(b.halves().0.receive(<[u8]>::to_vec), Some(vec![9, 9, 0xfd, 0xfb, 2, 3]));
     }

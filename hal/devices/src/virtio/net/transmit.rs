@@ -96,6 +96,13 @@ impl NetTransmit {
         unsafe { self.buffers.as_ptr().add(usize::from(id) * self.slot_bytes + HEADER_OFFSET) }
     }
 
+    fn take_free(&mut self) -> Option<u16> {
+        let last = self.free_count.checked_sub(1)?;
+        let id = *self.free.get(last)?;
+        self.free_count = last;
+        Some(id)
+    }
+
     fn write_header(&mut self, id: u16, checksum: Option<ChecksumRequest>) {
         let mut fields = [0; header::BYTES];
         if let Some(request) = checksum {
@@ -116,18 +123,16 @@ impl FrameTransmit for NetTransmit {
         self.free_count > 0 && self.ring.fault().is_none()
     }
 
-    fn transmit<R>(
+    fn transmit<R, F: FnOnce(&mut [u8]) -> R>(
         &mut self,
         bytes: usize,
-        fill: impl FnOnce(&mut [u8]) -> R,
+        fill: F,
         checksum: impl FnOnce(&mut [u8]) -> Option<ChecksumRequest>,
-    ) -> Option<R> {
+    ) -> Result<R, F> {
         if bytes > self.frame_bytes || !self.has_room() {
-            return None;
+            return Err(fill);
         }
-        let last = self.free_count.checked_sub(1)?;
-        let id = *self.free.get(last)?;
-        self.free_count = last;
+        let Some(id) = self.take_free() else { return Err(fill) };
         // SAFETY: the frame fits into the slot after the header (checked above). The device has returned the
         // buffer (or never had it) and sees it again only with the next flush; what stands in it is
         // initialised, with zeros or an earlier frame.
@@ -146,6 +151,6 @@ impl FrameTransmit for NetTransmit {
         let address = DeviceAddress(self.buffers.device_address().0 + offset as u64);
         self.ring.post(id, address, (header::BYTES + bytes) as u32, Access::Read);
         self.counters.transmitted += 1;
-        Some(result)
+        Ok(result)
     }
 }
