@@ -14,5 +14,5 @@ mod nvme_device;
 pub use nvme_device::{
     FakeNvme, FakeNvmeQueue, MEDIA_INTERNAL_ERROR, MEDIA_SUCCESS, MEDIA_UNRECOVERED_READ, MEDIA_WRITE_FAULT,
     Media, MediaEnd, MediaOperation, MediaRequest, NvmeConfig, NvmeControl, NvmeEffect, NvmeInjection,
-    NvmeNamespace, QueueNews, RamMedia, Segment, gather, scatter,
+    NvmeNamespace, QueueNews, RamMedia, Segment, gather, scatter, segments_of,
 };

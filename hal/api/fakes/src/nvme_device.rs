@@ -29,7 +29,7 @@ pub use pace::QueueNews;
 
 pub use media::{
     MEDIA_INTERNAL_ERROR, MEDIA_SUCCESS, MEDIA_UNRECOVERED_READ, MEDIA_WRITE_FAULT, Media, MediaEnd,
-    MediaOperation, MediaRequest, RamMedia, Segment, gather, scatter,
+    MediaOperation, MediaRequest, RamMedia, Segment, gather, scatter, segments_of,
 };
 
 /// One namespace of the fake.

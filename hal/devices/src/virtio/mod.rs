@@ -10,7 +10,9 @@ mod queue;
 #[cfg(test)]
 mod model;
 
-pub use net::{NetCounters, NetOptions, NetReceive, NetTransmit, VirtioNetPort, VirtioNetQueue};
+pub use net::{
+    NetCounters, NetOptions, NetReceive, NetTransmit, VirtioNetPort, VirtioNetQueue, checksum_is_acceptable,
+};
 pub use pci_transport::PciTransport;
 pub use queue::{Access, MAX_QUEUE_ENTRIES, Notifier, QueueAddresses, QueueFault, SplitQueue, Used};
 

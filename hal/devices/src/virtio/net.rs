@@ -16,6 +16,7 @@ use super::{
 };
 use crate::pci::{Function, MsiMessage};
 
+pub use checksum::checksum_is_acceptable;
 pub use receive::NetReceive;
 pub use transmit::NetTransmit;
 

@@ -6,6 +6,8 @@
 
 use core::fmt::Debug;
 
+use hal_mem::{DmaRegion, PAGE_BYTES};
+
 /// Status of an operation that has worked.
 pub const MEDIA_SUCCESS: u16 = 0;
 /// Write Fault (SCT 2h, SC 80h).
@@ -61,6 +63,12 @@ impl Segment {
         // SAFETY: as in `read`.
         unsafe { core::ptr::copy_nonoverlapping(from.as_ptr(), self.as_ptr(), from.len()) }
     }
+}
+
+/// The whole pages of a region, for those who test a [`Media`] by itself.
+pub fn segments_of(region: &DmaRegion) -> impl Iterator<Item = Segment> + '_ {
+    let address = region.device_address().0;
+    (0..region.len() / PAGE_BYTES).map(move |page| Segment::new(address + (page * PAGE_BYTES) as u64, PAGE_BYTES))
 }
 
 /// Copies all of `data` into the segments, in order.

@@ -21,6 +21,12 @@ const IPV6_DESTINATION: u8 = 60;
 /// More extension headers than any stack sends.
 const MAX_EXTENSIONS: usize = 8;
 
+/// Whether the TCP or UDP checksum of an Ethernet frame is right, or there is none to look at.
+#[must_use]
+pub fn checksum_is_acceptable(frame: &[u8]) -> bool {
+    verify(frame) == Verdict::Acceptable
+}
+
 /// Verifies the TCP or UDP checksum of an Ethernet frame. Frames with a VLAN tag are not looked into, as the
 /// stack does not accept them.
 pub(super) fn verify(frame: &[u8]) -> Verdict {
