@@ -6,19 +6,24 @@ use std::path::Path;
 
 use serde::Deserialize;
 
+/// The target of a board that is a process of the machine it is built on.
+pub const HOST: &str = "host";
+
 /// A board, as its file describes it and after it was checked.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Board {
     /// The board's name: its folder and its binary crate.
     pub name: String,
-    /// The compiler's target triple.
+    /// The compiler's target triple; [`HOST`] for a board that is a process of the machine it is built on.
     pub target: String,
-    /// Where the image goes and how large it may be.
-    pub image: Image,
+    /// Where the image goes and how large it may be. A process has none of these three.
+    pub image: Option<Image>,
     /// The console of crashes before the device tree is read.
-    pub console: Console,
-    /// Cores and their stacks.
+    pub console: Option<Console>,
+    /// Stacks of the cores.
+    pub stacks: Option<Stacks>,
+    /// Cores.
     pub cores: Cores,
     /// Core plans, at least one.
     #[serde(rename = "plan")]
@@ -45,16 +50,22 @@ pub struct Console {
     pub early_address: u64,
 }
 
-/// Cores and their stacks.
+/// Cores.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cores {
     /// How many cores the image can use.
     pub maximum: u64,
+}
+
+/// Stacks of the cores.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stacks {
     /// Stack of each core, a multiple of 4096.
-    pub stack_bytes: u64,
+    pub core_bytes: u64,
     /// Stack of each core for exceptions, a multiple of 4096.
-    pub exception_stack_bytes: u64,
+    pub exception_bytes: u64,
 }
 
 /// Which core runs which role on which queue, on machines with at least `cores` cores.
@@ -224,15 +235,26 @@ impl Board {
             |fine: bool, text: &str| if fine { Ok(()) } else { Err(BoardError::Number(text.into())) };
         let pages = |bytes: u64| bytes > 0 && bytes.is_multiple_of(crate::PAGE_BYTES);
         number((1..=8).contains(&self.cores.maximum), "cores.maximum is not between 1 and 8")?;
-        number(pages(self.cores.stack_bytes), "cores.stack_bytes is not a multiple of 4096")?;
+        let (Some(image), Some(_), Some(stacks)) = (&self.image, &self.console, &self.stacks) else {
+            let none = self.image.is_none() && self.console.is_none() && self.stacks.is_none();
+            return number(
+                self.is_process() && none,
+                "image, console and stacks belong to every board but one whose target is \"host\"",
+            );
+        };
+        number(!self.is_process(), "a board whose target is \"host\" has no image, console or stacks")?;
+        number(pages(stacks.core_bytes), "stacks.core_bytes is not a multiple of 4096")?;
+        number(pages(stacks.exception_bytes), "stacks.exception_bytes is not a multiple of 4096")?;
         number(
-            pages(self.cores.exception_stack_bytes),
-            "cores.exception_stack_bytes is not a multiple of 4096",
-        )?;
-        number(
-            self.image.dram_base.is_multiple_of(0x20_0000) && self.image.text_offset.is_multiple_of(0x1000),
+            image.dram_base.is_multiple_of(0x20_0000) && image.text_offset.is_multiple_of(0x1000),
             "image.dram_base is not a multiple of 2 MiB or image.text_offset not of 4096",
         )
+    }
+
+    /// Whether the board is a process of the machine it is built on, not an image for a machine of its own.
+    #[must_use]
+    pub fn is_process(&self) -> bool {
+        self.target == HOST
     }
 
     fn check_plans(&self) -> Result<(), BoardError> {
@@ -300,6 +322,16 @@ mod tests {
         let board = Board::parse(GOOD).unwrap();
         assert_eq!(board.name, "qemu-aarch64");
         assert!(board.plans.len() >= 2);
+    }
+
+    #[test]
+    fn a_process_has_plans_and_no_image() {
+        const PROCESS: &str = include_str!("../../boards/hosted/board.toml");
+        let board = Board::parse(PROCESS).unwrap();
+        assert!(board.is_process() && board.image.is_none());
+        let other = PROCESS.replace("\"host\"", "\"aarch64-unknown-none\"");
+        assert!(matches!(Board::parse(&other), Err(BoardError::Number(_))));
+        assert!(matches!(replaced("aarch64-unknown-none", "host"), Err(BoardError::Number(_))));
     }
 
     #[test]

@@ -2,27 +2,33 @@
 
 use std::fmt::Write;
 
-use crate::{Board, Role};
+use crate::{Board, Console, Image, Role, Stacks};
 
 /// Size of a page, of a guard page too.
 pub const PAGE_BYTES: u64 = 4096;
 
-/// The linker script of numbers that `image.ld` is written in terms of.
+/// The linker script of numbers that `image.ld` is written in terms of; `None` for a board without an image.
 #[must_use]
-pub fn numbers(board: &Board) -> String {
+pub fn numbers(board: &Board) -> Option<String> {
+    let (Some(Image { dram_base, text_offset, .. }), Some(Console { early_address }), Some(stacks)) =
+        (&board.image, &board.console, &board.stacks)
+    else {
+        return None;
+    };
+    let Stacks { core_bytes, exception_bytes } = stacks;
     let mut text = String::from("/* Generated from board.toml. */\n");
     for (name, value) in [
-        ("IMAGE_BASE", board.image.dram_base + board.image.text_offset),
-        ("TEXT_OFFSET", board.image.text_offset),
+        ("IMAGE_BASE", dram_base + text_offset),
+        ("TEXT_OFFSET", *text_offset),
         ("PAGE_BYTES", PAGE_BYTES),
         ("CORES_MAXIMUM", board.cores.maximum),
-        ("STACK_BYTES", board.cores.stack_bytes),
-        ("EXCEPTION_STACK_BYTES", board.cores.exception_stack_bytes),
-        ("EARLY_CONSOLE", board.console.early_address),
+        ("STACK_BYTES", *core_bytes),
+        ("EXCEPTION_STACK_BYTES", *exception_bytes),
+        ("EARLY_CONSOLE", *early_address),
     ] {
         let _ = writeln!(text, "{name} = {value:#x};");
     }
-    text
+    Some(text)
 }
 
 /// The Rust file that the board includes in a module of its own, with `Plan`, `PlanEntry` and `Role` in scope: its
@@ -54,7 +60,7 @@ mod tests {
     #[test]
     fn numbers_and_constants_come_from_the_file() {
         let board = Board::parse(include_str!("../../boards/qemu-aarch64/board.toml")).unwrap();
-        let script = numbers(&board);
+        let script = numbers(&board).expect("an image");
         assert!(script.contains("IMAGE_BASE = 0x40200000;"), "{script}");
         let code = constants(&board);
         assert!(code.contains("PlanEntry { core: 1, role: Role::Net, queue: 0 }"), "{code}");

@@ -8,7 +8,7 @@ mod board;
 mod flat;
 mod generate;
 
-pub use board::{Board, BoardError, Console, Cores, Entry, Image, Plan, Role};
+pub use board::{Board, BoardError, Console, Cores, Entry, HOST, Image, Plan, Role, Stacks};
 pub use flat::{FlatError, flat_image};
 pub use generate::{PAGE_BYTES, constants, numbers};
 
@@ -27,8 +27,10 @@ pub fn configure() -> Result<(), String> {
     println!("cargo:rerun-if-changed={}", file.display());
     let board = Board::read(&file)?;
     write(&out.join("board.rs"), &constants(&board))?;
+    // A process is linked as any program.
+    let Some(numbers) = numbers(&board) else { return Ok(()) };
     let numbers_file = out.join("numbers.ld");
-    write(&numbers_file, &numbers(&board))?;
+    write(&numbers_file, &numbers)?;
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("image.ld");
     println!("cargo:rerun-if-changed={}", script.display());
     for argument in [

@@ -18,6 +18,20 @@ pub fn all() -> Result<Vec<Board>> {
     Ok(boards)
 }
 
+/// The boards that are images for machines of their own.
+pub fn images() -> Result<Vec<Board>> {
+    Ok(all()?.into_iter().filter(|board| !board.is_process()).collect())
+}
+
+/// The board of that name, which has an image.
+pub fn with_image(name: &str) -> Result<Board> {
+    let board = named(name)?;
+    if board.is_process() {
+        bail!("board `{name}` is a process of this machine and has no image: `cargo xtask run --board {name}`");
+    }
+    Ok(board)
+}
+
 /// The board of that name.
 pub fn named(name: &str) -> Result<Board> {
     let boards = all()?;

@@ -40,7 +40,7 @@ pub fn lint() -> Result<()> {
     component("clippy", "clippy")?;
     let host = cargo(&["clippy", "--locked", "--all-targets", "--", "-D", "warnings"])?;
     Step::new("clippy, host crates", host, 1800).visible().run()?;
-    for board in board::all()? {
+    for board in board::images()? {
         let mut command = toolchain::ensure(&board.target)?.cargo("clippy", &board.target);
         command.args(["--locked", "--package", &board.name, "--", "-D", "warnings"]);
         command.current_dir(paths::root()?);

@@ -17,7 +17,7 @@ pub struct Image {
 
 /// Builds the named board.
 pub fn build(board: &str, debug: bool) -> Result<Image> {
-    let board = board::named(board)?;
+    let board = board::with_image(board)?;
     let image = compile(&board, debug)?;
     let bytes =
         std::fs::read(&image.elf).with_context(|| format!("{} cannot be read", image.elf.display()))?;

@@ -46,7 +46,7 @@ const NEEDS: [Need; 4] = [
 
 /// Makes the machine able to build, run and test. Does nothing where nothing is missing.
 pub fn run() -> Result<()> {
-    for board in board::all()? {
+    for board in board::images()? {
         toolchain::ensure(&board.target)?;
     }
     qemu()?;

@@ -10,7 +10,7 @@ const ALLOCATOR: &str = "__rust_alloc";
 
 /// Builds the board and weighs its image.
 pub fn run(name: &str) -> Result<()> {
-    let board = board::named(name)?;
+    let board = board::with_image(name)?;
     let image = image::build(name, false)?;
     let bytes = std::fs::read(&image.elf)?;
     let elf =
@@ -28,7 +28,7 @@ pub fn run(name: &str) -> Result<()> {
         let mark = if counted { "yes" } else { "no" };
         println!("{:24} {:>10}  {mark}", section.name().unwrap_or("?"), section.size());
     }
-    let limit = board.image.limit_bytes;
+    let limit = board.image.as_ref().map_or(0, |image| image.limit_bytes);
     println!("{:24} {total:>10}  of {limit}", "text and data");
     if let Some(symbol) =
         elf.symbols().find(|symbol| symbol.name().is_ok_and(|name| name.contains(ALLOCATOR)))

@@ -1,0 +1,108 @@
+//! Cores as threads, from the start to the end of the process.
+
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use app::plan::{Plan, Role};
+use app::{ControlRole, CoreLoop, DataCore, LineState};
+use hal_api::FrameQueue;
+use hal_fakes::FakeNvme;
+use hal_hosted::{Doorbell, MonotonicClock, Sleeper};
+
+/// Somebody has asked for the end.
+static STOP: AtomicBool = AtomicBool::new(false);
+/// How a process ends that was interrupted: 128 and the number of SIGINT.
+const INTERRUPTED: i32 = 130;
+
+/// The cores of a plan, before they run.
+pub struct Cores {
+    /// Which core runs what.
+    pub plan: &'static Plan,
+    /// Where the cores run, in their order; those without a CPU run where the system likes.
+    pub cpus: Vec<usize>,
+    /// The one clock.
+    pub clock: MonotonicClock,
+    /// The data core's sleep, which its devices end.
+    pub sleeper: Sleeper,
+}
+
+impl Cores {
+    /// Runs until somebody asks for the end.
+    pub fn run<F: FrameQueue + 'static>(self, data: &'static mut DataCore<F, FakeNvme>) -> ExitCode
+    where
+        DataCore<F, FakeNvme>: Send,
+    {
+        let Self { plan, cpus, clock, sleeper } = self;
+        let control_core = plan.core_of(Role::Control, 0).unwrap_or(0);
+        let data_core = plan.core_of(Role::Net, 0).unwrap_or(0);
+        // The log is text that is printed at once: there is nothing to move.
+        let mut control = ControlRole::new(|| LineState::Idle);
+        let mut bells = vec![sleeper.doorbell()];
+        if data_core == control_core {
+            stop_on_signals(bells);
+            be_core(data_core, &cpus);
+            return turn_until_stopped(data, Some(&mut control), clock, sleeper);
+        }
+        let Ok(control_sleeper) = Sleeper::new(clock) else {
+            hal_log::error!("no sleep for core {}", control_core);
+            return ExitCode::FAILURE;
+        };
+        bells.push(control_sleeper.doorbell());
+        stop_on_signals(bells);
+        let of_data = cpus.clone();
+        let thread = std::thread::Builder::new().name(format!("core {data_core}")).spawn(move || {
+            be_core(data_core, &of_data);
+            turn_until_stopped(data, None, clock, sleeper)
+        });
+        let Ok(thread) = thread else {
+            hal_log::error!("core {} of plan {} does not start", data_core, plan.name);
+            return ExitCode::FAILURE;
+        };
+        be_core(control_core, &cpus);
+        let mut roles: [&mut dyn app::Role; 1] = [&mut control];
+        let mut core = CoreLoop::new(&mut roles, clock, control_sleeper);
+        while !STOP.load(Ordering::Acquire) {
+            core.turn();
+        }
+        thread.join().unwrap_or(ExitCode::FAILURE)
+    }
+}
+
+/// The calling thread is core number `core` from here on.
+fn be_core(core: usize, cpus: &[usize]) {
+    hal_log::host::set_core(core as u8);
+    let Some(&cpu) = cpus.get(core % cpus.len().max(1)) else { return };
+    if let Err(error) = hal_hosted::pin(cpu) {
+        hal_log::warn!("core {} cannot be kept on CPU {}: {}", core, cpu, error.to_string().as_str());
+    }
+}
+
+fn turn_until_stopped<'a, F: FrameQueue + 'static>(
+    data: &'a mut DataCore<F, FakeNvme>,
+    control: Option<&'a mut dyn app::Role>,
+    clock: MonotonicClock,
+    sleeper: Sleeper,
+) -> ExitCode {
+    let mut roles: Vec<&mut dyn app::Role> = vec![data];
+    roles.extend(control);
+    let mut core = CoreLoop::new(&mut roles, clock, sleeper);
+    while !STOP.load(Ordering::Acquire) {
+        core.turn();
+    }
+    hal_log::info!("the card is off");
+    ExitCode::SUCCESS
+}
+
+/// The first SIGINT, SIGTERM or SIGHUP asks for the end, the second is the end.
+fn stop_on_signals(bells: Vec<Doorbell>) {
+    let asked = ctrlc::set_handler(move || {
+        if STOP.swap(true, Ordering::AcqRel) {
+            std::process::exit(INTERRUPTED);
+        }
+        hal_log::info!("asked to stop; once more stops at once");
+        bells.iter().for_each(Doorbell::ring);
+    });
+    if asked.is_err() {
+        hal_log::warn!("signals cannot be handled: they end the process at once");
+    }
+}

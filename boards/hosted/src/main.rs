@@ -1,0 +1,198 @@
+//! The card as an ordinary Linux process: the same `app`, with threads as cores, files as drives, and a TAP interface or
+//! a unix socket as its port.
+
+mod arguments;
+mod cores;
+mod drives;
+
+use std::process::ExitCode;
+use std::sync::OnceLock;
+
+use app::options::{MAX_MTU, Options};
+use app::plan::{self, Plan};
+use app::sizes::Sizes;
+use app::{DataCore, Hardware, Memory};
+use clap::Parser;
+use hal_api::{Clock, FrameQueue};
+use hal_fakes::FakeNvme;
+use hal_hosted::{MonotonicClock, Sleeper, TapQueue, WireQueue, WireSide};
+use hal_mem::PAGE_BYTES;
+
+use arguments::{Arguments, Place};
+use cores::Cores;
+
+/// What `board.toml` says.
+mod board {
+    use app::plan::{Plan, PlanEntry, Role};
+    include!(concat!(env!("OUT_DIR"), "/board.rs"));
+}
+
+/// MTU of a wire where nothing else is said, as QEMU's port has it.
+const WIRE_MTU: u16 = 1500;
+/// Name of the interface in a namespace of its own.
+const OWN_INTERFACE: &str = "card0";
+/// Bad input, as clap has it.
+const BAD_INPUT: u8 = 2;
+
+static CLOCK: OnceLock<MonotonicClock> = OnceLock::new();
+
+fn clock() -> MonotonicClock {
+    *CLOCK.get_or_init(MonotonicClock::start)
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    hal_log::host::configure(hal_log::host::Level::Info, || clock().now().as_micros());
+    match prepare(&arguments) {
+        Ok(run) => run(),
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(BAD_INPUT)
+        }
+    }
+}
+
+/// What is left to do once nothing can be wrong with the input any more.
+type Run = Box<dyn FnOnce() -> ExitCode>;
+
+/// Opens everything that the arguments name, before anything starts.
+fn prepare(arguments: &Arguments) -> Result<Run, String> {
+    let options = arguments.options()?;
+    let host = arguments.namespace.then(|| arguments.host_address(&options)).transpose()?;
+    let mut blocks = Vec::new();
+    for spec in &arguments.drives {
+        blocks.push(drives::open(spec).map_err(|error| error.to_string())?);
+    }
+    if let Some((address, prefix)) = host {
+        enter_namespace(address, prefix)?;
+    }
+    let system = |error: std::io::Error| error.to_string();
+    let cpus = hal_hosted::allowed_cpus().map_err(system)?;
+    let plan = choose_plan(arguments, cpus.len())?;
+    let sleeper = Sleeper::new(clock()).map_err(system)?;
+    let watcher = sleeper.watcher();
+    let sizes = Sizes::of(usize::try_from(arguments.memory).map_err(|_| "--memory: too large")?);
+    let pages = hal_hosted::map_memory(sizes.pages * PAGE_BYTES).map_err(system)?;
+    let private = hal_hosted::map_memory(sizes.private_bytes).map_err(system)?;
+    // SAFETY: freshly mapped for the rest of the program, and reached through the arena alone from here on.
+    let arena = unsafe { hal_mem::Arena::new(private.as_ptr(), private.len()) };
+    let memory = Memory { arena, pages };
+    let parts = Parts { plan, cpus, options, sizes, memory, sleeper };
+    let specs = arguments.drives.clone();
+    let drives = drives::make(&specs, blocks, &parts.memory.pages, &watcher).map_err(system)?;
+    match &arguments.wire {
+        Some(side) => {
+            let mtu = parts.options.mtu.unwrap_or(WIRE_MTU);
+            let port = WireQueue::open(side, arguments.mac, mtu, watcher).map_err(|error| error.to_string())?;
+            let socket = match side {
+                WireSide::Listen(path) => Some(path.clone()),
+                WireSide::Connect(_) => None,
+            };
+            start(arguments, parts, port, drives, socket)
+        }
+        None => {
+            let name = arguments.tap.as_deref().unwrap_or(OWN_INTERFACE);
+            let port = TapQueue::open(name, arguments.namespace, arguments.mac, watcher);
+            let port = port.map_err(|error| tap_error(arguments, &error))?;
+            if let Some((address, prefix)) = host {
+                set_up_interface(name, address, prefix, &parts.options)?;
+            }
+            start(arguments, parts, port, drives, None)
+        }
+    }
+}
+
+/// All of the card but its devices.
+struct Parts {
+    plan: &'static Plan,
+    cpus: Vec<usize>,
+    options: Options,
+    sizes: Sizes,
+    memory: Memory,
+    /// Of the data core.
+    sleeper: Sleeper,
+}
+
+fn start<F: FrameQueue + Send + 'static>(
+    arguments: &Arguments,
+    parts: Parts,
+    port: F,
+    drives: heapless::Vec<FakeNvme, { app::sizes::MAX_DRIVES }>,
+    socket: Option<std::path::PathBuf>,
+) -> Result<Run, String>
+where
+    DataCore<F, FakeNvme>: Send,
+{
+    report(arguments, &parts);
+    let Parts { plan, cpus, options, sizes, memory, sleeper } = parts;
+    let seed = seed().map_err(|error| format!("no randomness: {error}"))?;
+    let hardware = Hardware { port: Some(port), drives };
+    let data = app::assemble(hardware, &options, &sizes, memory, seed, clock().now())
+        .map_err(|short| format!("--memory: {} bytes wanted, {} left", short.wanted_bytes, short.left_bytes))?;
+    let cpus = arguments.cpus.clone().map_or(cpus, |list| list.0);
+    let cores = Cores { plan, cpus, clock: clock(), sleeper };
+    Ok(Box::new(move || {
+        let ended = cores.run(data);
+        // The data core is never dropped, and its socket's file is nobody else's.
+        if let Some(socket) = socket {
+            let _ = std::fs::remove_file(socket);
+        }
+        ended
+    }))
+}
+
+fn report(arguments: &Arguments, parts: &Parts) {
+    hal_log::info!("penstock {} on {}, process {}", env!("CARGO_PKG_VERSION"), board::NAME, std::process::id());
+    hal_log::info!("{} MiB of memory, core plan {}", arguments.memory >> 20, parts.plan.name);
+    if parts.plan.cores > parts.cpus.len() && arguments.cpus.is_none() {
+        hal_log::warn!("{} cores share {} CPUs", parts.plan.cores, parts.cpus.len());
+    }
+    for spec in &arguments.drives {
+        match &spec.place {
+            Place::File(path) => {
+                hal_log::info!("drive {}, blocks of {} bytes", path.display().to_string().as_str(), spec.block_bytes);
+            }
+            Place::Ram(bytes) => {
+                hal_log::info!("drive of {} MiB of memory, blocks of {} bytes", bytes >> 20, spec.block_bytes);
+            }
+        }
+    }
+}
+
+fn choose_plan(arguments: &Arguments, cpus: usize) -> Result<&'static Plan, String> {
+    let chosen = arguments.plan.or_else(|| plan::choose(board::PLANS, None, cpus));
+    chosen.ok_or_else(|| format!("no core plan for {cpus} CPUs"))
+}
+
+/// What randomness there is: initial sequence numbers and ports are derived from it.
+fn seed() -> std::io::Result<u64> {
+    use std::io::Read;
+    let mut bytes = [0; 8];
+    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(u64::from_ne_bytes(bytes))
+}
+
+fn enter_namespace(host: std::net::Ipv4Addr, prefix: u8) -> Result<(), String> {
+    hal_hosted::enter_own_namespace().map_err(|error| {
+        format!("--namespace: this system gives no user and network namespace: {error}; use --tap with a tap of your own")
+    })?;
+    let process = std::process::id();
+    hal_log::info!("a namespace of its own; the host is {}/{} there", host.to_string().as_str(), prefix);
+    hal_log::info!("enter it: nsenter --preserve-credentials -U -n -t {}", process);
+    Ok(())
+}
+
+fn set_up_interface(
+    name: &str,
+    address: std::net::Ipv4Addr,
+    prefix: u8,
+    options: &Options,
+) -> Result<(), String> {
+    let mtu = options.mtu.filter(|mtu| *mtu <= MAX_MTU);
+    hal_hosted::configure_interface(name, address, prefix, mtu).map_err(|error| error.to_string())
+}
+
+fn tap_error(arguments: &Arguments, error: &hal_hosted::TapError) -> String {
+    let other = if arguments.namespace { "" } else { "; or use --namespace, which takes no rights" };
+    format!("--tap: {error}{other}")
+}
