@@ -35,7 +35,7 @@ PENSTOCK_LOG says what is logged: off, error, warn, info (default), debug, trace
 /// The Penstock card as an ordinary process: an NVMe/TCP target over a TAP interface or a unix socket.
 #[derive(Parser, Debug)]
 #[command(name = "hosted", version, after_help = EXAMPLES, max_term_width = 110)]
-#[command(group(ArgGroup::new("port").args(["tap", "wire", "namespace"]).multiple(true).required(true)))]
+#[command(group(ArgGroup::new("ethernet").args(["tap", "wire", "namespace"]).multiple(true).required(true)))]
 pub struct Arguments {
     /// A drive: FILE or ram:SIZE, then ,block=512|4096 and ,serial=TEXT where wanted; up to 16 times
     #[arg(long = "drive", value_name = "FILE|ram:SIZE", value_parser = DriveSpec::parse)]

@@ -1,0 +1,97 @@
+//! The process from outside: what it refuses before anything starts, and how it ends.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+const HOSTED: &str = env!("CARGO_BIN_EXE_hosted");
+
+/// A folder that is removed with the value.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("penstock-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn file(&self, name: &str, bytes: u64) -> String {
+        let path = self.0.join(name);
+        File::create(&path).unwrap().set_len(bytes).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.join(name).to_str().unwrap().to_owned()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// What the process says about arguments that it refuses.
+fn refusal(arguments: &[&str]) -> String {
+    let output = Command::new(HOSTED).args(arguments).env_remove("PENSTOCK_LOG").output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{arguments:?}: {text}");
+    assert!(!text.contains("penstock 0"), "something has started: {text}");
+    text
+}
+
+#[test]
+fn bad_input_is_refused_in_a_sentence_before_anything_starts() {
+    let folder = Folder::new("arguments");
+    let wire = folder.path("wire");
+    let (good, odd) = (folder.file("good", 4096), folder.file("odd", 4096 + 512));
+    let empty = folder.file("empty", 0);
+    let missing = folder.path("missing");
+    let with = |drive: &str| refusal(&["--wire", &wire, "--drive", &good, "--drive", drive]);
+    assert!(with(&missing).contains("missing: there is no such file"));
+    assert!(with(folder.0.to_str().unwrap()).contains("neither a file nor a block device"));
+    assert!(with(&format!("{odd},block=4096")).contains("4608 bytes are not a multiple of the block size, 4096"));
+    assert!(with(&empty).contains("the file is empty"));
+    assert!(with(&good).contains("it is locked by"));
+    assert!(with("ram:1X").contains("not a size such as 64M"));
+    let wrong = |words: &[&str]| refusal(&[&["--wire", &wire], words].concat());
+    assert!(wrong(&["--plan", "quad"]).contains("there are: single, pair"));
+    assert!(wrong(&["--ip", "10.0.0.1"]).contains("ip=ADDRESS/PREFIX"));
+    assert!(wrong(&["--nqn", "a b"]).contains("no blanks"));
+    assert!(wrong(&["--memory", "8M"]).contains("at least 32M"));
+    assert!(refusal(&["--drive", &good]).contains("--namespace"));
+    assert!(refusal(&["--wire", "/nonexistent/wire"]).contains("folder does not exist"));
+    let tap = refusal(&["--tap", "penstock-none", "--drive", &good]);
+    assert!(tap.contains("ip tuntap add penstock-none") && tap.contains("--namespace"), "{tap}");
+    let many: Vec<&str> = (0..17).flat_map(|_| ["--drive", "ram:1M"]).collect();
+    assert!(wrong(&many).contains("16 places"));
+    assert!(!PathBuf::from(&wire).exists());
+}
+
+#[test]
+fn it_is_ready_and_ends_in_good_order_when_asked() {
+    let folder = Folder::new("run");
+    let (drive, wire) = (folder.file("drive", 1 << 20), folder.path("wire"));
+    for plan in ["single", "pair"] {
+        let mut command = Command::new(HOSTED);
+        command.args(["--drive", &drive, "--drive", "ram:1M,block=4096", "--wire", &wire, "--plan", plan]);
+        command.args(["--ip", "10.0.0.1/24", "--memory", "64M", "--cpus", "none"]);
+        let mut process = command.env_remove("PENSTOCK_LOG").stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
+        // Somebody has to be at the other end before the port has a link.
+        let mut peer = None;
+        let ready = lines.by_ref().map(Result::unwrap).find(|line| {
+            peer = peer.take().or_else(|| std::os::unix::net::UnixStream::connect(&wire).ok());
+            line.contains("INFO  ready: 2 namespaces of nqn.")
+        });
+        assert!(ready.expect("ready").ends_with(" at 10.0.0.1:4420"));
+        let asked = Command::new("kill").args(["-TERM", &process.id().to_string()]).status().unwrap();
+        assert!(asked.success());
+        assert!(lines.map(Result::unwrap).any(|line| line.ends_with("the card is off")), "{plan}");
+        assert!(process.wait().unwrap().success());
+        assert!(!PathBuf::from(&wire).exists());
+    }
+}
