@@ -27,7 +27,9 @@ pub fn images() -> Result<Vec<Board>> {
 pub fn with_image(name: &str) -> Result<Board> {
     let board = named(name)?;
     if board.is_process() {
-        bail!("board `{name}` is a process of this machine and has no image: `cargo xtask run --board {name}`");
+        bail!(
+            "board `{name}` is a process of this machine and has no image: `cargo xtask run --board {name}`"
+        );
     }
     Ok(board)
 }

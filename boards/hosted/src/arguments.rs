@@ -204,7 +204,10 @@ impl Arguments {
     /// A sentence about the first that is wrong.
     pub fn options(&self) -> Result<Options, String> {
         if self.drives.len() > MAX_DRIVES {
-            return Err(format!("--drive: {} drives, and the card has {MAX_DRIVES} places", self.drives.len()));
+            return Err(format!(
+                "--drive: {} drives, and the card has {MAX_DRIVES} places",
+                self.drives.len()
+            ));
         }
         let own = self.namespace.then(|| OWN_NETWORK.to_owned());
         let ip = self.ip.clone().or(own);
@@ -237,7 +240,9 @@ impl Arguments {
     /// A sentence where the card has no address of which there is a neighbour.
     pub fn host_address(&self, options: &Options) -> Result<(Ipv4Addr, u8), String> {
         let AddressSource::Static(IpAddr::V4(card), prefix) = options.address else {
-            return Err("--namespace: there is nobody else in it: say --ip ADDRESS/PREFIX, an IPv4 address".into());
+            return Err(
+                "--namespace: there is nobody else in it: say --ip ADDRESS/PREFIX, an IPv4 address".into()
+            );
         };
         let neighbours = [u32::from(card) + 1, u32::from(card).wrapping_sub(1)];
         let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
@@ -246,9 +251,9 @@ impl Arguments {
             inside && address & !mask != 0 && address & !mask != !mask
         };
         let host = self.host_ip.or_else(|| neighbours.into_iter().find(usable).map(Ipv4Addr::from));
-        host.filter(|host| *host != card)
-            .map(|host| (host, prefix))
-            .ok_or_else(|| format!("--host-ip: {card}/{prefix} has no neighbour: say which address the host has"))
+        host.filter(|host| *host != card).map(|host| (host, prefix)).ok_or_else(|| {
+            format!("--host-ip: {card}/{prefix} has no neighbour: say which address the host has")
+        })
     }
 }
 

@@ -1,11 +1,12 @@
 //! Cores as threads, from the start to the end of the process.
 
+use std::cell::Cell;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use app::plan::{Plan, Role};
 use app::{ControlRole, CoreLoop, DataCore, LineState};
-use hal_api::FrameQueue;
+use hal_api::{FrameQueue, Instant};
 use hal_fakes::FakeNvme;
 use hal_hosted::{Doorbell, MonotonicClock, Sleeper};
 
@@ -77,20 +78,60 @@ fn be_core(core: usize, cpus: &[usize]) {
     }
 }
 
-fn turn_until_stopped<'a, F: FrameQueue + 'static>(
-    data: &'a mut DataCore<F, FakeNvme>,
-    control: Option<&'a mut dyn app::Role>,
+fn turn_until_stopped<F: FrameQueue + 'static>(
+    data: &mut DataCore<F, FakeNvme>,
+    control: Option<&mut dyn app::Role>,
     clock: MonotonicClock,
     sleeper: Sleeper,
 ) -> ExitCode {
-    let mut roles: Vec<&mut dyn app::Role> = vec![data];
-    roles.extend(control);
-    let mut core = CoreLoop::new(&mut roles, clock, sleeper);
-    while !STOP.load(Ordering::Acquire) {
+    let over = Cell::new(false);
+    let mut data = Mortal { data, over: &over };
+    let (mut alone, mut both): ([&mut dyn app::Role; 1], [&mut dyn app::Role; 2]);
+    let roles: &mut [&mut dyn app::Role] = match control {
+        None => {
+            alone = [&mut data];
+            &mut alone
+        }
+        Some(control) => {
+            both = [&mut data, control];
+            &mut both
+        }
+    };
+    let mut core = CoreLoop::new(roles, clock, sleeper);
+    while !over.get() {
         core.turn();
     }
     hal_log::info!("the card is off");
     ExitCode::SUCCESS
+}
+
+/// A data core that begins its orderly end when somebody has asked for it, and says when that is over.
+struct Mortal<'a, F: FrameQueue + 'static> {
+    data: &'a mut DataCore<F, FakeNvme>,
+    over: &'a Cell<bool>,
+}
+
+impl<F: FrameQueue + 'static> app::Role for Mortal<'_, F> {
+    fn poll(&mut self, now: Instant, budget: u32) -> u32 {
+        if STOP.load(Ordering::Acquire) {
+            self.data.begin_shutdown(now);
+        }
+        let work = self.data.poll(now, budget);
+        self.over.set(self.data.is_shut_down());
+        work
+    }
+
+    fn arm(&mut self) -> bool {
+        self.data.arm()
+    }
+
+    fn disarm(&mut self) {
+        self.data.disarm();
+    }
+
+    fn next_deadline(&mut self, now: Instant) -> Instant {
+        self.data.next_deadline(now)
+    }
 }
 
 /// The first SIGINT, SIGTERM or SIGHUP asks for the end, the second is the end.

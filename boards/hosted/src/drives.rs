@@ -95,7 +95,8 @@ fn serial(spec: &DriveSpec, index: usize) -> String {
 /// FNV-1a over the file's full path: short, and the same with every compiler.
 fn hash(path: &Path) -> u64 {
     let full = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
-    full.as_os_str().as_encoded_bytes().iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    })
+    full.as_os_str()
+        .as_encoded_bytes()
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }

@@ -83,7 +83,8 @@ fn prepare(arguments: &Arguments) -> Result<Run, String> {
     match &arguments.wire {
         Some(side) => {
             let mtu = parts.options.mtu.unwrap_or(WIRE_MTU);
-            let port = WireQueue::open(side, arguments.mac, mtu, watcher).map_err(|error| error.to_string())?;
+            let port =
+                WireQueue::open(side, arguments.mac, mtu, watcher).map_err(|error| error.to_string())?;
             let socket = match side {
                 WireSide::Listen(path) => Some(path.clone()),
                 WireSide::Connect(_) => None,
@@ -127,8 +128,9 @@ where
     let Parts { plan, cpus, options, sizes, memory, sleeper } = parts;
     let seed = seed().map_err(|error| format!("no randomness: {error}"))?;
     let hardware = Hardware { port: Some(port), drives };
-    let data = app::assemble(hardware, &options, &sizes, memory, seed, clock().now())
-        .map_err(|short| format!("--memory: {} bytes wanted, {} left", short.wanted_bytes, short.left_bytes))?;
+    let data = app::assemble(hardware, &options, &sizes, memory, seed, clock().now()).map_err(|short| {
+        format!("--memory: {} bytes wanted, {} left", short.wanted_bytes, short.left_bytes)
+    })?;
     let cpus = arguments.cpus.clone().map_or(cpus, |list| list.0);
     let cores = Cores { plan, cpus, clock: clock(), sleeper };
     Ok(Box::new(move || {
@@ -142,7 +144,12 @@ where
 }
 
 fn report(arguments: &Arguments, parts: &Parts) {
-    hal_log::info!("penstock {} on {}, process {}", env!("CARGO_PKG_VERSION"), board::NAME, std::process::id());
+    hal_log::info!(
+        "penstock {} on {}, process {}",
+        env!("CARGO_PKG_VERSION"),
+        board::NAME,
+        std::process::id()
+    );
     hal_log::info!("{} MiB of memory, core plan {}", arguments.memory >> 20, parts.plan.name);
     if parts.plan.cores > parts.cpus.len() && arguments.cpus.is_none() {
         hal_log::warn!("{} cores share {} CPUs", parts.plan.cores, parts.cpus.len());
@@ -150,10 +157,18 @@ fn report(arguments: &Arguments, parts: &Parts) {
     for spec in &arguments.drives {
         match &spec.place {
             Place::File(path) => {
-                hal_log::info!("drive {}, blocks of {} bytes", path.display().to_string().as_str(), spec.block_bytes);
+                hal_log::info!(
+                    "drive {}, blocks of {} bytes",
+                    path.display().to_string().as_str(),
+                    spec.block_bytes
+                );
             }
             Place::Ram(bytes) => {
-                hal_log::info!("drive of {} MiB of memory, blocks of {} bytes", bytes >> 20, spec.block_bytes);
+                hal_log::info!(
+                    "drive of {} MiB of memory, blocks of {} bytes",
+                    bytes >> 20,
+                    spec.block_bytes
+                );
             }
         }
     }

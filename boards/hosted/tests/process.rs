@@ -53,7 +53,9 @@ fn bad_input_is_refused_in_a_sentence_before_anything_starts() {
     let with = |drive: &str| refusal(&["--wire", &wire, "--drive", &good, "--drive", drive]);
     assert!(with(&missing).contains("missing: there is no such file"));
     assert!(with(folder.0.to_str().unwrap()).contains("neither a file nor a block device"));
-    assert!(with(&format!("{odd},block=4096")).contains("4608 bytes are not a multiple of the block size, 4096"));
+    assert!(
+        with(&format!("{odd},block=4096")).contains("4608 bytes are not a multiple of the block size, 4096")
+    );
     assert!(with(&empty).contains("the file is empty"));
     assert!(with(&good).contains("it is locked by"));
     assert!(with("ram:1X").contains("not a size such as 64M"));
@@ -90,7 +92,10 @@ fn it_is_ready_and_ends_in_good_order_when_asked() {
         assert!(ready.expect("ready").ends_with(" at 10.0.0.1:4420"));
         let asked = Command::new("kill").args(["-TERM", &process.id().to_string()]).status().unwrap();
         assert!(asked.success());
-        assert!(lines.map(Result::unwrap).any(|line| line.ends_with("the card is off")), "{plan}");
+        let rest: Vec<String> = lines.map(Result::unwrap).collect();
+        for said in ["shutdown: complete, 2 drives are shut down", "the card is off"] {
+            assert!(rest.iter().any(|line| line.ends_with(said)), "{plan}: {rest:?}");
+        }
         assert!(process.wait().unwrap().success());
         assert!(!PathBuf::from(&wire).exists());
     }

@@ -48,7 +48,11 @@ impl fmt::Display for DriveFileError {
                 write!(f, "drive {path}: the file is empty; give it a size: truncate -s 1G {path}")
             }
             Self::NotWholeBlocks(path, bytes, block) => {
-                write!(f, "drive {}: its {bytes} bytes are not a multiple of the block size, {block}", path.display())
+                write!(
+                    f,
+                    "drive {}: its {bytes} bytes are not a multiple of the block size, {block}",
+                    path.display()
+                )
             }
             Self::Locked(path, holder) => {
                 let holder = holder.as_deref().unwrap_or("another process");
@@ -85,10 +89,11 @@ impl DriveFile {
         if !bytes.is_multiple_of(u64::from(block_bytes)) {
             return Err(DriveFileError::NotWholeBlocks(named(), bytes, block_bytes));
         }
-        let file = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(file, error)| match error {
-            Errno::EWOULDBLOCK => DriveFileError::Locked(named(), holder(&file)),
-            _ => DriveFileError::System(named(), error.into()),
-        })?;
+        let file =
+            Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(file, error)| match error {
+                Errno::EWOULDBLOCK => DriveFileError::Locked(named(), holder(&file)),
+                _ => DriveFileError::System(named(), error.into()),
+            })?;
         Ok(Self { file, bytes })
     }
 

@@ -34,7 +34,8 @@ impl FileMedia {
     /// Blocks in `file`, moved by io_uring where the kernel has it.
     #[must_use]
     pub fn new(file: DriveFile) -> Self {
-        let ring = Ring::new().map_err(|error| hal_log::info!("no io_uring: {}", error.to_string().as_str())).ok();
+        let ring =
+            Ring::new().map_err(|error| hal_log::info!("no io_uring: {}", error.to_string().as_str())).ok();
         Self { file, ring }
     }
 

@@ -54,7 +54,10 @@ impl fmt::Display for TapError {
                 write!(f, "/dev/net/tun: {error}; it takes read and write rights on that file, or root")
             }
             Self::BadName(name) => {
-                write!(f, "\"{name}\" is no name of an interface: 1 to {MAX_NAME_BYTES} bytes, no blank or slash")
+                write!(
+                    f,
+                    "\"{name}\" is no name of an interface: 1 to {MAX_NAME_BYTES} bytes, no blank or slash"
+                )
             }
             Self::Missing(name) => write!(
                 f,
@@ -147,8 +150,7 @@ impl TapQueue {
 /// Makes `tap` the other end of the interface, with checksums left to the kernel and segments joined by it.
 fn attach(tap: &File, name: &str) -> Result<(), TapError> {
     let mut request = interface::request_for(name);
-    request.ifr_ifru.ifru_flags =
-        (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as libc::c_short;
+    request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as libc::c_short;
     // SAFETY: TUNSETIFF reads and writes one `ifreq`, which is borrowed for the call.
     let attached =
         unsafe { libc::ioctl(tap.as_raw_fd(), libc::TUNSETIFF as _, std::ptr::from_mut(&mut request)) };

@@ -140,12 +140,7 @@ impl WireQueue {
             receive: WireReceive { peer: None, buffer, start: 0, end: 0 },
             transmit: WireTransmit { peer: None, buffer: Vec::new(), sent: 0, frame_bytes },
             watcher,
-            info: PortInfo {
-                mac,
-                mtu,
-                receive_checksums_verified: false,
-                transmit_checksum_offload: false,
-            },
+            info: PortInfo { mac, mtu, receive_checksums_verified: false, transmit_checksum_offload: false },
         }
     }
 

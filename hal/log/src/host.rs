@@ -97,9 +97,7 @@ fn card_line(micros: u64, core: u8, level: Level, message: core::fmt::Arguments<
 fn limit_of(setting: Option<&str>, default: Level) -> Option<Level> {
     match setting {
         Some("off") => None,
-        Some(name) => {
-            Level::ALL.iter().find(|(_, n)| *n == name).map(|(level, _)| *level).or(Some(default))
-        }
+        Some(name) => Level::ALL.iter().find(|(_, n)| *n == name).map(|(level, _)| *level).or(Some(default)),
         None => Some(default),
     }
 }

@@ -57,10 +57,7 @@ pub(super) fn write_zeros(file: &File, mut at: u64, mut bytes: u64) -> io::Resul
 }
 
 /// Calls `act` for each segment with its place in the file.
-fn each(
-    request: &MediaRequest<'_>,
-    mut act: impl FnMut(&Segment, u64) -> io::Result<()>,
-) -> io::Result<()> {
+fn each(request: &MediaRequest<'_>, mut act: impl FnMut(&Segment, u64) -> io::Result<()>) -> io::Result<()> {
     let mut at = request.offset_bytes;
     for segment in request.memory {
         act(segment, at)?;

@@ -213,7 +213,10 @@ fn entry(file: &File, running: &Running) -> squeue::Entry {
         MediaOperation::Read => opcode::Readv::new(file, vectors, count).offset(running.offset_bytes).build(),
         MediaOperation::Write => {
             let flags = if running.fua { libc::RWF_DSYNC } else { 0 };
-            opcode::Writev::new(file, vectors, count).offset(running.offset_bytes).rw_flags(flags as _).build()
+            opcode::Writev::new(file, vectors, count)
+                .offset(running.offset_bytes)
+                .rw_flags(flags as _)
+                .build()
         }
         MediaOperation::Flush => opcode::Fsync::new(file).flags(types::FsyncFlags::DATASYNC).build(),
         MediaOperation::WriteZeroes { .. } | MediaOperation::Deallocate => {

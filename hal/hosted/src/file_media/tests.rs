@@ -149,7 +149,8 @@ fn the_model_takes_a_file_of_the_namespaces_size() {
     let media = FileMedia::new(DriveFile::open(file.path(), 4096).unwrap());
     let namespaces = vec![NvmeNamespace::new(1, 256, 12), NvmeNamespace::new(2, 8, 9)];
     let config = NvmeConfig { namespaces, ..NvmeConfig::default() };
-    let (_device, control) = FakeNvme::with_media(config, vec![Box::new(media), Box::new(RamMedia::new(4096))]);
+    let (_device, control) =
+        FakeNvme::with_media(config, vec![Box::new(media), Box::new(RamMedia::new(4096))]);
     control.write_disk(1, 4096, b"here");
     assert_eq!(std::fs::read(file.path()).unwrap()[4096..4100], *b"here");
     assert_eq!(control.read_disk(2, 0, 4), [0; 4]);

@@ -93,8 +93,7 @@ fn a_peer_goes_and_another_comes() {
     assert!(port.link_is_up());
     assert_eq!(receive(&mut port), None);
     for _ in 0..2 {
-        let mut peer =
-            WireQueue::open(&WireSide::Connect(path.clone()), [4; 6], 1500, watcher().1).unwrap();
+        let mut peer = WireQueue::open(&WireSide::Connect(path.clone()), [4; 6], 1500, watcher().1).unwrap();
         assert!(port.link_is_up() && peer.link_is_up());
         send(&mut peer, &frame(5, 100));
         peer.flush();

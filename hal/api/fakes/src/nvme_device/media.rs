@@ -68,7 +68,8 @@ impl Segment {
 /// The whole pages of a region, for those who test a [`Media`] by itself.
 pub fn segments_of(region: &DmaRegion) -> impl Iterator<Item = Segment> + '_ {
     let address = region.device_address().0;
-    (0..region.len() / PAGE_BYTES).map(move |page| Segment::new(address + (page * PAGE_BYTES) as u64, PAGE_BYTES))
+    (0..region.len() / PAGE_BYTES)
+        .map(move |page| Segment::new(address + (page * PAGE_BYTES) as u64, PAGE_BYTES))
 }
 
 /// Copies all of `data` into the segments, in order.
