@@ -232,17 +232,17 @@ impl FrameTransmit for TapTransmit {
         self.left_over == 0
     }
 
-    fn transmit<R>(
+    fn transmit<R, F: FnOnce(&mut [u8]) -> R>(
         &mut self,
         bytes: usize,
-        fill: impl FnOnce(&mut [u8]) -> R,
+        fill: F,
         checksum: impl FnOnce(&mut [u8]) -> Option<ChecksumRequest>,
-    ) -> Option<R> {
+    ) -> Result<R, F> {
         if !self.has_room() {
-            return None;
+            return Err(fill);
         }
         let (header, rest) = self.buffer.split_at_mut(HEADER_BYTES);
-        let frame = rest.get_mut(..bytes)?;
+        let Some(frame) = rest.get_mut(..bytes) else { return Err(fill) };
         let result = fill(frame);
         header.fill(0);
         if let Some(request) = checksum(frame) {
@@ -251,7 +251,7 @@ impl FrameTransmit for TapTransmit {
             header[8..10].copy_from_slice(&request.offset.to_ne_bytes());
         }
         self.send(HEADER_BYTES + bytes);
-        Some(result)
+        Ok(result)
     }
 }
 

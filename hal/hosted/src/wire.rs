@@ -295,19 +295,19 @@ impl FrameTransmit for WireTransmit {
         self.buffer.len() < OUTPUT_BYTES
     }
 
-    fn transmit<R>(
+    fn transmit<R, F: FnOnce(&mut [u8]) -> R>(
         &mut self,
         bytes: usize,
-        fill: impl FnOnce(&mut [u8]) -> R,
+        fill: F,
         _checksum: impl FnOnce(&mut [u8]) -> Option<ChecksumRequest>,
-    ) -> Option<R> {
+    ) -> Result<R, F> {
         if bytes > self.frame_bytes || !self.has_room() {
-            return None;
+            return Err(fill);
         }
         self.buffer.extend_from_slice(&(bytes as u32).to_be_bytes());
         let start = self.buffer.len();
         self.buffer.resize(start + bytes, 0);
-        Some(fill(&mut self.buffer[start..]))
+        Ok(fill(&mut self.buffer[start..]))
     }
 }
 

@@ -13,7 +13,7 @@ fn watcher() -> (Sleeper, Watcher) {
 
 fn send(queue: &mut WireQueue, frame: &[u8]) -> bool {
     let transmit = queue.halves().1;
-    transmit.transmit(frame.len(), |into| into.copy_from_slice(frame), |_| None).is_some()
+    transmit.transmit(frame.len(), |into| into.copy_from_slice(frame), |_| None).is_ok()
 }
 
 fn receive(queue: &mut WireQueue) -> Option<Vec<u8>> {
