@@ -16,6 +16,9 @@ use crate::plan::Limits;
 /// NSIDs of one active namespace list (Base 5.17.2.2).
 pub(crate) const LIST_ENTRIES: u32 = 1024;
 
+/// CID of the Asynchronous Event Request; all others are below.
+const EVENT_CID: u16 = 0xff00;
+
 /// How an admin command stands.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Progress {
@@ -35,13 +38,25 @@ pub(crate) struct Admin<Q> {
     list: Pages,
     cid: u16,
     deadline: Option<Instant>,
+    /// The Asynchronous Event Request that is out.
+    event_cid: Option<u16>,
+    event: Option<Completion>,
     /// Completions that belong to no command.
     pub unknown: u64,
 }
 
 impl<Q: CommandQueue> Admin<Q> {
     pub fn new(queue: Q) -> Self {
-        Self { queue, page: Pages::NONE, list: Pages::NONE, cid: 0, deadline: None, unknown: 0 }
+        Self {
+            queue,
+            page: Pages::NONE,
+            list: Pages::NONE,
+            cid: 0,
+            deadline: None,
+            event_cid: None,
+            event: None,
+            unknown: 0,
+        }
     }
 
     /// Takes the two pages, once. False when the pool has too few.
@@ -72,11 +87,36 @@ impl<Q: CommandQueue> Admin<Q> {
     /// Forgets the command that is out: the controller is being reset.
     pub fn forget(&mut self) {
         self.deadline = None;
+        (self.event_cid, self.event) = (None, None);
+    }
+
+    /// Sends an Asynchronous Event Request (Base 5.2), which may stay out for ever.
+    pub fn await_event(&mut self) -> bool {
+        let mut command = Command::new_zeroed();
+        command.opcode = admin::ASYNC_EVENT_REQUEST;
+        command.cid.set(EVENT_CID);
+        let bytes: [u8; 64] = zerocopy::transmute!(command);
+        if self.queue.submit(&bytes).is_err() {
+            return false;
+        }
+        self.queue.flush();
+        self.event_cid = Some(EVENT_CID);
+        true
+    }
+
+    /// Whether an Asynchronous Event Request is out.
+    pub fn awaits_event(&self) -> bool {
+        self.event_cid.is_some()
+    }
+
+    /// How the Asynchronous Event Request ended, once.
+    pub fn take_event(&mut self) -> Option<Completion> {
+        self.event.take()
     }
 
     /// Sends a command whose answer, if any, goes to the page for answers.
     pub fn send(&mut self, mut command: Command, now: Instant, timeout: Duration) -> bool {
-        self.cid = if self.cid >= 0xfffe { 1 } else { self.cid + 1 };
+        self.cid = if self.cid + 1 >= EVENT_CID { 1 } else { self.cid + 1 };
         command.cid.set(self.cid);
         let bytes: [u8; 64] = zerocopy::transmute!(command);
         if self.queue.submit(&bytes).is_err() {
@@ -91,6 +131,11 @@ impl<Q: CommandQueue> Admin<Q> {
     pub fn progress(&mut self, now: Instant) -> Progress {
         while let Some(entry) = self.queue.complete() {
             let Ok(completion) = Completion::read_from_bytes(&entry) else { continue };
+            if self.event_cid == Some(completion.cid.get()) {
+                self.event_cid = None;
+                self.event = Some(completion);
+                continue;
+            }
             if self.deadline.is_none() || completion.cid.get() != self.cid {
                 self.unknown += 1;
                 continue;
@@ -117,11 +162,15 @@ impl<Q: CommandQueue> Admin<Q> {
 
     /// Get Log Page for the SMART log of the controller (Base 5.16.1.3).
     pub fn get_smart(&self, pool: &PagePool) -> Command {
+        self.get_log_page(pool, log_page::id::SMART, size_of::<SmartLog>() as u32)
+    }
+
+    /// Get Log Page of the `bytes` first bytes of any page of the controller; what is told by it is told again.
+    pub fn get_log_page(&self, pool: &PagePool, page: u8, bytes: u32) -> Command {
         let mut command = Command::new_zeroed();
         command.opcode = admin::GET_LOG_PAGE;
         command.nsid.set(NSID_ALL);
-        let dwords = (size_of::<SmartLog>() / 4 - 1) as u32;
-        command.cdw10.set(dwords << 16 | u32::from(log_page::id::SMART));
+        command.cdw10.set((bytes / 4 - 1) << 16 | u32::from(page));
         command.set_prp(address(pool, &self.page), 0);
         command
     }
@@ -140,9 +189,11 @@ impl<Q: CommandQueue> Admin<Q> {
         (identity, Limits::of_controller(&data, page_bytes), data.namespaces.get())
     }
 
-    /// RTD3E from the answer to Identify Controller.
-    pub fn entry_latency_us(&self, pool: &PagePool) -> u32 {
-        self.read::<IdentifyController>(pool).entry_latency_us.get()
+    /// RTD3E and OAES from the answer to Identify Controller.
+    #[inline(never)]
+    pub fn shutdown_and_events(&self, pool: &PagePool) -> (u32, u32) {
+        let data = self.read::<IdentifyController>(pool);
+        (data.entry_latency_us.get(), data.async_events.get())
     }
 
     /// More limits from the answer to Identify Controller of the NVM command set.
@@ -229,6 +280,18 @@ fn copy_exactly(into: &mut [u8], from: &[u8]) {
     if into.len() == from.len() {
         into.copy_from_slice(from);
     }
+}
+
+/// Set Features, Asynchronous Event Configuration (Base 5.27.1.8): all health warnings, and of the notices in OAES those
+/// of changed namespaces and of firmware activation.
+pub(crate) fn async_event_configuration(supported: u32) -> Command {
+    const HEALTH: u32 = 0x1f;
+    const NOTICES: u32 = 1 << 8 | 1 << 9;
+    let mut command = Command::new_zeroed();
+    command.opcode = admin::SET_FEATURES;
+    command.cdw10.set(u32::from(features::ASYNC_EVENT_CONFIGURATION));
+    command.cdw11.set(HEALTH | supported & NOTICES);
+    command
 }
 
 /// Abort (Base 5.1) of command `cid` of queue `qid`.

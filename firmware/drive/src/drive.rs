@@ -22,8 +22,9 @@ use crate::namespaces::Namespaces;
 use crate::plan::Limits;
 use crate::tables::DriveMemory;
 
+use crate::report::Report;
 use bring_up::{Scan, Task};
-use errands::Errand;
+use errands::{Errand, Event};
 use shutdown::FlushRounds;
 
 /// Where a drive's controller stands.
@@ -86,6 +87,19 @@ pub struct Drive<D: NvmeDevice> {
     ended_well: bool,
     /// RTD3E; 0 where the drive does not tell.
     entry_latency_us: u32,
+    /// CC as it was written when the drive was enabled.
+    configuration: u32,
+    /// Since it was last ready its registers were not what they should be.
+    registers_lost: bool,
+    /// OAES.
+    async_events: u32,
+    /// An event was told of; its log page is to be read.
+    event: Option<Event>,
+    /// It takes Asynchronous Event Requests, and an interrupt tells of their ends.
+    wants_events: bool,
+    report: Report,
+    failures: u64,
+    events_told: u64,
 }
 
 /// The queues of a drive.
@@ -133,6 +147,14 @@ impl<D: NvmeDevice> Drive<D> {
             end_by: None,
             ended_well: false,
             entry_latency_us: 0,
+            configuration: 0,
+            registers_lost: false,
+            async_events: 0,
+            event: None,
+            wants_events: false,
+            report: Report::default(),
+            failures: 0,
+            events_told: 0,
         }
     }
 
@@ -158,6 +180,7 @@ impl<D: NvmeDevice> Drive<D> {
         if self.is_ending() {
             work += self.poll_shutdown(now, pool);
         }
+        self.tell_counters(now);
         work
     }
 
@@ -286,8 +309,14 @@ impl<D: NvmeDevice> Drive<D> {
         let Some(parts) = &self.parts else { return DriveCounters::default() };
         let mut counters = parts.io.counters;
         counters.resets = self.resets;
+        counters.failures = self.failures;
+        counters.events = self.events_told;
         counters.unknown_completions += parts.admin.unknown;
         counters
+    }
+
+    pub(crate) fn report_mut(&mut self) -> &mut Report {
+        &mut self.report
     }
 
     /// SMART / Health data, at most `SMART_INTERVAL` old while the drive works.
@@ -326,8 +355,13 @@ impl<D: NvmeDevice> Drive<D> {
                 return 1;
             }
             let status = ControllerStatus::from_bits_retain(status);
-            if status.contains(ControllerStatus::FATAL) || !status.contains(ControllerStatus::READY) {
+            if status.contains(ControllerStatus::FATAL) {
                 self.reset(FailReason::Fatal, now, pool);
+                return 1;
+            }
+            if !status.contains(ControllerStatus::READY) || self.device.configuration() != self.configuration
+            {
+                self.reset(FailReason::ForgotState, now, pool);
                 return 1;
             }
         }

@@ -146,6 +146,8 @@ pub enum FailReason {
     NotReady,
     /// CSTS.CFS: Controller Fatal Status.
     Fatal,
+    /// CSTS.RDY or CC changed by itself.
+    ForgotState,
     /// An admin command did not end.
     AdminTimeout,
     /// An I/O command did not end.
@@ -175,6 +177,7 @@ impl FailReason {
             Self::StuckReady => "it does not stop (CSTS.RDY stays 1)",
             Self::NotReady => "it does not start (CSTS.RDY stays 0)",
             Self::Fatal => "it reports a fatal state (CSTS.CFS)",
+            Self::ForgotState => "it forgot its state (CSTS.RDY or CC changed by itself)",
             Self::AdminTimeout => "an admin command did not end",
             Self::CommandTimeout => "an I/O command did not end",
             Self::IdentifyController => "Identify Controller failed",
@@ -207,6 +210,10 @@ pub struct DriveCounters {
     pub unknown_completions: u64,
     /// Times that acknowledged writes were lost with the drive's power.
     pub lost_caches: u64,
+    /// Times that a drive that worked became unusable.
+    pub failures: u64,
+    /// Asynchronous events of the drive.
+    pub events: u64,
     /// Requests that were refused because all places were in use.
     pub busy: u64,
 }

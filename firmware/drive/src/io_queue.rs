@@ -78,6 +78,8 @@ pub(crate) struct IoQueue<Q> {
     /// Commands that the drive is given at once: fewer while it is slow, so that none of them becomes late.
     window: u16,
     late: LateCommands,
+    /// The command that came home last: when, and when it was sent.
+    last_home: (Instant, Instant),
     writes: heapless::Vec<Writes, NAMESPACES_PER_DRIVE>,
     own_flush: Option<OwnFlush>,
     pub counters: DriveCounters,
@@ -101,6 +103,7 @@ impl<Q: CommandQueue> IoQueue<Q> {
             unknown_since_reset: 0,
             window: COMMANDS_PER_DRIVE as u16,
             late: LateCommands::default(),
+            last_home: (Instant::ZERO, Instant::ZERO),
             writes: heapless::Vec::new(),
             own_flush: None,
             counters: DriveCounters::default(),
@@ -152,14 +155,17 @@ impl<Q: CommandQueue> IoQueue<Q> {
         self.mode = Mode::Running;
     }
 
-    /// Replaces what is known of the namespaces. Waiting requests to those that changed end: their block size, and
-    /// with it the room that they brought, may be another.
+    /// Replaces what is known of the namespaces. Requests to those that are gone, or have another block size and with it
+    /// need other room, end.
     pub fn set_namespaces(&mut self, namespaces: impl Iterator<Item = IoNamespace>) {
         let old = core::mem::take(&mut self.namespaces);
         self.namespaces.extend(namespaces.take(NAMESPACES_PER_DRIVE));
         self.keep_writes_of_namespaces();
         for namespace in &old {
-            if !self.namespaces.contains(namespace) {
+            let same = |other: &IoNamespace| {
+                (other.nsid, other.block_shift) == (namespace.nsid, namespace.block_shift)
+            };
+            if !self.namespaces.iter().any(same) {
                 self.end_requests_of(namespace.nsid);
             }
         }
@@ -329,6 +335,7 @@ impl<Q: CommandQueue> IoQueue<Q> {
         };
         let status = completion.status();
         self.adapt_window(now.since(part.sent));
+        self.last_home = (now, part.sent);
         if part.late != Late::No {
             self.late_command_is_home(status);
         }

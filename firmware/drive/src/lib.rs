@@ -18,6 +18,7 @@ pub mod limits;
 mod namespaces;
 mod plan;
 mod removal;
+mod report;
 pub mod status;
 mod tables;
 #[cfg(test)]

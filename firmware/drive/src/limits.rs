@@ -50,6 +50,10 @@ pub const SMART_INTERVAL: Duration = Duration::from_secs(10);
 pub const SLOW_COMMAND: Duration = Duration::from_secs(2);
 /// A command that was home so fast lets the drive have one more.
 pub const QUICK_COMMAND: Duration = Duration::from_secs(1);
+/// How long a line of counters waits for more that belongs to the same mishap.
+pub const COUNTERS_FIRST: Duration = Duration::from_secs(1);
+/// Between two lines of counters.
+pub const COUNTERS_INTERVAL: Duration = Duration::from_secs(10);
 /// In an orderly end: until when requests and flushes have to be over.
 pub const CLOSING_LIMIT: Duration = Duration::from_secs(10);
 /// How long a drive may take for its shutdown, where it states less (RTD3E) or nothing.

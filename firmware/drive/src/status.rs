@@ -19,32 +19,41 @@ pub const AWAY: Status = Status::NAMESPACE_NOT_READY;
 /// A Flush whose writes are gone: the drive has lost its power. With DNR: a repetition would succeed and hide it.
 pub const WRITES_LOST: Status = Status::WRITE_FAULT.do_not_retry();
 
+const GENERIC: u16 = 0;
+const COMMAND_SPECIFIC: u16 = 1;
 const MEDIA_ERRORS: u16 = 2;
 const DO_NOT_RETRY: u16 = 1 << 14;
 
-/// The status for the host of a command that a drive ended with `status`.
+/// The status for the host of a command that a drive ended with `status`, by its class (SCT, Base 4.2.3).
 ///
 /// What concerns the host's blocks passes through with its DNR; what concerns the card's own use of the drive
-/// (queues, PRP entries, opcodes, paths) becomes Internal Error. CRD and MORE refer to the drive's own tables and
-/// log and are cleared.
+/// (queues, PRP entries, opcodes, paths) becomes Internal Error, and what a drive ended because the card asked for it
+/// becomes Command Interrupted. CRD and MORE refer to the drive's own tables and log and are
+/// cleared; DNR stays as the drive has set it.
 #[must_use]
 pub fn host_status(status: Status) -> Status {
     let code = status.code();
-    let passes = is_media_error(status)
-        || matches!(
-            code,
+    let answer = match (code.to_field() >> 8, code) {
+        (GENERIC, Status::ABORT_REQUESTED) => return INTERRUPTED,
+        (
+            GENERIC,
             Status::SUCCESS
-                | Status::ABORTED_POWER_LOSS
-                | Status::SANITIZE_IN_PROGRESS
-                | Status::WRITE_PROTECTED
-                | Status::COMMAND_INTERRUPTED
-                | Status::LBA_OUT_OF_RANGE
-                | Status::CAPACITY_EXCEEDED
-                | Status::NAMESPACE_NOT_READY
-        )
-        // Reservation Conflict, Format In Progress; Attempted Write to Read Only Range.
-        || matches!(code.to_field(), 0x083 | 0x084 | 0x182);
-    let answer = if passes { code } else { Status::INTERNAL_ERROR };
+            | Status::ABORTED_POWER_LOSS
+            | Status::SANITIZE_IN_PROGRESS
+            | Status::WRITE_PROTECTED
+            | Status::COMMAND_INTERRUPTED
+            | Status::LBA_OUT_OF_RANGE
+            | Status::CAPACITY_EXCEEDED
+            | Status::NAMESPACE_NOT_READY,
+        ) => code,
+        // Sanitize Failed, Operation Denied; Reservation Conflict, Format In Progress.
+        (GENERIC, _) if matches!(code.to_field(), 0x01c | 0x015 | 0x083 | 0x084) => code,
+        // Attempted Write to Read Only Range.
+        (COMMAND_SPECIFIC, _) if code.to_field() == 0x182 => code,
+        (MEDIA_ERRORS, _) => code,
+        // Other errors of commands that the card has made, paths between the card and its drives, vendors' own.
+        _ => Status::INTERNAL_ERROR,
+    };
     if status.to_field() & DO_NOT_RETRY != 0 { answer.do_not_retry() } else { answer }
 }
 
@@ -65,6 +74,8 @@ mod tests {
         assert_eq!(host_status(Status::COMPARE_FAILURE.with_more()), Status::COMPARE_FAILURE);
         assert_eq!(host_status(dnr(Status::LBA_OUT_OF_RANGE)), dnr(Status::LBA_OUT_OF_RANGE));
         assert_eq!(host_status(Status::ABORTED_SQ_DELETION), Status::INTERNAL_ERROR);
+        assert_eq!(host_status(dnr(Status::ABORT_REQUESTED)), INTERRUPTED);
+        assert_eq!(host_status(dnr(Status::INTERNAL_PATH_ERROR)), dnr(Status::INTERNAL_ERROR));
         assert_eq!(host_status(dnr(Status::PRP_OFFSET_INVALID)), dnr(Status::INTERNAL_ERROR));
         assert_eq!(host_status(Status::from_field(0x7777)), Status::INTERNAL_ERROR.do_not_retry());
     }

@@ -3,6 +3,8 @@
 mod bring_up;
 mod failures;
 mod media;
+mod misbehaviour;
+mod power;
 mod removal;
 mod requests;
 mod shutdown;
@@ -42,6 +44,13 @@ impl Rig {
         let memory = DriveMemory::take(&mut Arena::leak_for_host(1 << 18)).unwrap();
         let drive = Drive::new(device, 1, memory);
         Self { drive, control, pool, now: Instant::ZERO, ended: Vec::new(), events: Vec::new() }
+    }
+
+    fn ready_with_media(config: NvmeConfig, media: Vec<Box<dyn hal_fakes::Media>>) -> Self {
+        let (device, control) = FakeNvme::with_media(config, media);
+        let mut rig = Self::over(device, control);
+        rig.become_ready();
+        rig
     }
 
     /// A rig whose drive is ready, its events dropped.

@@ -57,3 +57,36 @@ fn an_orderly_end_does_not_wait_for_ever() {
     let counts = card.counts();
     assert_eq!((counts.connections, counts.draining, counts.slots_free), (0, 0, counts.slots));
 }
+
+fn flush(card: &mut Card, host: &mut Host, nsid: u32) -> Status {
+    let mut flush = Command { opcode: io::FLUSH, ..Default::default() };
+    flush.nsid.set(nsid);
+    host.io.execute(card, flush, Payload::None).status
+}
+
+#[test]
+fn a_drive_that_lost_its_cache_fails_the_next_flush_of_each_host_and_of_no_other_drive() {
+    let mut card = Card::boot(MEMORY, [NvmeConfig::default(), NvmeConfig::default()]);
+    let mut hosts = [Host::connect(&mut card, 1), Host::connect(&mut card, 2)];
+    let gone = Host::connect(&mut card, 3);
+    let namespaces = by_drive(&mut card, &mut hosts[0]);
+    for &nsid in &namespaces {
+        let data = Payload::InCapsule(pattern(4096, 1));
+        let end = hosts[0].io.execute(&mut card, blocks(io::WRITE, nsid, 0, 8), data);
+        assert_eq!(end.status, Status::SUCCESS);
+    }
+    gone.reset(&mut card);
+    card.pass(Duration::from_millis(200));
+    card.drives[0].lose_power();
+    card.run_until("the drive has noticed", |card| !card.drive(0).is_ready());
+    card.run_until("the drive is back", |card| card.drive(0).is_ready());
+    let lost = Status::WRITE_FAULT.do_not_retry();
+    let mut back = Host::connect(&mut card, 3);
+    let mut new = Host::connect(&mut card, 4);
+    for host in hosts.iter_mut().chain([&mut back]) {
+        assert_eq!(flush(&mut card, host, namespaces[1]), Status::SUCCESS);
+        assert_eq!(flush(&mut card, host, namespaces[0]), lost);
+        assert_eq!(flush(&mut card, host, namespaces[0]), Status::SUCCESS);
+    }
+    assert_eq!(flush(&mut card, &mut new, namespaces[0]), Status::SUCCESS);
+}

@@ -8,14 +8,17 @@ use nvme::Completion;
 use nvme::identify::cns;
 use nvme::registers::{Capabilities, Configuration, ControllerStatus, ready_timeouts_ms};
 
+use super::errands::Errand;
 use super::{Drive, State};
 use crate::admin::{
-    LIST_ENTRIES, Progress, create_completion_queue, create_submission_queue, number_of_queues,
+    LIST_ENTRIES, Progress, async_event_configuration, create_completion_queue, create_submission_queue,
+    number_of_queues,
 };
 use crate::events::{DriveEvent, FailReason};
 use crate::io_queue::{IoNamespace, Mode};
 use crate::limits::{
-    ADMIN_TIMEOUT, HEALTH_INTERVAL, NAMESPACE_SCAN_LIMIT, NAMESPACES_PER_DRIVE, READY_MARGIN, STABLE_AFTER,
+    ADMIN_TIMEOUT, HEALTH_INTERVAL, NAMESPACE_SCAN_LIMIT, NAMESPACES_PER_DRIVE, READY_MARGIN, SMART_INTERVAL,
+    STABLE_AFTER,
 };
 
 /// VS from which on a drive has a list of active namespaces.
@@ -28,6 +31,8 @@ const VERSION_WITH_DESCRIPTORS: u32 = 0x0001_0300;
 pub(super) enum Task {
     Controller,
     NvmController,
+    Health,
+    Events,
     NumberOfQueues,
     CompletionQueue,
     SubmissionQueue,
@@ -153,6 +158,7 @@ impl<D: NvmeDevice> Drive<D> {
             false => Configuration::ENABLED,
         };
         self.device.set_configuration(configuration.0);
+        self.configuration = configuration.0;
         self.state = State::Enabling { deadline: now + self.ready_timeout() };
     }
 
@@ -215,13 +221,15 @@ impl<D: NvmeDevice> Drive<D> {
         1
     }
 
-    fn send(&mut self, task: Task, now: Instant, pool: &mut PagePool) -> bool {
+    pub(super) fn send(&mut self, task: Task, now: Instant, pool: &mut PagePool) -> bool {
         let location = self.device.queue_location(self.qid);
         let Some(parts) = &mut self.parts else { return false };
         let admin = &mut parts.admin;
         let command = match (task, location) {
             (Task::Controller, _) => admin.identify(pool, 0, cns::CONTROLLER),
             (Task::NvmController, _) => admin.identify(pool, 0, cns::COMMAND_SET_CONTROLLER),
+            (Task::Health, _) => admin.get_smart(pool),
+            (Task::Events, _) => async_event_configuration(self.async_events),
             (Task::NumberOfQueues, _) => number_of_queues(self.qid),
             (Task::CompletionQueue, Some(location)) => create_completion_queue(self.qid, &location),
             (Task::SubmissionQueue, Some(location)) => create_submission_queue(self.qid, &location),
@@ -236,8 +244,19 @@ impl<D: NvmeDevice> Drive<D> {
         admin.send(command, now, ADMIN_TIMEOUT)
     }
 
+    fn begin_scan(&mut self, namespaces: u32) {
+        self.scan = Scan { namespaces, ..Scan::START };
+        self.namespaces.begin();
+    }
+
+    /// Begins to ask for the namespaces again.
+    pub(super) fn scan_again(&mut self, pool: &PagePool) -> Option<Task> {
+        self.begin_scan(self.scan.namespaces);
+        self.first_namespace(pool)
+    }
+
     /// What an answer means and what is asked next; `None` when all was asked.
-    fn answer(
+    pub(super) fn answer(
         &mut self,
         task: Task,
         completion: &Completion,
@@ -250,11 +269,12 @@ impl<D: NvmeDevice> Drive<D> {
             Task::Controller if !succeeded => Err(FailReason::IdentifyController),
             Task::Controller => {
                 let (identity, limits, namespaces) = parts.admin.controller(pool, page_bytes);
-                self.entry_latency_us = parts.admin.entry_latency_us(pool);
-                self.scan = Scan { namespaces, ..Scan::START };
-                self.namespaces.begin();
+                (self.entry_latency_us, self.async_events) = parts.admin.shutdown_and_events(pool);
+                self.begin_scan(namespaces);
                 // Another drive in the same place has other namespaces, even where they look alike.
                 if self.identity.serial != identity.serial || self.identity.model != identity.model {
+                    self.another_drive();
+                    let Some(parts) = &mut self.parts else { return Err(FailReason::NoQueues) };
                     self.namespaces.finish(false);
                     parts.io.set_namespaces(core::iter::empty());
                 }
@@ -266,17 +286,21 @@ impl<D: NvmeDevice> Drive<D> {
                 if succeeded {
                     self.limits = parts.admin.nvm_controller(pool, self.limits, page_bytes);
                 }
-                Ok(Some(Task::NumberOfQueues))
+                Ok(Some(Task::Health))
             }
+            Task::Health => {
+                let health = succeeded.then(|| parts.admin.smart(pool));
+                self.judge_power(health);
+                Ok(Some(Task::Events))
+            }
+            // A drive that refuses has no such events; the others it tells all the same.
+            Task::Events => Ok(Some(Task::NumberOfQueues)),
             // A drive that refuses to count its queues has one pair all the same; Create Queue tells.
             Task::NumberOfQueues => Ok(Some(Task::CompletionQueue)),
             Task::CompletionQueue if !succeeded => Err(FailReason::CreateCompletionQueue),
             Task::CompletionQueue => Ok(Some(Task::SubmissionQueue)),
             Task::SubmissionQueue if !succeeded => Err(FailReason::CreateSubmissionQueue),
-            Task::SubmissionQueue if self.device.version() < VERSION_WITH_LIST => {
-                Ok(self.next_namespace(pool))
-            }
-            Task::SubmissionQueue => Ok(Some(Task::List { after: 0 })),
+            Task::SubmissionQueue => Ok(self.first_namespace(pool)),
             Task::List { .. } => {
                 self.scan.entry = succeeded.then_some(0);
                 Ok(self.next_namespace(pool))
@@ -314,6 +338,14 @@ impl<D: NvmeDevice> Drive<D> {
         Some(Task::Descriptors { nsid })
     }
 
+    /// The first question of a scan.
+    pub(super) fn first_namespace(&mut self, pool: &PagePool) -> Option<Task> {
+        if self.device.version() < VERSION_WITH_LIST {
+            return self.next_namespace(pool);
+        }
+        Some(Task::List { after: 0 })
+    }
+
     /// The next namespace to ask about, or the next list; `None` at the end.
     fn next_namespace(&mut self, pool: &PagePool) -> Option<Task> {
         let scan = &mut self.scan;
@@ -338,7 +370,8 @@ impl<D: NvmeDevice> Drive<D> {
         Some(Task::Namespace { nsid })
     }
 
-    fn ready(&mut self, now: Instant) {
+    /// The scan is complete.
+    pub(super) fn take_namespaces(&mut self) {
         self.namespaces.finish(true);
         let Some(parts) = &mut self.parts else { return };
         let served = self.namespaces.served();
@@ -348,10 +381,18 @@ impl<D: NvmeDevice> Drive<D> {
             block_shift: record.block_shift,
             zeroes_deallocate: record.deallocate_features & 1 << 3 != 0,
         }));
+    }
+
+    fn ready(&mut self, now: Instant) {
+        // Without a vector a command that stays out would keep the core awake.
+        self.wants_events = self.device.queue_location(0).is_some_and(|admin| admin.vector.is_some());
+        (self.errand, self.event) = (Errand::None, None);
+        self.take_namespaces();
+        let Some(parts) = &mut self.parts else { return };
         parts.io.run(self.limits);
         self.state = State::Ready;
         self.ready_since = now;
-        (self.health_at, self.smart_at) = (now + HEALTH_INTERVAL, now);
+        (self.health_at, self.smart_at) = (now + HEALTH_INTERVAL, now + SMART_INTERVAL);
         self.attempts = 0;
         self.last_failure = None;
         let depth = parts.io.queue.depth();

@@ -5,6 +5,7 @@
 
 use hal_api::NvmeDevice;
 use hal_mem::PagePool;
+use nvme::log_page::SmartLog;
 
 use super::{Drive, State};
 use crate::events::DriveEvent;
@@ -19,6 +20,40 @@ impl<D: NvmeDevice> Drive<D> {
         self.rounds.give_up();
         self.lose_writes();
         self.state = State::ShutDown;
+    }
+
+    /// Looks whether the controller still has the registers that the card gave it: they do not outlive its power.
+    pub(super) fn check_registers(&mut self) {
+        if self.device.configuration() != self.configuration {
+            self.registers_lost = true;
+        }
+    }
+
+    /// The drive is back and has told its health, if it could: decides whether it has lost its power meanwhile.
+    pub(super) fn judge_power(&mut self, health: Option<SmartLog>) {
+        let kept = match (&self.smart, &health) {
+            (Some(before), Some(after)) => {
+                let same = before.power_cycles == after.power_cycles
+                    && before.unsafe_shutdowns == after.unsafe_shutdowns;
+                // A drive that counts has been switched on at least once.
+                let counts = before.power_cycles != [0; 16];
+                same && (counts || !self.registers_lost)
+            }
+            _ => !self.registers_lost,
+        };
+        if !kept {
+            self.lose_writes();
+        }
+        self.registers_lost = false;
+        if let Some(health) = health {
+            self.note_health(health);
+        }
+    }
+
+    /// Another drive has taken the place: what the old one had not flushed is out of reach, and its health too.
+    pub(super) fn another_drive(&mut self) {
+        self.lose_writes();
+        self.smart = None;
     }
 
     /// What the cache held is gone.

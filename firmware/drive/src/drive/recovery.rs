@@ -18,6 +18,7 @@ impl<D: NvmeDevice> Drive<D> {
         if self.device.status() == u32::MAX {
             return self.fail(FailReason::Removed, now, pool);
         }
+        self.check_registers();
         if self.is_stable(now) {
             self.recent_resets = 0;
         }
@@ -40,6 +41,12 @@ impl<D: NvmeDevice> Drive<D> {
     pub(super) fn fail(&mut self, reason: FailReason, now: Instant, pool: &mut PagePool) {
         self.let_go(pool);
         self.rounds.give_up();
+        if self.known && !self.lost {
+            self.failures += 1;
+        }
+        if reason == FailReason::Removed {
+            self.registers_lost = true;
+        }
         let rest = if self.attempts == 0 { FIRST_RETRY } else { LATER_RETRY };
         self.attempts = self.attempts.saturating_add(1);
         self.state = State::Failed { retry_at: now + rest };

@@ -36,9 +36,19 @@ impl<Q: CommandQueue> IoQueue<Q> {
         let mut earliest = Instant::FAR_FUTURE;
         let (mut hopeless, mut late_writes) = (false, false);
         let running = self.mode == Mode::Running;
+        let (last_at, last_sent) = self.last_home;
         for (_, part) in self.commands.iter_mut() {
+            // A drive that still ends commands which are as old is slow, not stuck.
+            let advances = now.since(last_at) <= ABORT_TIMEOUT && last_sent <= part.sent;
+            let start_by = self.requests.get(part.slot).map_or(Instant::FAR_FUTURE, |active| active.start_by);
             // While the drive is being reset, deadlines were acted upon already.
-            if part.deadline <= now && part.late == Late::No && running {
+            if part.deadline > now || !running {
+            } else if advances && (now < start_by || part.late != Late::No) {
+                part.deadline = now + ABORT_TIMEOUT;
+                if part.late == Late::No {
+                    part.deadline = part.deadline.min(start_by);
+                }
+            } else if part.late == Late::No {
                 part.late = Late::ToAbort;
                 part.deadline = now + ABORT_TIMEOUT;
                 self.late.out += 1;

@@ -8,7 +8,8 @@ use crate::{FailReason, RefusalReason};
 #[test]
 fn a_plain_drive_is_found_with_its_identity() {
     let mut rig = Rig::new(NvmeConfig::default());
-    rig.run_until(|rig| rig.drive.smart().is_some());
+    rig.run_until(|rig| rig.drive.is_ready());
+    rig.turn();
     let [found] = rig.namespaces()[..] else { panic!("{:?}", rig.events) };
     let given = NvmeNamespace::new(1, 16384, 9);
     assert_eq!((found.nsid, found.blocks, found.block_shift), (1, 16384, 9));

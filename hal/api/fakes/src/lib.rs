@@ -12,7 +12,7 @@ pub use frame_queue::{FakeFrameQueue, FakeReceive, FakeTransmit, FarEnd, frame_q
 mod nvme_device;
 
 pub use nvme_device::{
-    FakeNvme, FakeNvmeQueue, MEDIA_INTERNAL_ERROR, MEDIA_SUCCESS, MEDIA_UNRECOVERED_READ, MEDIA_WRITE_FAULT,
-    Media, MediaEnd, MediaOperation, MediaRequest, NvmeConfig, NvmeControl, NvmeEffect, NvmeInjection,
-    NvmeNamespace, QueueNews, RamMedia, Segment, gather, scatter, segments_of,
+    CachedMedia, FakeNvme, FakeNvmeQueue, MEDIA_INTERNAL_ERROR, MEDIA_SUCCESS, MEDIA_UNRECOVERED_READ,
+    MEDIA_WRITE_FAULT, Media, MediaEnd, MediaOperation, MediaRequest, NvmeAbort, NvmeConfig, NvmeControl,
+    NvmeEffect, NvmeInjection, NvmeNamespace, QueueNews, RamMedia, Segment, gather, scatter, segments_of,
 };

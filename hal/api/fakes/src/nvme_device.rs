@@ -11,6 +11,7 @@
 
 mod dma;
 mod execute;
+mod faults;
 mod identify;
 mod media;
 mod model;
@@ -24,12 +25,13 @@ use hal_api::{
 };
 use hal_mem::DmaRegion;
 
+pub use faults::NvmeAbort;
 use model::Model;
 pub use pace::QueueNews;
 
 pub use media::{
-    MEDIA_INTERNAL_ERROR, MEDIA_SUCCESS, MEDIA_UNRECOVERED_READ, MEDIA_WRITE_FAULT, Media, MediaEnd,
-    MediaOperation, MediaRequest, RamMedia, Segment, gather, scatter, segments_of,
+    CachedMedia, MEDIA_INTERNAL_ERROR, MEDIA_SUCCESS, MEDIA_UNRECOVERED_READ, MEDIA_WRITE_FAULT, Media,
+    MediaEnd, MediaOperation, MediaRequest, RamMedia, Segment, gather, scatter, segments_of,
 };
 
 /// One namespace of the fake.
@@ -109,6 +111,10 @@ pub struct NvmeConfig {
     pub mdts: u8,
     /// ONCS.
     pub optional_commands: u16,
+    /// OAES.
+    pub async_events: u32,
+    /// RTD3E in microseconds.
+    pub entry_latency_us: u32,
     /// VWC bit 0.
     pub volatile_write_cache: bool,
     /// Whether Identify with CNS 06h succeeds.
@@ -149,6 +155,8 @@ impl Default for NvmeConfig {
             model: "Fake NVMe drive".into(),
             mdts: 7,
             optional_commands: 0x75d,
+            async_events: 1 << 8 | 1 << 9,
+            entry_latency_us: 0,
             volatile_write_cache: true,
             nvm_controller_data: true,
             verify_limit: 0,
@@ -176,6 +184,10 @@ pub enum NvmeEffect {
     WrongIdentifier,
     /// It is executed, and its completion comes twice.
     Duplicate,
+    /// It is executed, and its completion has the wrong phase tag: neither it nor what comes behind it is seen.
+    WrongPhase,
+    /// It is executed, and its completion has an SQ head beyond the queue.
+    WrongHead,
 }
 
 /// Which commands an effect hits.
@@ -276,11 +288,6 @@ impl NvmeControl {
     /// While set, CSTS.RDY keeps its value whatever CC.EN says.
     pub fn set_ready_stuck(&self, stuck: bool) {
         lock(&self.model).ready_stuck = stuck;
-    }
-
-    /// While set, a shutdown that was asked for (CC.SHN) goes on for ever.
-    pub fn set_shutdown_stuck(&self, stuck: bool) {
-        lock(&self.model).shutdown_stuck = stuck;
     }
 
     /// Changes the drive's properties, visible from the next reset on at the latest. Blocks are kept by NSID where

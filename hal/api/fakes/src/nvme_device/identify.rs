@@ -42,6 +42,10 @@ impl Model {
         text(&mut data[64..72], "1.0");
         data[77] = config.mdts;
         data[80..84].copy_from_slice(&config.version.to_le_bytes());
+        data[88..92].copy_from_slice(&config.entry_latency_us.to_le_bytes());
+        data[92..96].copy_from_slice(&config.async_events.to_le_bytes());
+        data[258] = 3;
+        data[259] = 3;
         data[512] = 0x66;
         data[513] = 0x44;
         let last = config.namespaces.iter().map(|namespace| namespace.nsid).max().unwrap_or(0);

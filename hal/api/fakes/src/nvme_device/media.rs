@@ -208,3 +208,63 @@ impl Media for RamMedia {
         self.blocks[at..at + from.len()].copy_from_slice(from);
     }
 }
+
+/// Blocks in memory behind a volatile cache: what was neither flushed nor written with FUA is lost with the power.
+#[derive(Debug)]
+pub struct CachedMedia {
+    blocks: RamMedia,
+    durable: Vec<u8>,
+    /// Ranges written since the last flush.
+    dirty: Vec<(usize, usize)>,
+}
+
+impl CachedMedia {
+    /// Zeros, which are durable.
+    #[must_use]
+    pub fn new(bytes: usize) -> Self {
+        Self { blocks: RamMedia::new(bytes), durable: vec![0; bytes], dirty: Vec::new() }
+    }
+
+    fn make_durable(&mut self, from: usize, end: usize) {
+        self.durable[from..end].copy_from_slice(&self.blocks.blocks[from..end]);
+    }
+}
+
+impl Media for CachedMedia {
+    fn bytes(&self) -> u64 {
+        self.blocks.bytes()
+    }
+
+    fn start(&mut self, request: &MediaRequest<'_>) -> Option<u16> {
+        let from = request.offset_bytes as usize;
+        let end = from + request.bytes as usize;
+        let status = self.blocks.start(request);
+        match request.operation {
+            MediaOperation::Read => (),
+            MediaOperation::Flush => {
+                for (from, end) in core::mem::take(&mut self.dirty) {
+                    self.make_durable(from, end);
+                }
+            }
+            _ if request.fua => self.make_durable(from, end),
+            _ => self.dirty.push((from, end)),
+        }
+        status
+    }
+
+    fn lose_power(&mut self) {
+        for (from, end) in core::mem::take(&mut self.dirty) {
+            self.blocks.blocks[from..end].copy_from_slice(&self.durable[from..end]);
+        }
+    }
+
+    fn peek(&mut self, offset_bytes: u64, into: &mut [u8]) {
+        self.blocks.peek(offset_bytes, into);
+    }
+
+    fn poke(&mut self, offset_bytes: u64, from: &[u8]) {
+        self.blocks.poke(offset_bytes, from);
+        let at = offset_bytes as usize;
+        self.make_durable(at, at + from.len());
+    }
+}

@@ -6,10 +6,13 @@ use hal_api::{COMMAND_BYTES, COMPLETION_BYTES, QueueLocation};
 use hal_mem::DmaRegion;
 
 use super::dma::Dma;
+use super::faults::{Faults, has_phase};
 use super::media::{Media, RamMedia};
 use super::pace::QueueNews;
 use super::run::{AtMedia, Fetched, disk};
 use super::{NvmeConfig, NvmeEffect, NvmeInjection, dword, ring_addresses};
+
+const ASYNC_EVENT_REQUEST: u8 = 0x0c;
 
 #[derive(Debug)]
 pub(super) struct Queue {
@@ -76,6 +79,23 @@ impl Queue {
     }
 }
 
+impl Queue {
+    /// Takes back a command that was not begun.
+    pub(super) fn take_running(&mut self, cid: u16) -> bool {
+        let found = self.running.iter().position(|fetched| fetched.command[2..4] == cid.to_le_bytes());
+        found.map(|place| self.running.swap_remove(place)).is_some()
+    }
+
+    /// A command that hangs goes on.
+    pub(super) fn let_go(&mut self, cid: u16) {
+        let found = self.running.iter_mut().find(|fetched| fetched.command[2..4] == cid.to_le_bytes());
+        if let Some(fetched) = found {
+            (fetched.effect, fetched.due) = (None, 0);
+            self.earliest = 0;
+        }
+    }
+}
+
 /// The command identifiers in use on a queue, as a bitmap.
 #[derive(Debug, Default)]
 pub(super) struct Identifiers {
@@ -112,7 +132,7 @@ pub(super) struct Model {
     /// Plugged in again, and CC was not written since: the driver may not have noticed.
     returned: bool,
     pub(super) ready_stuck: bool,
-    pub(super) shutdown_stuck: bool,
+    pub(super) faults: Faults,
     pub(super) bus_master: bool,
     pub(super) cc: u32,
     pub(super) io_commands: [u64; 256],
@@ -145,7 +165,7 @@ impl Model {
             removed: false,
             returned: false,
             ready_stuck: false,
-            shutdown_stuck: false,
+            faults: Faults::default(),
             bus_master: false,
             cc: 0,
             io_commands: [0; 256],
@@ -236,7 +256,7 @@ impl Model {
                 }
             }
         }
-        let shutdown = match (self.cc >> 14 & 0b11 != 0, self.shutdown_stuck) {
+        let shutdown = match (self.cc >> 14 & 0b11 != 0, self.faults.shutdown_stuck) {
             (false, _) => 0,
             (true, true) => 0b01 << 2,
             (true, false) => 0b10 << 2,
@@ -273,12 +293,23 @@ impl Model {
     }
 
     pub(super) fn set_removed(&mut self, removed: bool) {
-        if removed && !self.removed {
-            self.scribble();
-            self.abandon_media();
+        let pulled = removed && !self.removed;
+        let was_told = self.cc >> 14 & 0b11 != 0;
+        self.set_unreachable(removed);
+        if pulled {
+            self.faults.power_cycles += 1;
+            self.faults.unsafe_shutdowns += u64::from(!was_told);
             for (_, disk) in &mut self.disks {
                 disk.lose_power();
             }
+        }
+    }
+
+    /// As removed, with the power kept.
+    pub(super) fn set_unreachable(&mut self, removed: bool) {
+        if removed && !self.removed {
+            self.scribble();
+            self.abandon_media();
         }
         if self.removed && !removed {
             self.cc = 0;
@@ -297,6 +328,8 @@ impl Model {
         self.fatal = false;
         self.admin_queue_set = false;
         self.queues_granted = None;
+        self.forget_events();
+        self.faults.last_due = 0;
         for queue in &mut self.queues {
             *queue = Queue { armed: queue.armed, posted: queue.posted, ..Queue::default() };
         }
@@ -352,7 +385,7 @@ impl Model {
 
     /// The doorbell was rung for `command`.
     pub(super) fn fetch(&mut self, qid: u16, command: [u8; COMMAND_BYTES]) {
-        if self.removed || self.returned {
+        if self.removed || self.returned || self.faults.deaf {
             return;
         }
         assert!(self.ready && self.cc & 1 != 0, "doorbell of queue {qid} while the controller is not ready");
@@ -367,8 +400,15 @@ impl Model {
         assert!(self.queues[index].identifiers.insert(cid), "CID {cid:#06x} is in use");
         let (least, most) = self.config.latency_polls;
         let spread = u64::from(most.saturating_sub(least)) + 1;
-        let due = self.now + u64::from(least) + self.random() % spread;
+        let latency = u64::from(least) + self.random() % spread;
+        let begins =
+            if self.faults.serial && qid > 0 { self.now.max(self.faults.last_due) } else { self.now };
+        let due = begins + latency * u64::from(self.faults.slowness + 1);
+        self.faults.last_due = if qid > 0 { due } else { self.faults.last_due };
         let effect = self.effect(qid, command[0]);
+        if qid == 0 && command[0] == ASYNC_EVENT_REQUEST && effect.is_none() {
+            return self.await_event(cid);
+        }
         let queue = &mut self.queues[index];
         queue.fetched = queue.fetched.wrapping_add(1);
         queue.push(Fetched { command, due, effect });
@@ -400,7 +440,7 @@ impl Model {
     pub(super) fn complete(&mut self, qid: u16) -> Option<[u8; COMPLETION_BYTES]> {
         self.now += 1;
         self.go_on(qid);
-        self.queues[usize::from(qid)].completions.pop_front()
+        self.queues[usize::from(qid)].completions.pop_front_if(|entry| has_phase(entry))
     }
 
     /// The driver asks for an interrupt, or no longer.
@@ -411,7 +451,7 @@ impl Model {
     /// Whether a completion is there, or ready to be made.
     pub(super) fn has_completion(&mut self, qid: u16) -> bool {
         self.go_on(qid);
-        !self.queues[usize::from(qid)].completions.is_empty()
+        self.queues[usize::from(qid)].completions.front().is_some_and(has_phase)
     }
 
     fn go_on(&mut self, qid: u16) {

@@ -250,13 +250,18 @@ impl Model {
         }
     }
 
-    fn finish(&mut self, home: Home, status: u16, result: u32) {
+    pub(super) fn finish(&mut self, home: Home, status: u16, result: u32) {
         let Home { qid, cid, effect } = home;
         self.queues[usize::from(qid)].identifiers.remove(cid);
         if effect == Some(NvmeEffect::WrongIdentifier) {
             self.post(qid, cid ^ 0x0100, status, result);
         }
         self.post(qid, cid, status, result);
+        match (effect, self.queues[usize::from(qid)].completions.back_mut()) {
+            (Some(NvmeEffect::WrongPhase), Some(entry)) => entry[14] ^= 1,
+            (Some(NvmeEffect::WrongHead), Some(entry)) => entry[8..10].copy_from_slice(&[0xff; 2]),
+            _ => (),
+        }
         if effect == Some(NvmeEffect::Duplicate) {
             self.post(qid, cid, status, result);
         }

@@ -1,0 +1,103 @@
+//! Counters in the log: one line when something has moved, not one for each command.
+
+use core::time::Duration;
+
+use hal_api::{Instant, NvmeDevice};
+
+use crate::drive::Drive;
+use crate::events::DriveCounters;
+use crate::limits::{COUNTERS_FIRST, COUNTERS_INTERVAL};
+
+/// What the log was told last.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Report {
+    told: [u64; 9],
+    /// When something was seen to have moved.
+    moved_at: Option<Instant>,
+    last_at: Option<Instant>,
+    look_at: Instant,
+}
+
+/// Between two looks at the counters.
+const LOOK: Duration = Duration::from_millis(100);
+
+impl Report {
+    /// What is to be told now. A line waits a moment for what belongs to it, and for a while after the last one.
+    fn due(&mut self, counters: &DriveCounters, now: Instant) -> Option<[u64; 9]> {
+        if now < self.look_at {
+            return None;
+        }
+        self.look_at = now + LOOK;
+        let values = values(counters);
+        if values == self.told {
+            return None;
+        }
+        let moved_at = *self.moved_at.get_or_insert(now);
+        let early = self.last_at.is_some_and(|last| now < last + COUNTERS_INTERVAL);
+        if early || now < moved_at + COUNTERS_FIRST {
+            return None;
+        }
+        (self.told, self.moved_at, self.last_at) = (values, None, Some(now));
+        Some(values)
+    }
+}
+
+/// Those counters that should not move.
+const fn values(counters: &DriveCounters) -> [u64; 9] {
+    [
+        counters.command_timeouts,
+        counters.aborted,
+        counters.resets,
+        counters.unknown_completions,
+        counters.media_errors,
+        counters.other_errors,
+        counters.lost_caches,
+        counters.failures,
+        counters.events,
+    ]
+}
+
+impl<D: NvmeDevice> Drive<D> {
+    /// Says what has been counted, where something has moved.
+    pub(crate) fn tell_counters(&mut self, now: Instant) {
+        let counters = self.counters();
+        let Some(values) = self.report_mut().due(&counters, now) else { return };
+        let [late, aborted, resets, unknown, media, other, lost, failures, events] = values;
+        hal_log::info!(
+            "drive {}: counters: late {}, aborted {}, resets {}, unknown {}, media errors {}, other errors {}, lost caches {}, failures {}, events {}",
+            self.name().as_str(),
+            late,
+            aborted,
+            resets,
+            unknown,
+            media,
+            other,
+            lost,
+            failures,
+            events
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_waits_for_its_companions_and_never_comes_often() {
+        let mut report = Report::default();
+        let mut counters = DriveCounters::default();
+        let mut lines = Vec::new();
+        for millis in 0..30_000 {
+            counters.commands += 1;
+            // A burst in the first second, then one each second.
+            if (5000..5500).contains(&millis) || (millis > 20_000 && millis % 1000 == 0) {
+                counters.media_errors += 1;
+            }
+            if let Some(values) = report.due(&counters, Instant::from_millis(millis)) {
+                lines.push((millis / 1000, values[4]));
+            }
+        }
+        assert_eq!(lines, [(6, 500), (22, 502)]);
+    }
+}
