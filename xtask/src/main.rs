@@ -21,6 +21,7 @@ mod report;
 mod run;
 mod scenario;
 mod setup;
+mod sim;
 mod size;
 mod test;
 mod tidy;
@@ -56,6 +57,8 @@ enum Verb {
     },
     /// Run the tests: all, or one part
     Test(test::Options),
+    /// Run the card under a virtual clock with seeded faults
+    Sim(sim::Options),
     /// Measure the card under QEMU; prints figures
     Measure(measure::Options),
     /// Format all code
@@ -109,6 +112,7 @@ fn perform(verb: Verb) -> Result<()> {
             Ok(())
         }
         Verb::Test(options) => test::run(&options),
+        Verb::Sim(options) => sim::run(&options),
         Verb::Measure(options) => measure::run(&options),
         Verb::Fmt { check } => checks::fmt(check),
         Verb::Lint => checks::lint(),

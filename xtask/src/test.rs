@@ -1,7 +1,7 @@
 //! `cargo xtask test`, `prepush` and `ci`: the parts and their order.
 
 use crate::report::Report;
-use crate::{checks, linux, panics, scenario, setup, size, tidy};
+use crate::{checks, linux, panics, scenario, setup, sim, size, tidy};
 use anyhow::Result;
 use clap::{Args, Subcommand};
 
@@ -21,6 +21,8 @@ enum Part {
     Host,
     /// What cores share, under a model checker that tries every order of their accesses
     Loom,
+    /// The card under a virtual clock with seeded faults, 1000 seeds
+    Sim,
     /// Boot the image as each file of qemu/scenarios says, and judge its log
     Qemu {
         /// Only this scenario, a file of qemu/scenarios without its `.toml`
@@ -42,6 +44,7 @@ pub fn run(options: &Options) -> Result<()> {
     match &options.part {
         Some(Part::Host) => report.check("host", checks::host_tests),
         Some(Part::Loom) => report.check("loom", checks::loom_tests),
+        Some(Part::Sim) => report.check("sim", sim::test),
         Some(Part::Qemu { scenario, board, bless }) => {
             scenario::run(&mut report, scenario.as_deref(), board, *bless)?;
         }
@@ -55,6 +58,7 @@ fn all(report: &mut Report, full: bool) {
     report.check("setup", setup::run);
     report.check("host", checks::host_tests);
     report.check("loom", checks::loom_tests);
+    report.check("sim", sim::test);
     // What stops a whole part (an image that does not build) is that part's failure, not the end of the run.
     if let Err(error) = scenario::run(report, None, "qemu-aarch64", false) {
         report.check("qemu", || Err(error));

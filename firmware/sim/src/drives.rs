@@ -1,0 +1,246 @@
+//! The world's drives: their identities, which outlive the card, and their controllers, which do not.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use fastrand::Rng;
+use hal_api::Instant;
+use hal_fakes::{FakeNvme, NvmeConfig, NvmeControl, NvmeEffect, NvmeInjection, NvmeNamespace};
+
+use crate::card::QUEUE_PAIRS;
+use crate::host::Target;
+use crate::kinds::Kind;
+use crate::media::{Blocks, Temper, Time};
+use crate::settings::{DriveSettings, Settings};
+use crate::trace::Trace;
+use crate::watch::Watch;
+
+/// How often a drive that does not work is looked at.
+const IDLE: Duration = Duration::from_millis(1);
+/// ONCS bit 2.
+const DATASET_MANAGEMENT: u16 = 1 << 2;
+
+/// A drive.
+#[derive(Debug)]
+pub struct Drive {
+    config: NvmeConfig,
+    settings: DriveSettings,
+    /// Its blocks.
+    pub blocks: Blocks,
+    /// Its controller.
+    pub control: Option<NvmeControl>,
+    /// Pulled, until then.
+    pub away_until: Option<Instant>,
+    /// The world's names of its namespaces.
+    pub namespaces: Vec<u16>,
+    /// It does not work (CSTS.CFS, a reset): what is due waits, and it is looked at again then.
+    idle_until: Instant,
+}
+
+impl Drive {
+    /// When it has something to do.
+    #[must_use]
+    pub fn next_work(&self) -> Instant {
+        self.blocks.next_end().max(self.idle_until)
+    }
+
+    /// It does what is due.
+    pub fn work(&mut self, now: Instant) {
+        let Some(control) = &self.control else { return };
+        control.work();
+        if self.blocks.next_end() <= now {
+            self.idle_until = now + IDLE;
+        }
+    }
+}
+
+/// All drives.
+#[derive(Debug)]
+pub struct Drives {
+    /// Each of them.
+    pub all: Vec<Drive>,
+    random: Rng,
+    trace: Trace,
+}
+
+impl Drives {
+    /// The drives that the settings ask for.
+    #[must_use]
+    pub fn new(settings: &Settings, mut random: Rng, time: &Time, trace: &Trace) -> Self {
+        let watch = Watch::default();
+        let mut next_name = 0;
+        let mut all = Vec::new();
+        for (index, drive) in settings.drives.iter().enumerate() {
+            let names: Vec<u16> = (0..drive.namespaces.len() as u16).map(|n| next_name + n).collect();
+            next_name += drive.namespaces.len() as u16;
+            let shapes: Vec<(u16, u64, usize)> = names
+                .iter()
+                .zip(&drive.namespaces)
+                .map(|(&name, namespace)| (name, namespace.blocks, 1 << namespace.block_shift))
+                .collect();
+            let temper = Temper {
+                least_us: drive.latency_us.0,
+                most_us: drive.latency_us.1,
+                slowness: 1,
+                failing: 0,
+                hanging: 0,
+            };
+            let blocks = Blocks::new(&shapes, drive.volatile, temper, random.fork(), time, trace, &watch);
+            let config = config(index, drive, random.u64(..));
+            let settings = drive.clone();
+            all.push(Drive {
+                config,
+                settings,
+                blocks,
+                control: None,
+                away_until: None,
+                namespaces: names,
+                idle_until: Instant::ZERO,
+            });
+        }
+        Self { all, random, trace: trace.clone() }
+    }
+
+    /// The namespaces as hosts must find them, by NSID.
+    #[must_use]
+    pub fn targets(&self) -> BTreeMap<u32, Target> {
+        let mut targets = BTreeMap::new();
+        for (index, drive) in self.all.iter().enumerate() {
+            let (serial, model) = (
+                controller::config::padded(&drive.config.serial),
+                controller::config::padded(&drive.config.model),
+            );
+            for (namespace, &name) in drive.config.namespaces.iter().zip(&drive.namespaces) {
+                let identity = controller::namespace_identity(
+                    &serial,
+                    &model,
+                    namespace.nsid,
+                    namespace.nguid,
+                    namespace.eui64,
+                );
+                let target = Target {
+                    index: name,
+                    drive: index,
+                    blocks: namespace.blocks,
+                    block_shift: namespace.block_shift,
+                    deallocates: drive.config.optional_commands & DATASET_MANAGEMENT != 0,
+                };
+                targets.insert(identity.nsid, target);
+            }
+        }
+        targets
+    }
+
+    /// Which namespaces have a volatile cache before them, in the order of their names.
+    #[must_use]
+    pub fn volatile(&self) -> Vec<bool> {
+        self.all.iter().flat_map(|drive| drive.namespaces.iter().map(|_| drive.settings.volatile)).collect()
+    }
+
+    /// Controllers for a card that starts, as after power on. The last card must be gone.
+    #[must_use]
+    pub fn power_on(&mut self) -> Vec<(FakeNvme, NvmeControl)> {
+        let power_on = |drive: &mut Drive| {
+            let (device, control) = FakeNvme::with_media(drive.config.clone(), drive.blocks.media());
+            if drive.away_until.is_some() {
+                control.set_removed(true);
+            }
+            drive.control = Some(control.clone());
+            (device, control)
+        };
+        self.all.iter_mut().map(power_on).collect()
+    }
+
+    /// Media fail and hang from now on as the settings say.
+    pub fn begin_faults(&mut self) {
+        for drive in &self.all {
+            let (failing, hanging) = (drive.settings.failing, drive.settings.hanging);
+            drive.blocks.set_temper(|temper| (temper.failing, temper.hanging) = (failing, hanging));
+        }
+    }
+
+    /// Every drive is there and behaves from now on.
+    pub fn mend(&mut self) {
+        for index in 0..self.all.len() {
+            self.all[index].blocks.set_temper(|temper| {
+                (temper.failing, temper.hanging, temper.slowness) = (0, 0, 1);
+            });
+            if let Some(control) = &self.all[index].control {
+                control.clear_injections();
+            }
+            self.bring_back(index);
+        }
+    }
+
+    /// Whether a drive's media fail, or hang.
+    #[must_use]
+    pub fn is_faulty(&self, index: usize) -> (bool, bool) {
+        let settings = &self.all[index].settings;
+        (settings.failing > 0, settings.hanging > 0)
+    }
+
+    /// Pulls a drive.
+    pub fn pull(&mut self, index: usize, until: Instant) {
+        let drive = &mut self.all[index];
+        if drive.away_until.is_none()
+            && let Some(control) = &drive.control
+        {
+            drive.away_until = Some(until);
+            control.set_removed(true);
+            self.trace.event(Kind::DriveRemoved, &[index as u64], format_args!("drive {index}"));
+        }
+    }
+
+    /// Plugs a pulled drive in again.
+    pub fn bring_back(&mut self, index: usize) {
+        let drive = &mut self.all[index];
+        if drive.away_until.take().is_some()
+            && let Some(control) = &drive.control
+        {
+            control.set_removed(false);
+            self.trace.event(Kind::DriveReturned, &[index as u64], format_args!("drive {index}"));
+        }
+    }
+
+    /// A drive turns fatal.
+    pub fn turn_fatal(&mut self, index: usize) {
+        if let Some(control) = &self.all[index].control {
+            control.set_fatal();
+            self.trace.event(Kind::DriveFatal, &[index as u64], format_args!("drive {index}"));
+        }
+    }
+
+    /// A drive's next completions are lies.
+    pub fn lie(&mut self, index: usize) {
+        let status = [0x0281, 0x4281, 0x0280, 0x0006, 0x0021][self.random.usize(0..5)];
+        let (effect, kind) = match self.random.u32(0..3) {
+            0 => (NvmeEffect::Duplicate, Kind::DoubledCompletion),
+            1 => (NvmeEffect::WrongIdentifier, Kind::WrongIdentifier),
+            _ => (NvmeEffect::Status(status), Kind::InjectedStatus),
+        };
+        let count = self.random.u32(1..=12);
+        let Some(control) = &self.all[index].control else { return };
+        control.inject(NvmeInjection { queue: Some(1), opcode: None, skip: 0, count, effect });
+        self.trace.event(kind, &[index as u64, count.into()], format_args!("drive {index}, {count} times"));
+    }
+}
+
+fn config(index: usize, settings: &DriveSettings, seed: u64) -> NvmeConfig {
+    let namespace = |(place, shape): (usize, &crate::settings::NamespaceSettings)| NvmeNamespace {
+        nguid: [0xc0 + index as u8; 16].map(|byte: u8| byte ^ place as u8),
+        ..NvmeNamespace::new(place as u32 + 1, shape.blocks, shape.block_shift)
+    };
+    NvmeConfig {
+        address: (index as u16 + 3) << 3,
+        queue_entries: 32,
+        queue_pairs: QUEUE_PAIRS,
+        serial: format!("SIM{index:04}"),
+        mdts: settings.mdts,
+        optional_commands: settings.optional_commands,
+        volatile_write_cache: settings.volatile,
+        namespaces: settings.namespaces.iter().enumerate().map(namespace).collect(),
+        ready_polls: 1,
+        seed,
+        ..NvmeConfig::default()
+    }
+}

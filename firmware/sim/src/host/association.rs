@@ -1,0 +1,322 @@
+//! A host's association: its connections from the first SYN to the last FIN.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use hal_api::Instant;
+use hal_fakes::FakeFrameQueue;
+use net::{ConnectionId, Stack, StreamState};
+use nvmeof::Stream;
+use nvmeof::initiator::{BringUp, BringUpError, HostQueue, QueueOptions, Slot, Transfer, commands};
+use nvmeof::pdu::Digests;
+
+use super::commands::What;
+use super::{Common, Host, State};
+use crate::kinds::Kind;
+
+/// Where the card listens.
+const CARD: ([u8; 4], u16) = ([10, 0, 0, 1], 4420);
+/// Slots of an admin queue; fewer are not allowed.
+const ADMIN_SLOTS: usize = 31;
+/// What a host waits for a connection to come up. A card may hold a Connect until old writes have ended.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The stack's stream as a queue sees it.
+#[derive(Debug)]
+pub struct HostStream<'a>(pub net::Stream<'a>);
+
+impl Stream for HostStream<'_> {
+    fn receive(&mut self, take: impl FnOnce(&[u8]) -> usize) -> usize {
+        self.0.receive(take)
+    }
+    fn send_room(&self) -> usize {
+        self.0.send_room()
+    }
+    fn send(&mut self, fill: impl FnOnce(&mut [u8]) -> usize) -> usize {
+        self.0.send(fill)
+    }
+    fn close(&mut self) {
+        self.0.close();
+    }
+    fn abort(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// A connection, which is a queue.
+pub(super) struct Connection {
+    pub stream: ConnectionId,
+    pub queue: HostQueue<Vec<Slot>>,
+    /// While the connection comes up.
+    bring_up: Option<Box<BringUp>>,
+}
+
+/// The connections of one association; the first is the admin queue.
+pub(super) struct Association {
+    pub connections: Vec<Connection>,
+    began: Instant,
+    /// When all of it was up.
+    ready: bool,
+    controller_id: u16,
+    wanted_queues: u16,
+    pub in_capsule_bytes: u32,
+    pub namespaces: Vec<u32>,
+    keep_alive: Duration,
+    next_keep_alive: Instant,
+    /// A Keep Alive that was not answered by then was one too many.
+    pub answer_by: Instant,
+}
+
+impl std::fmt::Debug for Association {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let queues: Vec<usize> =
+            self.connections.iter().map(|connection| connection.queue.outstanding()).collect();
+        write!(
+            f,
+            "association of controller {}, ready {}, outstanding {queues:?}",
+            self.controller_id, self.ready
+        )
+    }
+}
+
+impl Association {
+    pub fn is_ready(&self) -> bool {
+        self.ready
+    }
+
+    pub fn next_deadline(&self) -> Instant {
+        match (self.ready, self.answer_by) {
+            (false, _) => self.began + PATIENCE,
+            (true, Instant::FAR_FUTURE) => self.next_keep_alive,
+            (true, answer_by) => answer_by,
+        }
+    }
+
+    /// Ends all connections.
+    pub fn end(&mut self, stack: &mut Stack<FakeFrameQueue>, reset: bool) {
+        for connection in &self.connections {
+            if let Some(mut stream) = stack.stream(connection.stream) {
+                if reset {
+                    stream.abort();
+                } else {
+                    stream.close();
+                }
+            }
+            stack.release(connection.stream);
+        }
+    }
+}
+
+/// Why an association is over.
+enum Loss {
+    Closed,
+    Refused(BringUpError),
+    Fault(String),
+    Silence,
+}
+
+impl Host {
+    /// Begins an association.
+    pub(super) fn join(&mut self, common: &mut Common) {
+        let now = common.time.now();
+        common.trace.event(Kind::HostConnects, &[self.index as u64], format_args!("host {}", self.index));
+        let bring_up = BringUp::admin(self.identity, self.settings.keep_alive_ms, self.settings.io_queues);
+        let Some(admin) = self.open(ADMIN_SLOTS, bring_up, now) else {
+            self.state = State::Away(now + Duration::from_millis(500));
+            return;
+        };
+        self.state = State::Joined(Box::new(Association {
+            connections: vec![admin],
+            began: now,
+            ready: false,
+            controller_id: 0,
+            wanted_queues: 0,
+            in_capsule_bytes: 0,
+            namespaces: Vec::new(),
+            keep_alive: Duration::from_millis(u64::from(self.settings.keep_alive_ms)),
+            next_keep_alive: Instant::FAR_FUTURE,
+            answer_by: Instant::FAR_FUTURE,
+        }));
+    }
+
+    fn open(&mut self, slots: usize, bring_up: BringUp, now: Instant) -> Option<Connection> {
+        let stream = self.stack.connect(SocketAddr::from(CARD), now).ok()?;
+        let (header, data) = self.settings.digests;
+        let options = QueueOptions { digests: Digests { header, data }, alignment: self.settings.alignment };
+        let queue = HostQueue::new(vec![Slot::default(); slots], options);
+        Some(Connection { stream, queue, bring_up: Some(Box::new(bring_up)) })
+    }
+
+    /// Lets all connections go on; ends the association where one is over.
+    pub(super) fn serve(&mut self, common: &mut Common) {
+        let Some(mut association) = self.take_association() else { return };
+        let began = association.began;
+        self.settle_lost(common, association.ready.then_some(began));
+        match self.go_on(&mut association, common) {
+            Ok(()) => self.state = State::Joined(association),
+            Err(loss) => {
+                self.report(&loss, common);
+                association.end(&mut self.stack, true);
+                self.lose_commands(common);
+                let pause = Duration::from_millis(self.random.u64(110..1500));
+                self.state = State::Away(common.time.now() + pause);
+            }
+        }
+    }
+
+    /// The association, to be put back; `None` where there is none.
+    pub(super) fn take_association(&mut self) -> Option<Box<Association>> {
+        match core::mem::replace(&mut self.state, State::Away(Instant::FAR_FUTURE)) {
+            State::Joined(association) => Some(association),
+            other => {
+                self.state = other;
+                None
+            }
+        }
+    }
+
+    fn report(&self, loss: &Loss, common: &Common) {
+        let values = [self.index as u64];
+        match loss {
+            Loss::Closed => {
+                common.trace.event(
+                    Kind::ConnectionLost,
+                    &values,
+                    format_args!("host {}: closed", self.index),
+                );
+            }
+            Loss::Fault(fault) => {
+                common.trace.event(
+                    Kind::ConnectionLost,
+                    &values,
+                    format_args!("host {}: {fault}", self.index),
+                );
+            }
+            Loss::Refused(error) => {
+                common.trace.event(
+                    Kind::ConnectRefused,
+                    &values,
+                    format_args!("host {}: {error:?}", self.index),
+                );
+            }
+            Loss::Silence => {
+                common.trace.event(Kind::HostGivesUp, &values, format_args!("host {}", self.index));
+            }
+        }
+    }
+
+    fn go_on(&mut self, association: &mut Association, common: &mut Common) -> Result<(), Loss> {
+        let now = common.time.now();
+        if now >= association.answer_by || (!association.ready && now >= association.began + PATIENCE) {
+            return Err(Loss::Silence);
+        }
+        for index in 0..association.connections.len() {
+            self.poll_connection(index, association, common)?;
+        }
+        if association.ready {
+            self.keep_alive(association, now);
+            self.start_commands(association, common);
+            // What was just started goes out now.
+            for index in 0..association.connections.len() {
+                self.poll_connection(index, association, common)?;
+            }
+            return Ok(());
+        }
+        self.bring_up(association, common)
+    }
+
+    fn poll_connection(
+        &mut self,
+        index: usize,
+        association: &mut Association,
+        common: &mut Common,
+    ) -> Result<(), Loss> {
+        let connection = &mut association.connections[index];
+        let Some(stream) = self.stack.stream(connection.stream) else { return Err(Loss::Closed) };
+        let (state, unread) = (stream.state(), stream.received_bytes());
+        if state == StreamState::Connecting {
+            return Ok(());
+        }
+        let mut stream = HostStream(stream);
+        let result = match &mut connection.bring_up {
+            Some(bring_up) => connection.queue.poll(&mut stream, &mut **bring_up),
+            None => connection.queue.poll(&mut stream, &mut self.commands),
+        };
+        result.map_err(|fault| Loss::Fault(format!("{fault:?}")))?;
+        if connection.bring_up.is_none() {
+            while let Some(completed) = connection.queue.take_completed() {
+                if self.commands.what(completed.token) == Some(&What::KeepAlive) {
+                    association.answer_by = Instant::FAR_FUTURE;
+                }
+                self.commands.ended(self.index, &completed, common);
+            }
+        }
+        let over = state == StreamState::Closed || (state == StreamState::PeerClosed && unread == 0);
+        if over { Err(Loss::Closed) } else { Ok(()) }
+    }
+
+    fn bring_up(&mut self, association: &mut Association, common: &mut Common) -> Result<(), Loss> {
+        let now = common.time.now();
+        let connection = association.connections.last_mut().expect("an admin queue");
+        let Some(bring_up) = &mut connection.bring_up else { return Ok(()) };
+        if !bring_up.advance(&mut connection.queue).map_err(Loss::Refused)? {
+            return Ok(());
+        }
+        if association.connections.len() == 1 {
+            let connection = &association.connections[0];
+            let info =
+                connection.bring_up.as_ref().map(|bring_up| bring_up.info().clone()).unwrap_or_default();
+            association.controller_id = info.controller_id;
+            association.wanted_queues = info.io_queues.min(self.settings.io_queues);
+            association.in_capsule_bytes = info.in_capsule_bytes;
+            for namespace in &info.namespaces {
+                let known = common.targets.get(&namespace.nsid);
+                let same = known.is_some_and(|known| {
+                    known.blocks == namespace.blocks && known.block_shift == namespace.block_shift
+                });
+                assert!(same, "VIOLATION: namespace {namespace:?} is none of the drives'");
+                association.namespaces.push(namespace.nsid);
+            }
+        }
+        let connection = association.connections.last_mut().expect("an admin queue");
+        connection.bring_up = None;
+        if association.connections.len() <= usize::from(association.wanted_queues) {
+            let queue_id = association.connections.len() as u16;
+            let bring_up = BringUp::io(self.identity, association.controller_id, queue_id);
+            let connection =
+                self.open(usize::from(self.settings.slots), bring_up, now).ok_or(Loss::Closed)?;
+            association.connections.push(connection);
+            return Ok(());
+        }
+        association.ready = true;
+        association.next_keep_alive = now + association.keep_alive / 2;
+        self.next_command = now;
+        let values =
+            [self.index as u64, association.controller_id.into(), association.namespaces.len() as u64];
+        common.trace.event(
+            Kind::HostReady,
+            &values,
+            format_args!("host {}, {} namespaces", self.index, association.namespaces.len()),
+        );
+        // What an old association has lost is the old association's to know.
+        for target in common.targets.values() {
+            common.oracle.loss_is_known(target.index, Some(self.index as u8));
+        }
+        self.wait_for_event(association, common);
+        Ok(())
+    }
+
+    fn keep_alive(&mut self, association: &mut Association, now: Instant) {
+        if now < association.next_keep_alive || association.answer_by != Instant::FAR_FUTURE {
+            return;
+        }
+        let token = self.commands.add(What::KeepAlive, None, Vec::new(), 0, now);
+        let admin = &mut association.connections[0].queue;
+        if admin.submit(token, &commands::keep_alive(), Transfer::None).is_err() {
+            self.commands.forget(token);
+            return;
+        }
+        association.next_keep_alive = now + association.keep_alive / 2;
+        association.answer_by = now + association.keep_alive;
+    }
+}

@@ -1,0 +1,274 @@
+//! A host's commands under way, their data, and the judgement of their ends.
+
+use std::collections::BTreeMap;
+
+use hal_api::Instant;
+use nvme::Status;
+use nvmeof::initiator::{Completed, Payload};
+
+use super::{Common, Target};
+use crate::kinds::Kind;
+use crate::oracle::{Moment, Oracle, Range};
+use crate::pattern::Version;
+use crate::trace::digest;
+
+/// What a command is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum What {
+    Read,
+    Write {
+        forced: bool,
+    },
+    Flush,
+    Zeroes {
+        forced: bool,
+    },
+    Deallocate,
+    /// The versions that stood there for certain when it was sent, and whether they are what it compares with.
+    Compare {
+        certain: Option<Vec<(Version, bool)>>,
+        same: bool,
+    },
+    Verify,
+    /// Beyond the end of its namespace.
+    OutOfRange,
+    Admin,
+    Event,
+    KeepAlive,
+}
+
+/// Where an I/O command goes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    pub target: Target,
+    pub range: Range,
+}
+
+struct Pending {
+    what: What,
+    place: Option<Place>,
+    data: Vec<u8>,
+    /// When it was sent, for the oracle and for a reader.
+    sent: Moment,
+    sent_at: Instant,
+    /// What it may write.
+    versions: Vec<(Range, Version)>,
+}
+
+/// The commands under way, by token.
+#[derive(Default)]
+pub(super) struct Commands {
+    pending: BTreeMap<u64, Pending>,
+    /// Those that wait for an event or for time to pass, not for work.
+    idle: usize,
+    last: u64,
+}
+
+impl std::fmt::Debug for Commands {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let each = |(token, pending): (&u64, &Pending)| {
+            let range = pending.place.map(|place| place.range);
+            format!("{token}: {:?} {range:?} since {} ms", pending.what, pending.sent_at.as_millis())
+        };
+        f.debug_list().entries(self.pending.iter().map(each)).finish()
+    }
+}
+
+impl Payload for Commands {
+    fn store(&mut self, token: u64, offset: u32, bytes: &[u8]) {
+        let Some(pending) = self.pending.get_mut(&token) else { return };
+        pending.data[offset as usize..][..bytes.len()].copy_from_slice(bytes);
+    }
+
+    fn load(&mut self, token: u64, offset: u32, room: &mut [u8]) {
+        let Some(pending) = self.pending.get(&token) else { return room.fill(0) };
+        room.copy_from_slice(&pending.data[offset as usize..][..room.len()]);
+    }
+}
+
+impl Commands {
+    /// Takes a command in; its token.
+    pub fn add(
+        &mut self,
+        what: What,
+        place: Option<Place>,
+        data: Vec<u8>,
+        sent: Moment,
+        now: Instant,
+    ) -> u64 {
+        self.last += 1;
+        let pending = Pending { what, place, data, sent, sent_at: now, versions: Vec::new() };
+        self.idle += usize::from(pending.is_idle());
+        self.pending.insert(self.last, pending);
+        self.last
+    }
+
+    /// Says what a command may write.
+    pub fn set_versions(&mut self, token: u64, versions: Vec<(Range, Version)>) {
+        if let Some(pending) = self.pending.get_mut(&token) {
+            pending.versions = versions;
+        }
+    }
+
+    /// A command that was not sent after all.
+    pub fn forget(&mut self, token: u64) -> Vec<(Range, Version)> {
+        self.remove(token).map(|pending| pending.versions).unwrap_or_default()
+    }
+
+    pub fn what(&self, token: u64) -> Option<&What> {
+        self.pending.get(&token).map(|pending| &pending.what)
+    }
+
+    /// Commands that end by themselves.
+    pub fn outstanding(&self) -> usize {
+        self.pending.len() - self.idle
+    }
+
+    fn remove(&mut self, token: u64) -> Option<Pending> {
+        let pending = self.pending.remove(&token)?;
+        self.idle -= usize::from(pending.is_idle());
+        Some(pending)
+    }
+
+    /// All connections are gone: what the commands may have written.
+    pub fn lose_all(&mut self) -> Vec<(Range, Version)> {
+        self.idle = 0;
+        core::mem::take(&mut self.pending).into_values().flat_map(|pending| pending.versions).collect()
+    }
+
+    /// The card is gone, and all that it had taken with it.
+    pub fn card_lost_power(&self, oracle: &mut Oracle) {
+        for (range, version) in self.pending.values().flat_map(|pending| &pending.versions) {
+            oracle.write_ended(*range, *version);
+        }
+    }
+
+    /// A command has ended: its status and its data are judged.
+    pub fn ended(&mut self, host: usize, completed: &Completed, common: &mut Common) {
+        let pending = self.remove(completed.token);
+        let pending = pending.expect("VIOLATION: a completion for a command that is not under way");
+        let values =
+            [host as u64, completed.token, completed.status.to_field().into(), digest(&pending.data)];
+        let trace = common.trace.clone();
+        let line = |kind: Kind| {
+            trace.event(
+                kind,
+                &values,
+                format_args!(
+                    "host {host} command {} {:?} {:?} {:?}, sent at {} us",
+                    completed.token,
+                    pending.what,
+                    pending.place.map(|place| place.range),
+                    completed.status,
+                    pending.sent_at.as_micros()
+                ),
+            );
+        };
+        let Some(place) = pending.place else {
+            line(if pending.what == What::Event { Kind::EventCame } else { Kind::AdminDone });
+            let fine = completed.status.is_success() || pending.what == What::Event;
+            assert!(fine, "VIOLATION: host {host}: {:?} ended with {:?}", pending.what, completed.status);
+            return;
+        };
+        if completed.status.is_success() {
+            line(pending.succeeded(host, place, common));
+        } else {
+            line(pending.failed(host, place, completed.status, common));
+        }
+    }
+}
+
+impl Pending {
+    fn is_idle(&self) -> bool {
+        matches!(self.what, What::Event | What::KeepAlive)
+    }
+
+    fn succeeded(&self, host: usize, place: Place, common: &mut Common) -> Kind {
+        let oracle = &mut common.oracle;
+        match &self.what {
+            What::Read => {
+                self.judge_data(host, place, common);
+                Kind::ReadVerified
+            }
+            What::Write { forced } | What::Zeroes { forced } => {
+                for &(range, version) in &self.versions {
+                    oracle.write_done(range, version, *forced, true);
+                }
+                if matches!(self.what, What::Write { .. }) { Kind::WriteDone } else { Kind::ZeroesDone }
+            }
+            What::Deallocate => {
+                for &(range, version) in &self.versions {
+                    oracle.write_done(range, version, false, place.target.deallocates);
+                }
+                Kind::DeallocateDone
+            }
+            What::Flush => {
+                oracle.flushed(place.target.index, self.sent, host as u8);
+                Kind::FlushDone
+            }
+            What::Compare { certain, same } => {
+                let differs = certain.is_some() && !same && *certain == self.certain(place, oracle);
+                assert!(!differs, "VIOLATION: host {host}: Compare of {place:?} found no difference");
+                Kind::CompareSame
+            }
+            What::Verify => Kind::VerifyDone,
+            What::OutOfRange => panic!("VIOLATION: host {host}: {place:?} is beyond the end and succeeded"),
+            What::Admin | What::Event | What::KeepAlive => Kind::AdminDone,
+        }
+    }
+
+    fn failed(&self, host: usize, place: Place, status: Status, common: &mut Common) -> Kind {
+        for &(range, version) in &self.versions {
+            common.oracle.write_ended(range, version);
+        }
+        match &self.what {
+            What::OutOfRange => {
+                assert_eq!(status.code(), Status::LBA_OUT_OF_RANGE, "VIOLATION: host {host}: beyond the end");
+                return Kind::OutOfRange;
+            }
+            What::Compare { certain, same } if status.code() == Status::COMPARE_FAILURE => {
+                let equal = certain.is_some() && *same && *certain == self.certain(place, &common.oracle);
+                assert!(!equal, "VIOLATION: host {host}: Compare of {place:?} found a difference");
+                return Kind::CompareDiffers;
+            }
+            // This is how a host learns that its unflushed writes may be gone.
+            What::Flush => common.oracle.loss_is_known(place.target.index, None),
+            _ => {}
+        }
+        assert!(
+            common.faults.allow(place.target.drive, status, self.what == What::Flush),
+            "VIOLATION: host {host}: {:?} of {place:?} ended with {status:?}, which nothing explains",
+            self.what
+        );
+        Kind::CommandFailed
+    }
+
+    fn judge_data(&self, host: usize, place: Place, common: &mut Common) {
+        let bytes = 1usize << place.target.block_shift;
+        for (lba, block) in (place.range.lba..).zip(self.data.chunks(bytes)) {
+            match common.oracle.judge(place.range, lba, self.sent, block) {
+                Ok(true) => {
+                    let values = [place.range.namespace.into(), lba];
+                    common.trace.detail(Kind::BlockNarrowed, &values, format_args!("block {lba}"));
+                }
+                Ok(false) => {}
+                Err(wrong) => {
+                    panic!(
+                        "VIOLATION: host {host} read wrong data: namespace {}: {wrong}",
+                        place.range.namespace
+                    )
+                }
+            }
+        }
+    }
+
+    fn certain(&self, place: Place, oracle: &Oracle) -> Option<Vec<(Version, bool)>> {
+        certain(place, oracle)
+    }
+}
+
+/// What stands in the blocks for certain.
+pub(super) fn certain(place: Place, oracle: &Oracle) -> Option<Vec<(Version, bool)>> {
+    let range = place.range;
+    (range.lba..range.lba + u64::from(range.blocks)).map(|lba| oracle.certain(range.namespace, lba)).collect()
+}

@@ -1,0 +1,143 @@
+//! The kinds of events that a run counts.
+
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $name:ident = $text:literal;)*) => {
+        /// Kinds of events. Each is counted: one that never happens in many seeds proves nothing.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Kind { $($(#[$doc])* $name,)* }
+
+        impl Kind {
+            /// All kinds, in order.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// As tables show it.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
+            }
+        }
+    };
+}
+
+kinds! {
+    /// A frame left the card or a host.
+    Frame = "frame sent";
+    /// The network lost a frame.
+    FrameLost = "frame lost";
+    /// The network carried a frame twice.
+    FrameDoubled = "frame doubled";
+    /// The network let later frames overtake one.
+    FrameLate = "frame overtaken";
+    /// The network changed bits of a frame, and left the checksum as it was.
+    FrameDamaged = "frame damaged";
+    /// A frame met a cut cable.
+    FrameCut = "frame at a cut";
+    /// A frame found no receive buffer.
+    FrameOverrun = "frame without buffer";
+    /// A cable was cut.
+    Cut = "cable cut";
+    /// A cut was mended.
+    CutMended = "cut mended";
+    /// A core went to sleep.
+    Sleep = "core sleeps";
+    /// An interrupt ended a core's sleep.
+    Interrupt = "core woken";
+    /// A core paused for long.
+    Pause = "core pauses";
+    /// The card was started.
+    Boot = "card starts";
+    /// The card lost its power.
+    PowerCut = "card loses power";
+    /// A drive began an operation.
+    MediaStart = "media begins";
+    /// A drive ended an operation.
+    MediaEnd = "media ends";
+    /// A drive failed an operation.
+    MediaError = "media fails";
+    /// A drive was slow on purpose.
+    MediaSlow = "media is slow";
+    /// Running operations were forgotten by a reset.
+    MediaAbandoned = "media abandoned";
+    /// A block stayed in a volatile cache.
+    CacheFilled = "block cached";
+    /// A flush emptied a cache that had blocks in it.
+    CacheFlushed = "cache flushed";
+    /// A cache lost blocks.
+    CacheLost = "cache lost";
+    /// A write with FUA.
+    ForcedWrite = "forced write";
+    /// A drive was pulled.
+    DriveRemoved = "drive removed";
+    /// A pulled drive came back.
+    DriveReturned = "drive returns";
+    /// A drive set CSTS.CFS.
+    DriveFatal = "drive fatal";
+    /// A command that never ends was injected.
+    CommandHangs = "command hangs";
+    /// A wrong command identifier was injected.
+    WrongIdentifier = "wrong identifier";
+    /// A doubled completion was injected.
+    DoubledCompletion = "doubled completion";
+    /// An error status was injected.
+    InjectedStatus = "injected status";
+    /// A host began to connect.
+    HostConnects = "host connects";
+    /// A host has its association and knows its namespaces.
+    HostReady = "host ready";
+    /// A Connect was refused.
+    ConnectRefused = "Connect refused";
+    /// A connection of a host ended without its doing.
+    ConnectionLost = "connection lost";
+    /// A host left in good order.
+    HostLeaves = "host leaves";
+    /// A host died without a word.
+    HostDies = "host dies";
+    /// A host reset its connections.
+    HostResets = "host resets";
+    /// A host gave up on a command that took too long.
+    HostGivesUp = "host gives up";
+    /// A host stopped reading for a while.
+    HostStalls = "host stalls";
+    /// A read ended well, with the right data.
+    ReadVerified = "read verified";
+    /// A write ended well.
+    WriteDone = "write done";
+    /// A write was sent inside its capsule.
+    WriteInCapsule = "write in capsule";
+    /// A write was sent by R2T.
+    WriteByTransfer = "write by R2T";
+    /// A flush ended well.
+    FlushDone = "flush done";
+    /// A Write Zeroes ended well.
+    ZeroesDone = "write zeroes done";
+    /// A Dataset Management command ended well.
+    DeallocateDone = "deallocate done";
+    /// A Compare found the same.
+    CompareSame = "compare same";
+    /// A Compare found a difference.
+    CompareDiffers = "compare differs";
+    /// A Verify ended well.
+    VerifyDone = "verify done";
+    /// An admin command ended.
+    AdminDone = "admin command done";
+    /// An asynchronous event came.
+    EventCame = "asynchronous event";
+    /// A command outside of its namespace was refused.
+    OutOfRange = "out of range refused";
+    /// A command failed with a status that the faults allow.
+    CommandFailed = "command failed";
+    /// An error log's end: nobody knows what became of a write.
+    WriteUnknown = "write unknown";
+    /// A block was read that more than one write may have left.
+    BlockNarrowed = "block narrowed";
+    /// A hostile host opened a connection.
+    HostileOpens = "hostile opens";
+    /// A hostile host sent bytes.
+    HostileSends = "hostile sends";
+    /// A hostile host put a raw frame on the wire.
+    HostileFrame = "hostile frame";
+    /// A hostile connection was ended by the card.
+    HostileEnded = "hostile ended";
+    /// All was back as after the start.
+    Quiet = "all is back";
+}

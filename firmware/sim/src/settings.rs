@@ -1,0 +1,209 @@
+//! What a seed decides before the run begins: the card, its drives, its hosts, and which faults there are how often.
+//!
+//! Each kind of fault is on in some seeds and off in others, so that a rare combination is not drowned by the rest.
+
+use fastrand::Rng;
+
+/// Memory of the simulated card in bytes: the least that `app::sizes` makes something of, so that pools are tight.
+pub const CARD_MEMORY_BYTES: usize = 24 << 20;
+
+/// A namespace of a drive.
+#[derive(Debug, Clone, Copy)]
+pub struct NamespaceSettings {
+    /// Blocks.
+    pub blocks: u64,
+    /// Log2 of the block size.
+    pub block_shift: u8,
+}
+
+/// A drive.
+#[derive(Debug, Clone)]
+pub struct DriveSettings {
+    /// Its namespaces.
+    pub namespaces: Vec<NamespaceSettings>,
+    /// VWC.
+    pub volatile: bool,
+    /// MDTS.
+    pub mdts: u8,
+    /// ONCS.
+    pub optional_commands: u16,
+    /// Time of most operations in microseconds, least and most.
+    pub latency_us: (u64, u64),
+    /// Operations of a thousand that fail, while faults are on.
+    pub failing: u32,
+    /// Operations of ten thousand that hang, while faults are on.
+    pub hanging: u32,
+}
+
+/// A host.
+#[derive(Debug, Clone, Copy)]
+pub struct HostSettings {
+    /// I/O queues.
+    pub io_queues: u16,
+    /// Slots of each I/O queue.
+    pub slots: u16,
+    /// Commands under way at most.
+    pub depth: usize,
+    /// Digests of headers and of data.
+    pub digests: (bool, bool),
+    /// HPDA.
+    pub alignment: u8,
+    /// KATO in milliseconds.
+    pub keep_alive_ms: u32,
+    /// Largest command in blocks.
+    pub most_blocks: u32,
+    /// Reads of a hundred commands.
+    pub reads: u32,
+    /// Mean pause between commands in microseconds.
+    pub pause_us: u64,
+}
+
+/// What the network does to frames, in frames of a thousand, while faults are on.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Weather {
+    /// Lost.
+    pub lost: u32,
+    /// Carried twice.
+    pub doubled: u32,
+    /// Held back, so that later ones overtake.
+    pub late: u32,
+    /// Bits changed.
+    pub damaged: u32,
+}
+
+/// How often chaos strikes: mean time between events in milliseconds; 0 for never.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Chaos {
+    /// A host goes away, in some way, and comes back.
+    pub host_ms: u64,
+    /// A cable is cut for a while.
+    pub cut_ms: u64,
+    /// A drive is pulled, and comes back.
+    pub removal_ms: u64,
+    /// A drive turns fatal.
+    pub fatal_ms: u64,
+    /// A drive lies in its completions.
+    pub lie_ms: u64,
+    /// A drive becomes slow for a while.
+    pub slow_ms: u64,
+    /// The whole card loses its power.
+    pub power_ms: u64,
+    /// A core pauses.
+    pub pause_ms: u64,
+}
+
+/// All of it.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Whether cores share one loop.
+    pub one_core: bool,
+    /// The port checks TCP checksums of what it receives.
+    pub receive_checksums_verified: bool,
+    /// The port fills in TCP checksums of what it sends.
+    pub transmit_checksum_offload: bool,
+    /// Bytes of an IP packet.
+    pub mtu: u16,
+    /// One-way time of a frame in microseconds, least and most.
+    pub latency_us: (u64, u64),
+    /// The network.
+    pub weather: Weather,
+    /// The drives.
+    pub drives: Vec<DriveSettings>,
+    /// The hosts that keep to the rules.
+    pub hosts: Vec<HostSettings>,
+    /// Hosts that do not.
+    pub hostile: u32,
+    /// Faults of everything.
+    pub chaos: Chaos,
+    /// How long faults go on, in milliseconds of virtual time.
+    pub faulty_ms: u64,
+}
+
+impl Settings {
+    /// What `seed` decides.
+    #[must_use]
+    pub fn of_seed(seed: u64) -> Self {
+        let mut random = Rng::with_seed(seed ^ 0x5e77_1465);
+        let random = &mut random;
+        // Of a kind of fault: in one seed of `one_in` there is some.
+        let some = |random: &mut Rng, one_in: u32, range: core::ops::RangeInclusive<u64>| {
+            if random.u32(0..one_in) == 0 { random.u64(range) } else { 0 }
+        };
+        let calm = random.u32(0..5) == 0;
+        let chaos = if calm {
+            Chaos { host_ms: some(random, 2, 300..=2000), ..Chaos::default() }
+        } else {
+            Chaos {
+                host_ms: some(random, 2, 300..=3000),
+                cut_ms: some(random, 4, 500..=4000),
+                removal_ms: some(random, 5, 800..=6000),
+                fatal_ms: some(random, 5, 800..=6000),
+                lie_ms: some(random, 4, 300..=3000),
+                slow_ms: some(random, 5, 800..=4000),
+                power_ms: some(random, 8, 1500..=6000),
+                pause_ms: some(random, 5, 500..=4000),
+            }
+        };
+        let weather = if calm || random.u32(0..3) > 0 {
+            Weather::default()
+        } else {
+            Weather {
+                lost: some(random, 2, 1..=60) as u32,
+                doubled: some(random, 2, 1..=60) as u32,
+                late: some(random, 2, 1..=80) as u32,
+                damaged: some(random, 2, 1..=40) as u32,
+            }
+        };
+        let drives = (0..random.u32(1..=3)).map(|_| drive(random, calm)).collect();
+        let hosts = (0..random.u32(1..=4)).map(|_| host(random)).collect();
+        let base = random.u64(5..=400);
+        Self {
+            one_core: random.u32(0..3) == 0,
+            receive_checksums_verified: random.bool(),
+            transmit_checksum_offload: random.bool(),
+            mtu: [1500, 1500, 9000, 576][random.usize(0..4)],
+            latency_us: (base, base + random.u64(0..=300)),
+            weather,
+            drives,
+            hosts,
+            hostile: if calm { 0 } else { random.u32(0..5).saturating_sub(2) },
+            chaos,
+            faulty_ms: random.u64(600..=3500),
+        }
+    }
+}
+
+fn drive(random: &mut Rng, calm: bool) -> DriveSettings {
+    let namespace = |random: &mut Rng| {
+        let block_shift = if random.u32(0..3) == 0 { 12 } else { 9 };
+        NamespaceSettings { blocks: random.u64(64..=400), block_shift }
+    };
+    let namespaces = (0..random.u32(1..=2)).map(|_| namespace(random)).collect();
+    let least = random.u64(5..=200);
+    let faulty = |random: &mut Rng, most: u32| {
+        if calm || random.u32(0..5) > 0 { 0 } else { random.u32(1..=most) }
+    };
+    DriveSettings {
+        namespaces,
+        volatile: random.u32(0..3) > 0,
+        mdts: random.u8(0..=6),
+        optional_commands: [0x75d, 0x75d, 0x000, 0x00c, 0x081][random.usize(0..5)],
+        latency_us: (least, least + random.u64(0..=2000)),
+        failing: faulty(random, 80),
+        hanging: faulty(random, 40),
+    }
+}
+
+fn host(random: &mut Rng) -> HostSettings {
+    HostSettings {
+        io_queues: random.u16(1..=3),
+        slots: random.u16(2..=32),
+        depth: random.usize(1..=40),
+        digests: (random.bool(), random.bool()),
+        alignment: if random.u32(0..4) == 0 { random.u8(0..=31) } else { 0 },
+        keep_alive_ms: random.u32(1..=4) * 1000,
+        most_blocks: [1, 8, 32, 64][random.usize(0..4)],
+        reads: random.u32(20..=80),
+        pause_us: random.u64(100..=6000),
+    }
+}

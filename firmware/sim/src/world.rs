@@ -1,0 +1,300 @@
+//! A card, its drives, its hosts and the network between them, under one virtual clock.
+
+mod phases;
+
+use std::time::Duration;
+
+use fastrand::Rng;
+use hal_api::Instant;
+
+use crate::card::Card;
+use crate::chaos::{Schedule, Strike};
+use crate::drives::Drives;
+use crate::faults::Faults;
+use crate::host::{Common, Host};
+use crate::hostile::Hostile;
+use crate::kinds::Kind;
+use crate::media::Time;
+use crate::network::Network;
+use crate::oracle::Oracle;
+use crate::settings::Settings;
+use crate::trace::Trace;
+
+/// So many things at one moment mean that time stands still.
+const MOST_AT_ONCE: u32 = 200_000;
+/// Turns between two looks at the pools.
+const CHECK_EVERY: u64 = 8;
+/// What the card takes from power on until its first turn.
+const START_TIME: Duration = Duration::from_millis(300);
+
+/// Who does something next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Actor {
+    Network,
+    Drive(usize),
+    Core(usize),
+    Host(usize),
+    Hostile(usize),
+    Chaos,
+    Return(usize),
+    PowerOn,
+}
+
+/// Everything.
+pub struct World {
+    settings: Settings,
+    common: Common,
+    network: Network,
+    drives: Drives,
+    /// `None` while it has no power.
+    card: Option<Card>,
+    power_on: Instant,
+    hosts: Vec<Host>,
+    hostile: Vec<Hostile>,
+    chaos: Schedule,
+    random: Rng,
+    at_once: u32,
+    turns: u64,
+}
+
+impl World {
+    /// The world of a seed, with its card just started.
+    #[must_use]
+    pub fn new(settings: &Settings, seed: u64, trace: &Trace) -> Self {
+        let mut random = Rng::with_seed(seed);
+        let time = Time::default();
+        let mut network = Network::new(settings.latency_us, settings.weather, random.fork(), &time, trace);
+        let mut drives = Drives::new(settings, random.fork(), &time, trace);
+        let card = Card::start(settings, drives.power_on(), &mut network, random.fork(), &time, trace);
+        let common = Common {
+            oracle: Oracle::new(&drives.volatile()),
+            faults: Faults::new(drives.all.len()),
+            targets: drives.targets(),
+            hosts: settings.hosts.len() as u64,
+            quiet: false,
+            over: false,
+            time,
+            trace: trace.clone(),
+        };
+        let mut host = |(index, host): (usize, &crate::settings::HostSettings)| {
+            Host::new(index, *host, &mut network, random.fork(), &common)
+        };
+        let hosts = settings.hosts.iter().enumerate().map(&mut host).collect();
+        let hostile = (0..settings.hostile as usize)
+            .map(|index| Hostile::new(index, &mut network, random.fork(), &common))
+            .collect();
+        Self {
+            settings: settings.clone(),
+            network,
+            drives,
+            card: Some(card),
+            power_on: Instant::FAR_FUTURE,
+            hosts,
+            hostile,
+            chaos: Schedule::new(&crate::settings::Chaos::default(), Instant::ZERO, random.fork()),
+            random,
+            at_once: 0,
+            turns: 0,
+            common,
+        }
+    }
+
+    fn now(&self) -> Instant {
+        self.common.time.now()
+    }
+
+    /// Who can do something next, and when: one of them by lot.
+    fn next(&mut self) -> (Instant, Actor) {
+        let now = self.now();
+        let mut best = Instant::FAR_FUTURE;
+        let mut among: Vec<Actor> = Vec::new();
+        let mut offer = |at: Instant, actor: Actor| {
+            let at = at.max(now);
+            if at < best {
+                best = at;
+                among.clear();
+            }
+            if at == best {
+                among.push(actor);
+            }
+        };
+        offer(self.network.next_arrival(), Actor::Network);
+        offer(self.chaos.next(), Actor::Chaos);
+        offer(self.power_on, Actor::PowerOn);
+        for (index, drive) in self.drives.all.iter().enumerate() {
+            offer(drive.next_work(), Actor::Drive(index));
+            offer(drive.away_until.unwrap_or(Instant::FAR_FUTURE), Actor::Return(index));
+        }
+        if let Some(card) = &self.card {
+            (0..card.core_count()).for_each(|core| offer(card.next_turn(core), Actor::Core(core)));
+        }
+        for (index, host) in self.hosts.iter_mut().enumerate() {
+            let (quiet, over) = (self.common.quiet, self.common.over);
+            offer(host.next_step(now, quiet, over), Actor::Host(index));
+        }
+        for (index, hostile) in self.hostile.iter_mut().enumerate() {
+            offer(hostile.next_step(now), Actor::Hostile(index));
+        }
+        (best, among[self.random.usize(0..among.len())])
+    }
+
+    /// The next thing happens; time goes on to it.
+    fn step(&mut self) {
+        let (at, actor) = self.next();
+        self.at_once = if at > self.now() { 0 } else { self.at_once + 1 };
+        assert!(self.at_once < MOST_AT_ONCE, "VIOLATION: time stands still, {actor:?} goes on and on");
+        self.common.time.set(at);
+        self.common.trace.set_now(at);
+        match actor {
+            Actor::Network => {
+                let awake = self.card.as_ref().is_some_and(Card::is_awake);
+                if self.network.deliver(awake) == Some(0) {
+                    self.interrupt();
+                }
+            }
+            Actor::Drive(index) => self.work(index),
+            Actor::Core(core) => self.turn(core),
+            Actor::Host(index) => self.hosts[index].step(&mut self.common, &mut self.network),
+            Actor::Hostile(index) => self.hostile[index].step(&self.common, &mut self.network),
+            Actor::Chaos => self.strike(),
+            Actor::Return(index) => {
+                self.drives.bring_back(index);
+                self.note_losses();
+            }
+            Actor::PowerOn => self.start_card(),
+        }
+    }
+
+    fn turn(&mut self, core: usize) {
+        let Some(card) = &mut self.card else { return };
+        card.turn(core);
+        self.network.collect(0);
+        // What the turn has given to the drives begins, and what needs no media ends.
+        for index in 0..self.drives.all.len() {
+            self.work(index);
+        }
+        self.turns += 1;
+        if self.turns.is_multiple_of(CHECK_EVERY) {
+            self.check_counts();
+        }
+    }
+
+    fn work(&mut self, index: usize) {
+        let now = self.now();
+        self.drives.all[index].work(now);
+        self.interrupt();
+    }
+
+    fn interrupt(&mut self) {
+        if let Some(card) = &mut self.card {
+            card.interrupt();
+        }
+    }
+
+    /// Nothing is ever lent twice or returned twice.
+    fn check_counts(&self) {
+        let Some(card) = &self.card else { return };
+        let counts = card.counts();
+        let sane = counts.slots_free <= counts.slots
+            && counts.pages_free <= counts.pages
+            && counts.pages_promised <= counts.pages_free;
+        assert!(sane, "VIOLATION: {counts:?}");
+    }
+
+    fn strike(&mut self) {
+        let now = self.now();
+        let Some(strike) = self.chaos.take(now) else { return };
+        let drive = self.random.usize(0..self.drives.all.len());
+        let host = self.random.usize(0..self.hosts.len());
+        match strike {
+            Strike::Host => self.strike_host(host),
+            Strike::Cut => {
+                let port = self.random.usize(0..=self.hosts.len());
+                let until = now + Duration::from_millis(self.random.u64(20..4000));
+                let (towards, from) = [(true, true), (true, false), (false, true)][self.random.usize(0..3)];
+                self.network.cut(port, towards, from, until);
+            }
+            Strike::Removal => {
+                self.common.faults.disturb(drive);
+                self.drives.pull(drive, now + Duration::from_millis(self.random.u64(1..5000)));
+                self.note_losses();
+            }
+            Strike::Fatal => {
+                self.common.faults.disturb(drive);
+                self.drives.turn_fatal(drive);
+            }
+            Strike::Lie => {
+                self.common.faults.disturb(drive);
+                self.common.faults.fail(drive);
+                self.drives.lie(drive);
+            }
+            Strike::Slow => {
+                self.common.faults.disturb(drive);
+                let slowness = [1, 10, 100][self.random.usize(0..3)];
+                self.drives.all[drive].blocks.set_temper(|temper| temper.slowness = slowness);
+            }
+            Strike::Power => self.cut_power(),
+            Strike::Pause => {
+                let time = Duration::from_millis(self.random.u64(1..2500));
+                if let Some(card) = &mut self.card {
+                    let core = self.random.usize(0..card.core_count());
+                    card.pause(core, time);
+                    self.common.faults.disturb_all();
+                }
+            }
+        }
+    }
+
+    fn strike_host(&mut self, index: usize) {
+        let time = Duration::from_millis(self.random.u64(200..3000));
+        let host = &mut self.hosts[index];
+        match self.random.u32(0..5) {
+            0 | 1 => host.leave(&mut self.common),
+            2 => host.reset(&mut self.common),
+            3 => host.die(&mut self.common, &mut self.network, time),
+            _ => host.stall(&self.common, time),
+        }
+    }
+
+    /// The card and all drives lose their power.
+    fn cut_power(&mut self) {
+        if self.card.take().is_none() {
+            return;
+        }
+        self.common.trace.event(Kind::PowerCut, &[], format_args!("for {START_TIME:?}"));
+        self.common.faults.disturb_all();
+        for drive in &mut self.drives.all {
+            drive.blocks.cut_power();
+            drive.control = None;
+        }
+        for host in &mut self.hosts {
+            host.card_lost_power(&mut self.common);
+        }
+        self.note_losses();
+        self.power_on = self.now() + START_TIME;
+    }
+
+    fn start_card(&mut self) {
+        self.power_on = Instant::FAR_FUTURE;
+        let (drives, random) = (self.drives.power_on(), self.random.fork());
+        let (time, trace) = (&self.common.time, &self.common.trace);
+        self.card = Some(Card::start(&self.settings, drives, &mut self.network, random, time, trace));
+    }
+
+    /// Tells the oracle of caches that were lost.
+    fn note_losses(&mut self) {
+        for (index, drive) in self.drives.all.iter().enumerate() {
+            if drive.blocks.take_power_losses() == 0 {
+                continue;
+            }
+            self.common.faults.lose_cache(index);
+            for &namespace in &drive.namespaces {
+                self.common.oracle.power_lost(namespace);
+                // With the whole card gone, hosts know.
+                if self.card.is_none() {
+                    self.common.oracle.loss_is_known(namespace, None);
+                }
+            }
+        }
+    }
+}
