@@ -15,7 +15,7 @@ use crate::config::{IDLE_CONTROLLER_MS, KEEP_ALIVE_GRANULARITY_MS, MAX_CONTROLLE
 use crate::errors::ErrorLog;
 use crate::events::Events;
 use crate::features::FeatureValues;
-use crate::slot::{Controller, ControllerHandle};
+use crate::slot::{Controller, ControllerHandle, Shutdown};
 use crate::subsystem::Subsystem;
 
 /// Offsets of parameters in Connect, for Connect Invalid Parameters.
@@ -162,6 +162,7 @@ impl Subsystem {
             host_id: data.host_id,
             configuration: Configuration::default(),
             status: ControllerStatus::empty(),
+            shutdown: Shutdown::No,
             queues: 1,
             granted_queues,
             keep_alive_ms: rounded_keep_alive(command.keep_alive_ms.get()),

@@ -7,7 +7,7 @@ use nvme::registers::{Configuration, ControllerStatus, VERSION_1_4, offset};
 use nvme::{Command, Status};
 
 use crate::execute::Outcome;
-use crate::slot::{Controller, ControllerHandle};
+use crate::slot::{Controller, ControllerHandle, Shutdown};
 use crate::subsystem::Subsystem;
 
 /// What the controllers comply with. Version 2.0 makes pages mandatory (Feature Identifiers Supported and Effects,
@@ -62,6 +62,8 @@ impl Subsystem {
         };
         let stops = controller.configure(Configuration(value as u32));
         controller.last_activity = now;
+        let asked = controller.shutdown == Shutdown::Asked;
+        self.shutdown_asked |= asked;
         if stops {
             self.counters.resets += 1;
             Outcome::ControllerReset
@@ -71,7 +73,38 @@ impl Subsystem {
     }
 }
 
+impl Subsystem {
+    /// Whether hosts have asked for a shutdown since the last call: what they were told of is to be made durable, then
+    /// [`Self::complete_shutdowns`] is due.
+    pub fn begin_shutdowns(&mut self) -> bool {
+        if !core::mem::take(&mut self.shutdown_asked) {
+            return false;
+        }
+        let mut any = false;
+        for controller in self.controllers_mut().filter(|controller| controller.shutdown == Shutdown::Asked) {
+            controller.shutdown = Shutdown::Flushing;
+            any = true;
+        }
+        any
+    }
+
+    /// Drives' caches were flushed since [`Self::begin_shutdowns`]: CSTS.SHST says that the shutdowns are complete.
+    pub fn complete_shutdowns(&mut self) {
+        for controller in
+            self.controllers_mut().filter(|controller| controller.shutdown == Shutdown::Flushing)
+        {
+            controller.complete_shutdown();
+        }
+    }
+}
+
 impl Controller {
+    fn complete_shutdown(&mut self) {
+        self.shutdown = Shutdown::No;
+        self.status.remove(ControllerStatus::SHUTDOWN_OCCURRING);
+        self.status |= ControllerStatus::SHUTDOWN_COMPLETE;
+    }
+
     /// Takes a new CC. True when the controller stops: reset or shut down.
     fn configure(&mut self, new: Configuration) -> bool {
         let old = core::mem::replace(&mut self.configuration, new);
@@ -86,13 +119,18 @@ impl Controller {
         } else if old.enabled() && !new.enabled() {
             info!("controller {}: reset by its host", self.id);
             self.status = ControllerStatus::empty();
+            self.shutdown = Shutdown::No;
             self.features.reset();
             self.events.reset();
             stops = true;
         }
         if old.shutdown() == 0 && new.shutdown() != 0 {
             info!("controller {}: shut down by its host", self.id);
-            self.status |= ControllerStatus::SHUTDOWN_COMPLETE;
+            self.status |= ControllerStatus::SHUTDOWN_OCCURRING;
+            self.shutdown = Shutdown::Asked;
+            if self.discovery {
+                self.complete_shutdown();
+            }
             self.events.reset();
             stops = true;
         }
@@ -146,6 +184,11 @@ mod tests {
         assert_eq!(get(&mut bench, offset::CSTS, 4), Ok(1));
         let shutdown = property_set(offset::CC, 4, enabled.with_shutdown().0);
         assert_eq!(bench.execute_admin(&shutdown), Outcome::ControllerReset);
+        assert_eq!(get(&mut bench, offset::CSTS, 4), Ok(0b0101));
+        bench.subsystem.complete_shutdowns();
+        assert_eq!(get(&mut bench, offset::CSTS, 4), Ok(0b0101), "not before caches were flushed");
+        assert!(bench.subsystem.begin_shutdowns() && !bench.subsystem.begin_shutdowns());
+        bench.subsystem.complete_shutdowns();
         assert_eq!(get(&mut bench, offset::CSTS, 4), Ok(0b1001));
         assert_eq!(bench.execute_admin(&property_set(offset::CC, 4, 0)), Outcome::ControllerReset);
         assert_eq!(get(&mut bench, offset::CSTS, 4), Ok(0));

@@ -43,6 +43,17 @@ impl Default for ControllerSlot {
     }
 }
 
+/// Where the shutdown that a host has asked for stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shutdown {
+    /// It has not, or it is complete.
+    No,
+    /// CC.SHN was set; the drives' caches are to be flushed.
+    Asked,
+    /// They are being flushed.
+    Flushing,
+}
+
 /// A dynamic controller (Base 3.1.2): it comes with the Connect of its admin queue and goes with that queue.
 #[derive(Debug)]
 pub(crate) struct Controller {
@@ -52,6 +63,7 @@ pub(crate) struct Controller {
     pub(crate) host_id: [u8; 16],
     pub(crate) configuration: Configuration,
     pub(crate) status: ControllerStatus,
+    pub(crate) shutdown: Shutdown,
     /// Bit n: queue n is connected.
     pub(crate) queues: u128,
     /// I/O queues granted by Number of Queues.

@@ -48,6 +48,8 @@ pub struct Subsystem {
     pub(crate) last_id: u16,
     pub(crate) counters: ControllerCounters,
     pub(crate) departed: DepartedHosts,
+    /// Some host has asked for a shutdown.
+    pub(crate) shutdown_asked: bool,
     /// The latest moment that any call has told of.
     pub(crate) now: Instant,
 }
@@ -66,6 +68,7 @@ impl Subsystem {
             last_id: 0,
             counters: ControllerCounters::default(),
             departed: DepartedHosts::new(),
+            shutdown_asked: false,
             now: Instant::ZERO,
         }
     }

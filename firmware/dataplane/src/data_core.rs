@@ -15,7 +15,7 @@ use crate::core_loop::Role;
 use crate::net_role::Connections;
 use crate::plug_role::Plug;
 use crate::readiness::Readiness;
-use crate::shutdown::Ending;
+use crate::shutdown::{Ending, HostFlush};
 
 /// How often what takes seconds is looked at: time-outs of connections and hosts, pool counts, the address.
 const TICK: Duration = Duration::from_millis(100);
@@ -67,6 +67,7 @@ pub struct DataCore<F: FrameQueue, D: NvmeDevice + 'static> {
     pub(crate) port: u16,
     pub(crate) plug: Plug<D>,
     pub(crate) ending: Ending,
+    pub(crate) host_flush: HostFlush,
     next_tick: Instant,
 }
 
@@ -84,6 +85,7 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
             port: parts.port,
             plug: Plug::new(),
             ending: Ending::No,
+            host_flush: HostFlush::default(),
             next_tick: Instant::ZERO,
         }
     }
@@ -157,6 +159,7 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> Role for DataCore<F, D> {
             // Some requests end at once.
             work += served + self.collect_completions(now);
         }
+        self.flush_for_hosts();
         self.advance_shutdown(now);
         self.transmit(now);
         work

@@ -31,7 +31,29 @@ pub(crate) enum Ending {
     Over,
 }
 
+/// The flush of all caches that a host's own shutdown waits for.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct HostFlush {
+    ticket: u32,
+    running: bool,
+}
+
 impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
+    /// A host that has set CC.SHN may lose interest in the card, and so in what it wrote: CSTS.SHST is complete only once
+    /// the drives' caches are flushed (Base 3.6.2). All drives, since every controller has every namespace.
+    pub(crate) fn flush_for_hosts(&mut self) {
+        let HostFlush { ticket, running } = self.host_flush;
+        if running && self.drives.iter().all(|drive| drive.has_flushed(ticket)) {
+            self.host_flush.running = false;
+            self.subsystem.complete_shutdowns();
+        }
+        if !self.host_flush.running && self.subsystem.begin_shutdowns() {
+            let ticket = ticket.wrapping_add(1);
+            self.host_flush = HostFlush { ticket, running: true };
+            self.drives.iter_mut().for_each(|drive| drive.ask_flush(ticket));
+        }
+    }
+
     /// Begins the orderly end, for good. The core is polled as always until [`Self::is_shut_down`], which takes
     /// [`SHUTDOWN_LIMIT`] at most.
     pub fn begin_shutdown(&mut self, now: Instant) {

@@ -87,8 +87,6 @@ pub struct Drive<D: NvmeDevice> {
     ended_well: bool,
     /// RTD3E; 0 where the drive does not tell.
     entry_latency_us: u32,
-    /// CC as it was written when the drive was enabled.
-    configuration: u32,
     /// Since it was last ready its registers were not what they should be.
     registers_lost: bool,
     /// OAES.
@@ -147,7 +145,6 @@ impl<D: NvmeDevice> Drive<D> {
             end_by: None,
             ended_well: false,
             entry_latency_us: 0,
-            configuration: 0,
             registers_lost: false,
             async_events: 0,
             event: None,
@@ -359,8 +356,7 @@ impl<D: NvmeDevice> Drive<D> {
                 self.reset(FailReason::Fatal, now, pool);
                 return 1;
             }
-            if !status.contains(ControllerStatus::READY) || self.device.configuration() != self.configuration
-            {
+            if !status.contains(ControllerStatus::READY) {
                 self.reset(FailReason::ForgotState, now, pool);
                 return 1;
             }

@@ -146,7 +146,7 @@ pub enum FailReason {
     NotReady,
     /// CSTS.CFS: Controller Fatal Status.
     Fatal,
-    /// CSTS.RDY or CC changed by itself.
+    /// CSTS.RDY became 0 by itself.
     ForgotState,
     /// An admin command did not end.
     AdminTimeout,
@@ -177,7 +177,7 @@ impl FailReason {
             Self::StuckReady => "it does not stop (CSTS.RDY stays 1)",
             Self::NotReady => "it does not start (CSTS.RDY stays 0)",
             Self::Fatal => "it reports a fatal state (CSTS.CFS)",
-            Self::ForgotState => "it forgot its state (CSTS.RDY or CC changed by itself)",
+            Self::ForgotState => "it forgot its state (CSTS.RDY became 0 by itself)",
             Self::AdminTimeout => "an admin command did not end",
             Self::CommandTimeout => "an I/O command did not end",
             Self::IdentifyController => "Identify Controller failed",

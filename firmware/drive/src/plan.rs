@@ -11,7 +11,9 @@ use crate::limits::{MAX_PART_BLOCKS, MAX_PART_BYTES, SCRATCH_PAGES};
 pub(crate) struct Limits {
     /// Largest data of one command in bytes: MDTS and what one PRP list page describes. A multiple of 4096.
     pub transfer_bytes: u32,
-    /// WZSL in bytes; `u64::MAX` for no limit.
+    /// WZSL in bytes; where it is 0 or not there, MDTS in bytes. MDTS is about transfers, of which Write Zeroes has
+    /// none, so that drives need not hold to it; but hosts, Linux among them, never ask for more, and what nobody asks
+    /// for nobody has tried. `u64::MAX` for no limit.
     pub write_zeroes_bytes: u64,
     /// VSL in bytes; `u64::MAX` for no limit.
     pub verify_bytes: u64,
@@ -50,7 +52,7 @@ impl Limits {
         let transfer = power(page_bytes, data.mdts).min(u64::from(MAX_PART_BYTES));
         Self {
             transfer_bytes: transfer as u32,
-            write_zeroes_bytes: u64::MAX,
+            write_zeroes_bytes: power(page_bytes, data.mdts),
             verify_bytes: u64::MAX,
             optional_commands: data.optional_commands.get(),
             volatile_write_cache: data.volatile_write_cache & 1 != 0,
@@ -61,7 +63,10 @@ impl Limits {
     /// What Identify Controller of the NVM command set adds.
     pub fn with_nvm(self, data: &IdentifyNvmController, page_bytes: u64) -> Self {
         Self {
-            write_zeroes_bytes: power(page_bytes, data.write_zeroes_limit),
+            write_zeroes_bytes: match data.write_zeroes_limit {
+                0 => self.write_zeroes_bytes,
+                limit => power(page_bytes, limit),
+            },
             verify_bytes: power(page_bytes, data.verify_limit),
             dataset_ranges: data.dataset_ranges,
             dataset_range_blocks: data.dataset_range_blocks.get(),

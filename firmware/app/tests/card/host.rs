@@ -236,6 +236,14 @@ pub fn property_set(offset: u32, value: u32) -> Command {
     command
 }
 
+/// Property Get of 4 bytes.
+pub fn property_get(offset: u32) -> Command {
+    let mut command = Command { opcode: opcode::FABRICS, ..Default::default() };
+    command.nsid.set(u32::from(fabrics::PROPERTY_GET));
+    command.cdw11.set(offset);
+    command
+}
+
 /// An I/O command with blocks.
 pub fn blocks(opcode: u8, nsid: u32, start: u64, count: u32) -> Command {
     let mut command = Command { opcode, ..Default::default() };

@@ -90,3 +90,32 @@ fn a_drive_that_lost_its_cache_fails_the_next_flush_of_each_host_and_of_no_other
     }
     assert_eq!(flush(&mut card, &mut new, namespaces[0]), Status::SUCCESS);
 }
+
+#[test]
+fn a_hosts_own_shutdown_is_complete_when_caches_are_flushed() {
+    let config = NvmeConfig { latency_polls: (500, 500), ..NvmeConfig::default() };
+    let mut card = Card::boot(MEMORY, [config.clone(), config]);
+    let mut host = Host::connect(&mut card, 1);
+    let namespaces = by_drive(&mut card, &mut host);
+    let write = blocks(io::WRITE, namespaces[1], 0, 8);
+    let end = host.io.execute(&mut card, write, Payload::InCapsule(pattern(4096, 1)));
+    assert_eq!(end.status, Status::SUCCESS);
+    let shutdown = host.admin.execute(&mut card, property_set(0x14, 0x0046_4001), Payload::None);
+    assert_eq!(shutdown.status, Status::SUCCESS);
+    let mut states = Vec::new();
+    while states.last() != Some(&0b10) {
+        let end = host.admin.execute(&mut card, host::property_get(0x1c), Payload::None);
+        assert_eq!(end.status, Status::SUCCESS);
+        states.push(end.result >> 2 & 0b11);
+    }
+    assert_eq!(states[0], 0b01, "it takes the time of a flush");
+    assert_eq!((card.drives[0].io_commands(io::FLUSH), card.drives[1].io_commands(io::FLUSH)), (0, 1));
+    // A drive that is away holds up no shutdown.
+    let mut other = Host::connect(&mut card, 2);
+    card.drives[1].set_removed(true);
+    card.pass(Duration::from_secs(2));
+    other.admin.execute(&mut card, property_set(0x14, 0x0046_4001), Payload::None);
+    card.pass(Duration::from_millis(100));
+    let end = other.admin.execute(&mut card, host::property_get(0x1c), Payload::None);
+    assert_eq!(end.result >> 2 & 0b11, 0b10);
+}

@@ -158,7 +158,6 @@ impl<D: NvmeDevice> Drive<D> {
             false => Configuration::ENABLED,
         };
         self.device.set_configuration(configuration.0);
-        self.configuration = configuration.0;
         self.state = State::Enabling { deadline: now + self.ready_timeout() };
     }
 

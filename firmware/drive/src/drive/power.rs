@@ -6,6 +6,7 @@
 use hal_api::NvmeDevice;
 use hal_mem::PagePool;
 use nvme::log_page::SmartLog;
+use nvme::registers::Configuration;
 
 use super::{Drive, State};
 use crate::events::DriveEvent;
@@ -22,9 +23,9 @@ impl<D: NvmeDevice> Drive<D> {
         self.state = State::ShutDown;
     }
 
-    /// Looks whether the controller still has the registers that the card gave it: they do not outlive its power.
+    /// Looks whether the controller is still enabled, as the card has left it: registers do not outlive its power.
     pub(super) fn check_registers(&mut self) {
-        if self.device.configuration() != self.configuration {
+        if !Configuration(self.device.configuration()).enabled() {
             self.registers_lost = true;
         }
     }

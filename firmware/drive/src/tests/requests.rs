@@ -275,3 +275,19 @@ fn a_full_table_is_busy_and_recovers() {
     rig.run_until(|rig| rig.ended.len() == REQUESTS_PER_DRIVE);
     rig.submit(request(Operation::Flush, 0, 0, Pages::NONE)).expect("room again");
 }
+
+#[test]
+fn write_zeroes_keeps_to_mdts_where_the_drive_states_no_limit_of_its_own() {
+    let plain = || NvmeConfig { mdts: 1, ..NvmeConfig::default() };
+    for (config, commands) in [
+        (plain(), 4),
+        (NvmeConfig { nvm_controller_data: false, ..plain() }, 4),
+        (NvmeConfig { write_zeroes_limit: 2, ..plain() }, 2),
+        (NvmeConfig { mdts: 0, ..plain() }, 1),
+    ] {
+        let mut rig = Rig::ready(config);
+        let zeroes = Operation::WriteZeroes { deallocate: false };
+        assert_eq!(rig.execute(request(zeroes, 0, 64, Pages::NONE)).0, 0);
+        assert_eq!(rig.control.io_commands(io::WRITE_ZEROES), commands);
+    }
+}
