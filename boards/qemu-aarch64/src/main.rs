@@ -8,10 +8,13 @@ use core::time::Duration;
 use app::options::Options;
 use app::plan::{self, Plan, Role};
 use app::sizes::Sizes;
-use app::{ControlRole, CoreLoop, DataCore, Hardware, LineState, Memory};
+use app::{
+    ControlRole, CoreLoop, DataCore, DataEnds, DriveRings, Hardware, HotPlug, HotPlugRole, LineState, Memory,
+};
 use hal_api::{Clock, Instant, Wake};
 use hal_arch_aarch64::{Boot, Cpu, entropy, entry, report_panic, selftest, wake};
 use hal_devices::Pl011;
+use hal_devices::drive_slots::PciDriveSlots;
 use hal_devices::inventory::{self, Inventory};
 use hal_devices::nvme::NvmeController;
 use hal_devices::virtio::VirtioNetQueue;
@@ -27,7 +30,11 @@ const CONTROL_CORE: usize = 0;
 /// How long a core whose devices cannot interrupt sleeps at most.
 const POLL_INTERVAL: Duration = Duration::from_millis(1);
 
+/// Private memory of role `control`: its slots, and the rings to the data core.
+const CONTROL_BYTES: usize = 256 << 10;
+
 type Data = DataCore<VirtioNetQueue, NvmeController>;
+type Slots = HotPlugRole<PciDriveSlots>;
 
 entry!(main);
 
@@ -46,11 +53,11 @@ fn main(mut boot: Boot) -> ! {
     }
     let plan = choose_plan(&options, 1 + boot.others.parked());
     let data_core = plan.core_of(Role::Net, 0).unwrap_or(CONTROL_CORE);
-    let (data, polled) = data_core_of(&mut boot, &options, data_core);
+    let Parts { data, slots, polled } = divide(&mut boot, &options, data_core);
     let timer = boot.timer;
     let mut control = ControlRole::new(line(boot.uart.take()));
     if data_core == CONTROL_CORE {
-        CoreLoop::new(&mut [data, &mut control], timer, Sleep { cpu: boot.cpu, polled }).run();
+        CoreLoop::new(&mut [data, &mut control, slots], timer, Sleep { cpu: boot.cpu, polled }).run();
     }
     let started = boot
         .others
@@ -58,7 +65,7 @@ fn main(mut boot: Boot) -> ! {
     if started.is_err() {
         panic!("core {data_core} of plan {} does not start", plan.name);
     }
-    CoreLoop::new(&mut [&mut control], timer, Sleep { cpu: boot.cpu, polled: false }).run()
+    CoreLoop::new(&mut [&mut control, slots], timer, Sleep { cpu: boot.cpu, polled: false }).run()
 }
 
 fn report(boot: &Boot) {
@@ -89,12 +96,24 @@ fn choose_plan(options: &Options, cores: usize) -> &'static Plan {
     plan
 }
 
-/// Finds the devices, divides the memory and makes the data core that will run on core `owner`; also whether it has
-/// to poll devices that cannot wake it.
-fn data_core_of(boot: &mut Boot, options: &Options, owner: usize) -> (&'static mut Data, bool) {
-    let mut found = find_devices(boot, options, owner);
-    let drives = found.drives.into_iter().collect();
-    let port = found.ports.first_mut().and_then(|port| port.take_queue(0));
+/// What the cores run.
+struct Parts {
+    data: &'static mut Data,
+    slots: &'static mut Slots,
+    /// The data core has to poll devices that cannot wake it.
+    polled: bool,
+}
+
+/// Finds the devices and divides the memory between the data core, which will run on core `owner`, and control.
+///
+/// What is found is large and passes through the stack, as it does in what is called here: each in a frame of its own.
+#[inline(never)]
+fn divide(boot: &mut Boot, options: &Options, owner: usize) -> Parts {
+    let Inventory { drives, slots, mut ports, polled } = find_devices(boot, options, owner);
+    let Some((slots, rings)) = watch_slots(boot, slots) else {
+        panic!("{} MiB of memory are not enough for role control", boot.memory.left_bytes() >> 20);
+    };
+    let port = ports.first_mut().and_then(|port| port.take_queue(0));
     let sizes = Sizes::of(boot.memory.largest_bytes() as usize);
     let arena = boot.memory.arena(sizes.private_bytes);
     let pages = boot.memory.dma_as_found(sizes.pages * hal_mem::PAGE_BYTES, hal_mem::PAGE_BYTES);
@@ -106,9 +125,23 @@ fn data_core_of(boot: &mut Boot, options: &Options, owner: usize) -> (&'static m
         .unwrap_or_else(|short| {
             panic!("memory: {} bytes wanted, {} left", short.wanted_bytes, short.left_bytes)
         });
-    (data, found.polled)
+    data.obey(rings);
+    Parts { data, slots, polled }
 }
 
+/// The role that watches the slots, and the data core's ends of its rings; `None` without memory for them.
+#[inline(never)]
+fn watch_slots(
+    boot: &mut Boot,
+    slots: PciDriveSlots,
+) -> Option<(&'static mut Slots, DataEnds<'static, NvmeController>)> {
+    let mut arena = boot.memory.arena(CONTROL_BYTES)?;
+    let (control, data) = arena.value(DriveRings::new()).ok()?.split();
+    let role = arena.value(HotPlugRole::new(HotPlug::new(slots, control))).ok()?;
+    Some((role, data))
+}
+
+#[inline(never)]
 fn find_devices(boot: &mut Boot, options: &Options, owner: usize) -> Inventory {
     let mtu_limit = options.mtu.unwrap_or(app::options::MAX_MTU);
     let Some(pcie) = &boot.machine.pcie else {

@@ -38,6 +38,7 @@ pub struct Memory {
 ///
 /// # Errors
 /// [`OutOfMemory`] where the board has given less than `sizes` asks for.
+#[inline(never)] // As `Drives::add`.
 pub fn assemble<F: FrameQueue + 'static, D: NvmeDevice + 'static>(
     hardware: Hardware<F, D>,
     options: &Options,
@@ -76,8 +77,9 @@ pub fn assemble<F: FrameQueue + 'static, D: NvmeDevice + 'static>(
 }
 
 /// Places for all drives that there may ever be, and those of boot in the first of them.
+#[inline(never)] // As `Drives::add`.
 fn make_drives<D: NvmeDevice + 'static>(
-    devices: Vec<D, MAX_DRIVES>,
+    mut devices: Vec<D, MAX_DRIVES>,
     arena: &mut Arena,
 ) -> Result<Drives<D>, OutOfMemory> {
     let mut memories: Vec<DriveMemory, MAX_DRIVES> = Vec::new();
@@ -86,9 +88,13 @@ fn make_drives<D: NvmeDevice + 'static>(
     }
     let places = core::iter::from_fn(|| memories.pop().map(Place::new));
     let mut drives = Drives::new(arena.collect(MAX_DRIVES, places)?, FIRST_IO_QUEUE);
-    for (place, device) in devices.into_iter().enumerate() {
+    // Taken from the end, one by one.
+    devices.reverse();
+    let mut place = 0;
+    while let Some(device) = devices.pop() {
         // There are as many places as there can be devices.
         let _ = drives.add(place, device, |_| false);
+        place += 1;
     }
     Ok(drives)
 }

@@ -13,8 +13,8 @@ pub mod plan;
 pub mod sizes;
 
 pub use assemble::{Hardware, Memory, assemble};
-pub use control::{HotPlug, SlotStart};
+pub use control::HotPlug;
 pub use control_role::{ControlRole, LineState};
 pub use dataplane::{CoreLoop, DataCore, PoolCounts, Role, SHUTDOWN_LIMIT};
 pub use hot_plug_role::HotPlugRole;
-pub use message::DriveRings;
+pub use message::{ControlEnds, DataEnds, DriveRings};

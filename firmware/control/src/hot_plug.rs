@@ -3,21 +3,12 @@
 //! The slots are polled: an interrupt of a slot would carry logic, and a person with a drive in the hand does not see
 //! a quarter of a second.
 
-use hal_api::{DriveSlots, Instant};
+use hal_api::{DriveSlots, Instant, SlotStart};
 use heapless::Vec;
 use message::{ControlEnds, DriveReply, DriveRequest};
 
 use crate::limits::{BUSY_LOOK_INTERVAL, LOOK_INTERVAL, MAX_SLOTS};
 use crate::slot::{Slot, State, Step};
-
-/// How a slot stands at boot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SlotStart {
-    /// The place at the data core for what stands in it.
-    pub place: u8,
-    /// The data core has its drive already.
-    pub serving: bool,
-}
 
 /// All slots of a card and the way to its data core.
 #[derive(Debug)]
@@ -29,17 +20,13 @@ pub struct HotPlug<'a, S: DriveSlots> {
 }
 
 impl<'a, S: DriveSlots> HotPlug<'a, S> {
-    /// Watches `slots`, the first [`MAX_SLOTS`] of them; `starts` has one element for each.
-    pub fn new(
-        slots: S,
-        starts: impl IntoIterator<Item = SlotStart>,
-        data_core: ControlEnds<'a, S::Device>,
-    ) -> Self {
-        let states =
-            starts.into_iter().take(MAX_SLOTS.min(slots.count())).enumerate().map(|(index, start)| {
-                let state = if start.serving { State::Serving } else { State::Empty };
-                Slot { index, place: start.place, state, faulty: false }
-            });
+    /// Watches `slots`, the first [`MAX_SLOTS`] of them.
+    pub fn new(slots: S, data_core: ControlEnds<'a, S::Device>) -> Self {
+        let states = (0..slots.count().min(MAX_SLOTS)).map(|index| {
+            let SlotStart { place, serving } = slots.start(index);
+            let state = if serving { State::Serving } else { State::Empty };
+            Slot { index, place, state, faulty: false }
+        });
         Self { states: states.collect(), slots, data_core, next_look: Instant::ZERO }
     }
 
@@ -69,7 +56,8 @@ impl<'a, S: DriveSlots> HotPlug<'a, S> {
             }
             work += u32::from(slot.state != before);
         }
-        let busy = self.states.iter().any(Slot::is_busy);
+        // A slot that has moved on has a command for its port, which goes out at the next look.
+        let busy = work > 0 || self.states.iter().any(Slot::is_busy);
         self.next_look = now + if busy { BUSY_LOOK_INTERVAL } else { LOOK_INTERVAL };
         work
     }

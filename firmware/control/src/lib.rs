@@ -8,4 +8,4 @@ mod hot_plug;
 pub mod limits;
 mod slot;
 
-pub use hot_plug::{HotPlug, SlotStart};
+pub use hot_plug::HotPlug;

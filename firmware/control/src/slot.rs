@@ -52,11 +52,11 @@ pub(crate) struct Slot {
     pub faulty: bool,
 }
 
-/// Says something about a slot, by its address.
+/// Says something about a slot, by its address, which the first three fields of the text are for.
 macro_rules! say {
-    ($level:ident, $slots:expr, $index:expr, $text:literal $(, $more:expr)*) => {{
+    ($level:ident, $slots:expr, $index:expr, $text:tt $(, $more:expr)*) => {{
         let (bus, device, function) = hal_api::bus_device_function($slots.address($index));
-        hal_log::$level!(concat!("slot {:02x}:{:02x}.{}: ", $text), bus, device, function $(, $more)*);
+        hal_log::$level!($text, bus, device, function $(, $more)*);
     }};
 }
 
@@ -75,9 +75,9 @@ impl Slot {
         match self.state {
             State::Empty if view.occupied => self.state = State::Settling { until: now + SETTLE_TIME },
             State::Settling { until } if now >= until => {
-                say!(info, slots, self.index, "occupied, power on");
-                slots.set_indicators(self.index, Indicator::Blink, Indicator::Off);
+                say!(info, slots, self.index, "slot {:02x}:{:02x}.{}: occupied, power on");
                 slots.set_power(self.index, true);
+                slots.set_indicators(self.index, Indicator::Blink, Indicator::Off);
                 self.state = State::PoweringOn { deadline: now + LINK_LIMIT };
             }
             State::PoweringOn { .. } if view.link_up => {
@@ -85,7 +85,7 @@ impl Slot {
                 self.state = State::Starting { not_before, deadline: not_before + READY_LIMIT };
             }
             State::PoweringOn { deadline } if now >= deadline => {
-                say!(warn, slots, self.index, "its link does not come up");
+                say!(warn, slots, self.index, "slot {:02x}:{:02x}.{}: its link does not come up");
                 self.give_up(slots, now);
             }
             State::Starting { not_before, deadline } if now >= not_before && has_room => {
@@ -118,7 +118,12 @@ impl Slot {
             }
             State::Settling { .. } if gone => self.state = State::Empty,
             State::PoweringOn { .. } | State::Starting { .. } if !view.occupied || view.power_fault => {
-                say!(warn, slots, self.index, "pulled, or without power, before its drive was up");
+                say!(
+                    warn,
+                    slots,
+                    self.index,
+                    "slot {:02x}:{:02x}.{}: pulled, or without power, before its drive was up"
+                );
                 self.power_off(slots, Indicator::Off, !self.faulty, now);
             }
             State::Serving
@@ -127,16 +132,21 @@ impl Slot {
             | State::Removing { in_order: true }
                 if gone || !view.link_up =>
             {
-                say!(warn, slots, self.index, "its drive was pulled without warning");
+                say!(warn, slots, self.index, "slot {:02x}:{:02x}.{}: its drive was pulled without warning");
                 self.state = State::Asking { in_order: false };
             }
             State::Serving if view.button_pressed => {
-                say!(info, slots, self.index, "button pressed: its drive leaves in 5 s");
+                say!(
+                    info,
+                    slots,
+                    self.index,
+                    "slot {:02x}:{:02x}.{}: button pressed: its drive leaves in 5 s"
+                );
                 slots.set_indicators(self.index, Indicator::Blink, Indicator::Off);
                 self.state = State::Leaving { at: now + CANCEL_TIME };
             }
             State::Leaving { .. } if view.button_pressed => {
-                say!(info, slots, self.index, "button pressed again: its drive stays");
+                say!(info, slots, self.index, "slot {:02x}:{:02x}.{}: button pressed again: its drive stays");
                 slots.set_indicators(self.index, Indicator::On, Indicator::Off);
                 self.state = State::Serving;
             }
@@ -157,14 +167,14 @@ impl Slot {
     fn start<S: DriveSlots>(&mut self, slots: &mut S, late: bool, now: Instant) -> Step<S::Device> {
         match slots.take_device(self.index) {
             Ok(device) => {
-                say!(info, slots, self.index, "drive found");
+                say!(info, slots, self.index, "slot {:02x}:{:02x}.{}: drive found");
                 slots.set_indicators(self.index, Indicator::On, Indicator::Off);
                 self.state = State::Serving;
                 Step::Add(device)
             }
             Err(SlotError::NotReady) if !late => Step::None,
             Err(error) => {
-                say!(warn, slots, self.index, "not used: {}", error.name());
+                say!(warn, slots, self.index, "slot {:02x}:{:02x}.{}: not used: {}", error.name());
                 self.give_up(slots, now);
                 Step::None
             }
@@ -175,9 +185,9 @@ impl Slot {
     pub fn removed<S: DriveSlots>(&mut self, slots: &mut S, device: S::Device, in_order: bool, now: Instant) {
         slots.return_device(self.index, device);
         if in_order {
-            say!(info, slots, self.index, "off, its drive may be taken out");
+            say!(info, slots, self.index, "slot {:02x}:{:02x}.{}: off, its drive may be taken out");
         } else {
-            say!(warn, slots, self.index, "off, its drive was not shut down");
+            say!(warn, slots, self.index, "slot {:02x}:{:02x}.{}: off, its drive was not shut down");
         }
         let attention = if self.faulty { Indicator::On } else { Indicator::Off };
         self.power_off(slots, attention, !in_order && !self.faulty, now);
@@ -194,8 +204,8 @@ impl Slot {
         start_again: bool,
         now: Instant,
     ) {
-        slots.set_indicators(self.index, Indicator::Off, attention);
         slots.set_power(self.index, false);
+        slots.set_indicators(self.index, Indicator::Off, attention);
         self.state = State::PoweringOff { until: now + POWER_OFF_TIME, start_again };
     }
 }

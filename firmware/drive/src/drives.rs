@@ -61,6 +61,7 @@ impl<D: NvmeDevice> Drives<D> {
     ///
     /// # Errors
     /// Gives the device back where the place is not there or not empty.
+    #[inline(never)] // A drive is large and passes through the stack: not in its caller's frame for ever.
     pub fn add(&mut self, place: usize, device: D, is_taken: impl Fn(u8) -> bool) -> Result<u8, D> {
         let number = self.free_number(is_taken);
         let Some(place) = self.places.get_mut(place) else { return Err(device) };

@@ -134,8 +134,8 @@ impl<Q: CommandQueue> IoQueue<Q> {
     }
 
     /// The queue and the memory of its tables; its own pages go back to the pool. Nothing may be outstanding.
-    pub fn take_apart(self, pool: &mut PagePool) -> (Q, DriveMemory) {
-        for page in self.list_pages {
+    pub fn take_apart(mut self, pool: &mut PagePool) -> (Q, DriveMemory) {
+        while let Some(page) = self.list_pages.pop() {
             pool.give_back(page);
         }
         pool.give_back(self.scratch);

@@ -19,6 +19,15 @@ pub struct SlotView {
     pub power_fault: bool,
 }
 
+/// How a slot stands at boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SlotStart {
+    /// The place at the data core for what stands in it: the index among the card's drives.
+    pub place: u8,
+    /// The data core has its drive already.
+    pub serving: bool,
+}
+
 /// A lamp of a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Indicator {
@@ -68,10 +77,13 @@ pub trait DriveSlots {
     /// The slot's own address for logs, packed as [`NvmeDevice::address`] is.
     fn address(&self, slot: usize) -> u16;
 
+    /// How the slot stands at boot.
+    fn start(&self, slot: usize) -> SlotStart;
+
     /// Looks at a slot, and forgets what has happened.
     fn look(&mut self, slot: usize) -> SlotView;
 
-    /// Switches the slot's power. A drive that is to leave may leave once it is off.
+    /// Switches the slot's power, together with the lamps: [`Self::set_indicators`] is called next. A drive that is to leave may leave once it is off.
     fn set_power(&mut self, slot: usize, on: bool);
 
     /// Sets the two lamps: power, which says whether the drive may be pulled, and attention, which says that something

@@ -7,8 +7,9 @@ use hal_mem::{DmaRegion, MmioRegion};
 use heapless::Vec;
 
 use crate::device_tree::PcieNode;
-use crate::nvme::{self, NvmeController};
-use crate::pci::{self, Function, HostBridge, MsiMessage};
+use crate::drive_slots::{DriveSlot, Messages, PciDriveSlots};
+use crate::nvme::{self, NvmeController, RingMemory};
+use crate::pci::{self, Function, HostBridge, MsiMessage, Slot};
 use crate::virtio::{self, NetOptions, VirtioNetPort};
 
 /// Drives that are taken; more are named in the log and left alone.
@@ -25,6 +26,8 @@ const NET_RING_ENTRIES: u16 = 256;
 pub struct Inventory {
     /// NVMe drives in the order of their addresses, not yet enabled.
     pub drives: Vec<NvmeController, MAX_DRIVES>,
+    /// Slots in which drives can come and go; places for those of empty slots follow the drives.
+    pub slots: PciDriveSlots,
     /// Ethernet ports in the order of their addresses, ready to receive.
     pub ports: Vec<VirtioNetPort, MAX_PORTS>,
     /// A port has no interrupt: the core that owns it looks at it at intervals. (A drive without one keeps its core
@@ -45,6 +48,7 @@ pub const fn memory_bytes(mtu_limit: u16) -> usize {
 ///
 /// # Safety
 /// All ranges of the node are mapped as device memory at their physical addresses, and nobody else uses them.
+#[inline(never)] // Its frame is large.
 pub unsafe fn take(
     node: &PcieNode,
     mtu_limit: u16,
@@ -63,9 +67,12 @@ pub unsafe fn take(
         let at = bus_device_function(problem.address);
         hal_log::warn!("PCI {:02x}:{:02x}.{}: {}", at.0, at.1, at.2, problem.error.name());
     }
+    let mut slots: Vec<Slot, MAX_DRIVES> = devices.slots().take(MAX_DRIVES).collect();
     for function in devices {
+        let slot = slots.iter().position(|slot| slot.device_address() == function.address());
+        let slot = slot.map(|index| slots.remove(index));
         if function.class() == nvme::CLASS {
-            inventory.take_drive(function, dma, &mut message);
+            inventory.take_drive(function, slot, dma, &mut message);
         } else if is_network(&function) {
             inventory.take_port(function, mtu_limit, dma, &mut message);
         } else {
@@ -79,6 +86,7 @@ pub unsafe fn take(
             );
         }
     }
+    inventory.reserve_slots(slots, dma, &mut message);
     inventory
 }
 
@@ -86,6 +94,7 @@ impl Inventory {
     fn take_drive(
         &mut self,
         function: Function,
+        slot: Option<Slot>,
         dma: &mut DmaRegion,
         message: &mut impl FnMut(u16) -> Option<MsiMessage>,
     ) {
@@ -100,15 +109,58 @@ impl Inventory {
             );
             return;
         }
-        let messages: Vec<MsiMessage, { 1 + IO_QUEUES as usize }> =
-            (0..=IO_QUEUES).map_while(|_| message(requester)).collect();
-        match NvmeController::new(function, dma, IO_QUEUES, &messages) {
+        let messages: Messages = (0..=IO_QUEUES).map_while(|_| message(requester)).collect();
+        let Some(rings) = RingMemory::take(dma, IO_QUEUES) else {
+            hal_log::warn!("PCI {:02x}:{:02x}.{}: no memory for the drive's queues", at.0, at.1, at.2);
+            return;
+        };
+        let place = self.drives.len() as u8;
+        let rings = match NvmeController::new(function, rings, &messages) {
             Ok(drive) => {
                 let _ = self.drives.push(drive);
+                None
             }
-            Err(error) => {
-                hal_log::warn!("PCI {:02x}:{:02x}.{}: drive not usable: {}", at.0, at.1, at.2, error.name())
+            Err((error, rings)) => {
+                hal_log::warn!("PCI {:02x}:{:02x}.{}: drive not usable: {}", at.0, at.1, at.2, error.name());
+                // Its place is given away with those of the empty slots.
+                Some(rings)
             }
+        };
+        if let Some(slot) = slot {
+            let _ = self.slots.slots.push(DriveSlot { slot, rings, messages, place });
+        }
+    }
+
+    /// Sets aside for each empty slot what a drive needs, and numbers the places that are not taken.
+    fn reserve_slots(
+        &mut self,
+        mut slots: Vec<Slot, MAX_DRIVES>,
+        dma: &mut DmaRegion,
+        message: &mut impl FnMut(u16) -> Option<MsiMessage>,
+    ) {
+        // Taken from the end, one by one.
+        slots.reverse();
+        while let Some(slot) = slots.pop() {
+            let at = bus_device_function(slot.address());
+            let rings = if slot.has_addresses() { RingMemory::take(dma, IO_QUEUES) } else { None };
+            let Some(rings) = rings else {
+                hal_log::warn!("slot {:02x}:{:02x}.{}: nothing is left for a drive in it", at.0, at.1, at.2);
+                continue;
+            };
+            let messages = (0..=IO_QUEUES).map_while(|_| message(slot.requester_id())).collect();
+            let _ = self.slots.slots.push(DriveSlot { slot, rings: Some(rings), messages, place: 0 });
+        }
+        let mut next = self.drives.len();
+        self.slots.slots.retain_mut(|slot| {
+            if slot.rings.is_some() {
+                slot.place = next as u8;
+                next += 1;
+            }
+            usize::from(slot.place) < MAX_DRIVES
+        });
+        let empty = self.slots.slots.iter().filter(|slot| slot.rings.is_some()).count();
+        if !self.slots.slots.is_empty() {
+            hal_log::info!("{} slots for drives, {} without one", self.slots.slots.len(), empty);
         }
     }
 

@@ -2,6 +2,7 @@
 #![cfg_attr(not(test), no_std)]
 
 pub mod device_tree;
+pub mod drive_slots;
 pub mod gic;
 pub mod inventory;
 pub mod nvme;

@@ -91,8 +91,12 @@ impl Faults {
         if let Some(old) = self.before.remove(drive) {
             remove(qmp, &old)?;
         }
+        // The device lets go of its file a moment after it is out of the list.
+        match qmp.command("blockdev-del", json!({"node-name": drive})) {
+            Err(error) if format!("{error:#}").contains("in use") => return Ok(false),
+            other => other?,
+        };
         self.plugged.remove(drive);
-        qmp.command("blockdev-del", json!({"node-name": drive}))?;
         Ok(true)
     }
 

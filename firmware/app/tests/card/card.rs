@@ -6,8 +6,7 @@ use std::time::Duration;
 use app::options::Options;
 use app::sizes::Sizes;
 use app::{
-    CoreLoop, DataCore, DriveRings, Hardware, HotPlug, HotPlugRole, Memory, PoolCounts, Role, SlotStart,
-    assemble,
+    CoreLoop, DataCore, DriveRings, Hardware, HotPlug, HotPlugRole, Memory, PoolCounts, Role, assemble,
 };
 use hal_api::{Clock, Instant, PortInfo, Wake};
 use hal_fakes::{
@@ -74,12 +73,11 @@ impl Card {
     /// Gives the card slots: those of its drives, and an empty one.
     pub fn add_slots(&mut self) -> SlotsControl {
         let drives = self.drives.len();
-        let (slots, hands) = FakeSlots::new(drives + 1);
+        let (slots, hands) = FakeSlots::new(drives + 1, 0);
         (0..drives).for_each(|slot| hands.lent_at_boot(slot));
         let (control, data_core) = Box::leak(Box::new(DriveRings::new())).split();
         self.core.obey(data_core);
-        let starts = (0..=drives).map(|slot| SlotStart { place: slot as u8, serving: slot < drives });
-        self.hot_plug = Some(HotPlugRole::new(HotPlug::new(slots, starts, control)));
+        self.hot_plug = Some(HotPlugRole::new(HotPlug::new(slots, control)));
         hands
     }
 

@@ -19,14 +19,13 @@ struct Bay {
 
 impl Bay {
     fn new(serving: bool) -> Self {
-        let (slots, hands) = FakeSlots::new(2);
+        let (slots, hands) = FakeSlots::new(2, 7);
         if serving {
             hands.lent_at_boot(0);
         }
         let rings = Box::leak(Box::new(DriveRings::new()));
         let (ends, data_core) = rings.split();
-        let starts = [SlotStart { place: 7, serving }, SlotStart { place: 8, serving: false }];
-        Self { hot_plug: HotPlug::new(slots, starts, ends), hands, data_core, now: Instant::ZERO }
+        Self { hot_plug: HotPlug::new(slots, ends), hands, data_core, now: Instant::ZERO }
     }
 
     fn insert(&self, slot: usize) -> NvmeControl {
@@ -214,8 +213,8 @@ fn drives_wait_while_the_data_core_is_busy() {
 
 #[test]
 fn a_card_without_slots_is_never_woken() {
-    let (slots, _) = FakeSlots::new(0);
+    let (slots, _) = FakeSlots::new(0, 0);
     let rings = Box::leak(Box::new(DriveRings::new()));
-    let hot_plug = HotPlug::new(slots, [], rings.split().0);
+    let hot_plug = HotPlug::new(slots, rings.split().0);
     assert_eq!(hot_plug.next_deadline(), Instant::FAR_FUTURE);
 }

@@ -4,7 +4,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use hal_api::{DriveSlots, Indicator, NvmeDevice, SlotError, SlotView};
+use hal_api::{DriveSlots, Indicator, NvmeDevice, SlotError, SlotStart, SlotView};
 
 use crate::FakeNvme;
 
@@ -45,6 +45,7 @@ struct Slot {
 #[derive(Debug)]
 pub struct FakeSlots {
     slots: Arc<Mutex<Vec<Slot>>>,
+    first_place: u8,
 }
 
 /// The hands at the slots.
@@ -58,12 +59,12 @@ fn lock(slots: &Mutex<Vec<Slot>>) -> MutexGuard<'_, Vec<Slot>> {
 }
 
 impl FakeSlots {
-    /// `count` empty slots without power.
+    /// `count` empty slots without power, for drives in the places from `first_place` on.
     #[must_use]
-    pub fn new(count: usize) -> (Self, SlotsControl) {
+    pub fn new(count: usize, first_place: u8) -> (Self, SlotsControl) {
         let slot = || Slot { link_looks: Some(2), ..Slot::default() };
         let slots = Arc::new(Mutex::new((0..count).map(|_| slot()).collect()));
-        (Self { slots: Arc::clone(&slots) }, SlotsControl { slots })
+        (Self { slots: Arc::clone(&slots), first_place }, SlotsControl { slots })
     }
 }
 
@@ -154,6 +155,10 @@ impl DriveSlots for FakeSlots {
 
     fn address(&self, slot: usize) -> u16 {
         (slot as u16 + 1) << 3
+    }
+
+    fn start(&self, slot: usize) -> SlotStart {
+        SlotStart { place: self.first_place + slot as u8, serving: lock(&self.slots)[slot].lent }
     }
 
     fn look(&mut self, slot: usize) -> SlotView {

@@ -69,6 +69,11 @@ impl NvmeQueue {
         Self { qid, submission, completion, doorbells, stride_bytes, entries, has_vector, indices }
     }
 
+    /// The memory of the two rings.
+    pub(super) fn into_memory(self) -> (DmaRegion, DmaRegion) {
+        (self.submission, self.completion)
+    }
+
     /// Everything as new. The device must not be able to reach the rings.
     pub(super) fn reset(&mut self) {
         self.submission.zero(0, self.submission.len());

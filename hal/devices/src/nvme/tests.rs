@@ -48,9 +48,11 @@ fn controller(
     bar.write64(CAP, capabilities);
     let (function, config) = function(&bar);
     let mut rings = DmaRegion::leak_for_host(NvmeController::ring_bytes(PAIRS as u16 - 1));
+    let rings = RingMemory::take(&mut rings, PAIRS as u16 - 1).unwrap();
     let message = |data| MsiMessage { address: 0x1_0802_0040, data };
     let messages = [message(80), message(81), message(82)];
-    (NvmeController::new(function, &mut rings, PAIRS as u16 - 1, &messages), bar, config)
+    let made = NvmeController::new(function, rings, &messages).map_err(|(error, _)| error);
+    (made, bar, config)
 }
 
 impl Model {
@@ -125,10 +127,47 @@ fn what_cannot_be_used_is_refused() {
     assert_eq!(controller(0x4000, 0).0.unwrap_err(), NvmeError::BadCapabilities);
     let bar = mmio(0x4000);
     bar.write64(CAP, CAPABILITIES);
-    let mut rings = DmaRegion::leak_for_host(0x3000);
-    assert_eq!(NvmeController::new(function(&bar).0, &mut rings, 1, &[]).unwrap_err(), NvmeError::NoMemory);
+    assert!(RingMemory::take(&mut DmaRegion::leak_for_host(0x3000), 1).is_none());
+    let mut rings = DmaRegion::leak_for_host(NvmeController::ring_bytes(1));
+    let rings = RingMemory::take(&mut rings, 1).unwrap();
     bar.write32(CSTS, u32::MAX);
-    assert_eq!(NvmeController::new(function(&bar).0, &mut rings, 1, &[]).unwrap_err(), NvmeError::Gone);
+    let (error, rings) = NvmeController::new(function(&bar).0, rings, &[]).unwrap_err();
+    assert_eq!(error, NvmeError::Gone);
+    bar.write32(CSTS, 0);
+    assert!(NvmeController::new(function(&bar).0, rings, &[]).is_ok());
+}
+
+#[test]
+fn rings_go_from_drive_to_drive_and_are_empty_for_each() {
+    let mut rings = DmaRegion::leak_for_host(NvmeController::ring_bytes(1));
+    let mut rings = RingMemory::take(&mut rings, 1).unwrap();
+    let mut locations = Vec::new();
+    for entries in [8u64, 2, 1024, 4096] {
+        let bar = mmio(0x4000);
+        bar.write64(CAP, CAPABILITIES & !0xffff | (entries - 1));
+        let (function, config) = function(&bar);
+        let mut controller = NvmeController::new(function, rings, &[]).unwrap();
+        let location = controller.queue_location(1).unwrap();
+        assert_eq!(u64::from(location.entries), entries.min(1024));
+        locations.push((location.submission, location.completion));
+        let (admin, mut queue) = (controller.take_queue(0).unwrap(), controller.take_queue(1).unwrap());
+        assert!(queue.complete().is_none(), "nothing of the drive before");
+        queue.submit(&[0xff; 64]).unwrap();
+        let completion = location.completion.0 as *mut u32;
+        // SAFETY: the completion ring, which only this test touches besides the queue.
+        unsafe { completion.add(3).write_volatile(1 << 16) };
+        controller.set_bus_master(true);
+        controller.return_queue(0, admin);
+        controller.return_queue(1, queue);
+        rings = controller.into_rings().expect("all queues are back");
+        assert_eq!(config.read16(0x04) & 1 << 2, 0, "bus mastering is off");
+    }
+    assert!(locations.windows(2).all(|pair| pair[0] == pair[1]));
+    let bar = mmio(0x4000);
+    bar.write64(CAP, CAPABILITIES);
+    let mut controller = NvmeController::new(function(&bar).0, rings, &[]).unwrap();
+    let _queue = controller.take_queue(1);
+    assert!(controller.into_rings().is_none(), "a queue is missing");
 }
 
 #[test]

@@ -63,6 +63,25 @@ pub fn assign<C: ConfigSpace>(
     }
 }
 
+/// Gives the BARs of `node`, which was plugged in behind a bridge with these windows, their places.
+pub fn assign_behind<C: ConfigSpace>(
+    config: &mut C,
+    node: &mut Node,
+    windows: &[BridgeWindow; 2],
+) -> Result<(), PciError> {
+    if windows[Class::Memory64 as usize].bytes == 0 {
+        node.bars.iter_mut().flatten().for_each(|bar| bar.class = Class::Memory32);
+    }
+    for (class, window) in Class::ALL.into_iter().zip(windows) {
+        let (end, _) = pack(core::slice::from_mut(node), None, class, window.address);
+        if end > window.address.saturating_add(window.bytes) {
+            return Err(PciError::NoSpace);
+        }
+    }
+    program(config, node);
+    Ok(())
+}
+
 fn window_of(node: &Node, class: Class) -> Option<BridgeWindow> {
     if node.error.is_some() {
         return None;

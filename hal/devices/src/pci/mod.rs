@@ -7,6 +7,9 @@ mod assign;
 pub mod config;
 mod function;
 mod scan;
+mod slot;
+#[cfg(test)]
+mod slot_tests;
 #[cfg(test)]
 mod tests;
 
@@ -19,6 +22,8 @@ pub use config::Capability;
 use config::Ecam;
 pub use function::{Function, MsiMessage};
 use scan::Node;
+pub use slot::Slot;
+use slot::SlotParts;
 
 /// Base address registers of a function.
 pub const BARS: usize = 6;
@@ -52,6 +57,8 @@ pub enum PciError {
     TooDeep,
     /// It answers that it is not ready for configuration yet.
     NotReady,
+    /// It is a bridge, which nobody expected here.
+    NotAFunction,
     /// The bridge in front of it is not used.
     BridgeUnused,
     /// There is no such MSI-X vector.
@@ -69,6 +76,7 @@ impl PciError {
             Self::NoBus => "no bus number left",
             Self::TooDeep => "too many bridges in a row",
             Self::NotReady => "not ready",
+            Self::NotAFunction => "a bridge where a function is expected",
             Self::BridgeUnused => "behind an unused bridge",
             Self::NoVector => "no such MSI-X vector",
         }
@@ -151,19 +159,50 @@ impl Devices {
         &self.problems
     }
 
-    fn map_bar(&self, node: &Node, index: usize) -> Option<MmioRegion> {
-        let bar = node.bars.get(index)?.as_ref()?;
-        let window = (*self.windows.get(bar.class as usize)?)?;
-        let offset = bar.address.checked_sub(window.pci_address)?;
-        let bytes = bar.bytes();
-        if offset.checked_add(bytes)? > window.bytes {
+    /// The hot-plug capable ports with an empty slot or a device of one function, each with what is set aside for what
+    /// may be plugged in. Slots with a switch or several functions are left alone.
+    pub fn slots(&self) -> impl Iterator<Item = Slot> + '_ {
+        (0..self.nodes.len()).filter_map(|index| self.slot(index))
+    }
+
+    fn slot(&self, index: usize) -> Option<Slot> {
+        let node = self.nodes.get(index).filter(|node| node.error.is_none())?;
+        let bridge = node.bridge.as_ref().filter(|bridge| bridge.hot_plug)?;
+        let device_address = u16::from(bridge.secondary()) << 8;
+        let mut behind = self.nodes.iter().filter(|node| node.parent == Some(index as u8));
+        if behind.any(|node| node.bridge.is_some() || node.address != device_address) {
             return None;
         }
-        let base = NonNull::new((window.cpu_address + offset) as usize as *mut u8)?;
-        // SAFETY: inside a window (just checked) that `enumerate`'s caller promised is mapped and ours; BARs are
-        // placed without overlap.
-        Some(unsafe { MmioRegion::new(base, usize::try_from(bytes).ok()?) })
+        // A bridge of PCI days in front of the port speaks for what is behind it, too.
+        let requester_id = match scan::requester_id(&self.nodes, index) {
+            own if own == node.address => device_address,
+            others => others,
+        };
+        let config = self.ecam.function(node.address)?;
+        Slot::new(SlotParts {
+            port: Function::new(node.address, config, [const { None }; BARS]),
+            device_address,
+            requester_id,
+            device: self.ecam.function(device_address)?,
+            behind: bridge.windows,
+            windows: self.windows,
+        })
     }
+}
+
+/// The registers behind a BAR that was given its place in one of the host bridge's windows.
+fn map_bar(windows: &[Option<Window>; 2], node: &Node, index: usize) -> Option<MmioRegion> {
+    let bar = node.bars.get(index)?.as_ref()?;
+    let window = (*windows.get(bar.class as usize)?)?;
+    let offset = bar.address.checked_sub(window.pci_address)?;
+    let bytes = bar.bytes();
+    if offset.checked_add(bytes)? > window.bytes {
+        return None;
+    }
+    let base = NonNull::new((window.cpu_address + offset) as usize as *mut u8)?;
+    // SAFETY: inside a window (just checked) that `enumerate`'s caller promised is mapped and ours. BARs are placed
+    // without overlap, and a slot's are given out again only when its last device has been given up.
+    Some(unsafe { MmioRegion::new(base, usize::try_from(bytes).ok()?) })
 }
 
 impl Iterator for Devices {
@@ -177,7 +216,7 @@ impl Iterator for Devices {
                 continue;
             }
             if let Some(config) = self.ecam.function(node.address) {
-                let bars = core::array::from_fn(|index| self.map_bar(node, index));
+                let bars = core::array::from_fn(|index| map_bar(&self.windows, node, index));
                 let requester = scan::requester_id(&self.nodes, self.next - 1);
                 return Some(Function::new(node.address, config, bars).with_requester_id(requester));
             }

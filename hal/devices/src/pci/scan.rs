@@ -63,6 +63,13 @@ pub struct Bridge {
     pub windows: [BridgeWindow; 2],
 }
 
+impl Bridge {
+    /// The number of the bus behind it.
+    pub const fn secondary(&self) -> u8 {
+        self.secondary
+    }
+}
+
 /// Under whose name a bridge passes requests on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum BridgeKind {
@@ -101,13 +108,15 @@ pub fn requester_id(nodes: &[Node], index: usize) -> u16 {
     requester
 }
 
-const HEADER_MULTI_FUNCTION: u8 = 0x80;
-const HEADER_FUNCTION: u8 = 0;
+pub(super) const HEADER_MULTI_FUNCTION: u8 = 0x80;
+pub(super) const HEADER_FUNCTION: u8 = 0;
 const HEADER_BRIDGE: u8 = 1;
+/// Expansion ROM of a function that is not a bridge.
+const EXPANSION_ROM: u16 = 0x30;
 const CLASS_HOST_BRIDGE: u32 = 0x0600;
 
 /// A function in reset that knows of Configuration Request Retry Status shows this vendor (section 2.3.2).
-const VENDOR_NOT_READY: u16 = 0x0001;
+pub(super) const VENDOR_NOT_READY: u16 = 0x0001;
 
 /// PCI Express Capabilities, in the upper half of the capability's first 32 bits (section 7.5.3.2).
 const EXPRESS_ROOT_PORT: u32 = 4;
@@ -187,7 +196,7 @@ impl<C: ConfigSpace> Scanner<'_, C> {
             return;
         }
         let (bars, rom) = match header {
-            HEADER_FUNCTION => (BARS, 0x30),
+            HEADER_FUNCTION => (BARS, EXPANSION_ROM),
             HEADER_BRIDGE => (2, 0x38),
             _ => return,
         };
@@ -196,7 +205,7 @@ impl<C: ConfigSpace> Scanner<'_, C> {
         if header == HEADER_BRIDGE {
             self.config.write(address, BRIDGE_BUSES, 0);
         }
-        let (bars, error) = match self.size_bars(address, bars) {
+        let (bars, error) = match size_bars(self.config, address, bars) {
             Ok(bars) => (bars, None),
             Err(error) => ([None; BARS], Some(error)),
         };
@@ -210,42 +219,10 @@ impl<C: ConfigSpace> Scanner<'_, C> {
         }
     }
 
-    fn size_bars(&mut self, address: u16, count: usize) -> Result<[Option<Bar>; BARS], PciError> {
-        let mut bars = [None; BARS];
-        let mut index = 0;
-        let mut result = Ok(());
-        while index < count {
-            let offset = BAR0 + 4 * index as u16;
-            let low = self.probe(address, offset);
-            let is_64_bit = low & 0b111 == 0b100;
-            let high =
-                if is_64_bit && index + 1 < count { self.probe(address, offset + 4) } else { u32::MAX };
-            match decode_bar(low, high, is_64_bit && index + 1 == count) {
-                Ok(bar) => {
-                    if let Some(place) = bars.get_mut(index) {
-                        *place = bar;
-                    }
-                }
-                // The other BARs are asked all the same, because asking leaves them zero.
-                Err(error) => result = Err(error),
-            }
-            index += if is_64_bit { 2 } else { 1 };
-        }
-        result.map(|()| bars)
-    }
-
-    /// Which bits of a register can be set; leaves it zero.
-    fn probe(&mut self, address: u16, offset: u16) -> u32 {
-        self.config.write(address, offset, u32::MAX);
-        let bits = self.config.read(address, offset);
-        self.config.write(address, offset, 0);
-        bits
-    }
-
     fn examine_bridge(&mut self, address: u16, parent: Option<usize>) -> Bridge {
         let parent = parent.and_then(|parent| self.nodes.get(parent)?.bridge.as_ref());
         let parent_passes = parent.is_none_or(|bridge| bridge.passes_64_bit);
-        let prefetchable = self.probe(address, BRIDGE_PREFETCHABLE);
+        let prefetchable = probe(self.config, address, BRIDGE_PREFETCHABLE);
         let passes_64_bit = parent_passes && prefetchable & 0xf == 1;
         let config = &*self.config;
         let express =
@@ -292,6 +269,49 @@ impl<C: ConfigSpace> Scanner<'_, C> {
         let value = u32::from_le_bytes([primary, secondary, subordinate, 0]);
         self.config.write(address, BRIDGE_BUSES, value);
     }
+}
+
+/// A function that is not a bridge and stands alone, with decoding and bus mastering off and all BARs zero.
+pub fn endpoint<C: ConfigSpace>(config: &mut C, address: u16) -> Result<Node, PciError> {
+    config.write(address, COMMAND, 0);
+    config.write(address, EXPANSION_ROM, 0);
+    let bars = size_bars(config, address, BARS)?;
+    Ok(Node { address, parent: None, bars, bridge: None, error: None })
+}
+
+fn size_bars<C: ConfigSpace>(
+    config: &mut C,
+    address: u16,
+    count: usize,
+) -> Result<[Option<Bar>; BARS], PciError> {
+    let mut bars = [None; BARS];
+    let mut index = 0;
+    let mut result = Ok(());
+    while index < count {
+        let offset = BAR0 + 4 * index as u16;
+        let low = probe(config, address, offset);
+        let is_64_bit = low & 0b111 == 0b100;
+        let high = if is_64_bit && index + 1 < count { probe(config, address, offset + 4) } else { u32::MAX };
+        match decode_bar(low, high, is_64_bit && index + 1 == count) {
+            Ok(bar) => {
+                if let Some(place) = bars.get_mut(index) {
+                    *place = bar;
+                }
+            }
+            // The other BARs are asked all the same, because asking leaves them zero.
+            Err(error) => result = Err(error),
+        }
+        index += if is_64_bit { 2 } else { 1 };
+    }
+    result.map(|()| bars)
+}
+
+/// Which bits of a register can be set; leaves it zero.
+fn probe<C: ConfigSpace>(config: &mut C, address: u16, offset: u16) -> u32 {
+    config.write(address, offset, u32::MAX);
+    let bits = config.read(address, offset);
+    config.write(address, offset, 0);
+    bits
 }
 
 /// Reads a BAR's kind and size out of the bits that could be set (section 7.5.1.2.1). `Ok(None)` for a BAR that

@@ -303,6 +303,39 @@ fn what_does_not_fit_is_left_out_and_named() {
 }
 
 #[test]
+fn what_is_plugged_in_gets_its_place_behind_the_port() {
+    let mut model = Model::default();
+    let port = model.root_port(None, 1, true);
+    model.root_port(None, 2, true);
+    let result = run(model, 255, [Some(WINDOW32), Some(WINDOW64)]);
+    let mut model = result.model;
+    let behind = result.nodes[0].bridge.as_ref().unwrap().windows;
+    let bars = [ModelBar::Memory64(14), ModelBar::Prefetchable64(24), ModelBar::Memory32(12)];
+    for _ in 0..3 {
+        let drive = model.endpoint(Some(port), 0, &bars);
+        // What is left in its registers does not count.
+        model.devices[drive].words[5] = 0x77;
+        let mut node = scan::endpoint(&mut model, 0x100).unwrap();
+        assign::assign_behind(&mut model, &mut node, &behind).unwrap();
+        for (bar, class, bytes) in
+            [(0, Class::Memory32, 1 << 14), (4, Class::Memory32, 1 << 12), (2, Class::Memory64, 1 << 24)]
+        {
+            let (base, limit) = model.window(port, class).unwrap();
+            let address = model.bar(drive, bar);
+            assert!(
+                address >= base && address + bytes <= limit && address.is_multiple_of(bytes),
+                "{bar} {address:x}"
+            );
+        }
+        assert_eq!(model.devices[drive].words[1] & 7, 0);
+        model.devices.pop();
+    }
+    model.endpoint(Some(port), 0, &[ModelBar::Memory32(22)]);
+    let mut node = scan::endpoint(&mut model, 0x100).unwrap();
+    assert_eq!(assign::assign_behind(&mut model, &mut node, &behind), Err(PciError::NoSpace));
+}
+
+#[test]
 fn reservations_yield_to_what_is_there() {
     let mut model = Model::default();
     for device in 1..=4 {
