@@ -1,8 +1,10 @@
 //! `fmt`, `lint`, `doc` and the host tests: cargo's own tools over the right crates.
 
 use crate::command::{Step, output};
+use crate::report::Verdict;
 use crate::{board, paths, toolchain};
 use anyhow::{Context, Result};
+use std::path::Path;
 use std::process::Command;
 
 /// A cargo command in the root of the checkout.
@@ -59,6 +61,36 @@ pub fn doc() -> Result<()> {
 /// Unit, property and documentation tests of all crates that build for this machine.
 pub fn host_tests() -> Result<()> {
     Step::new("host tests", cargo(&["test", "--locked"])?, 2400).visible().run()
+}
+
+/// Crates with unsafe code, and those whose tests and fuzz corpus drive it hardest.
+const ASAN_CRATES: [&str; 7] =
+    ["app", "fuzz-entries", "hal-devices", "hal-fakes", "hal-log-sink", "hal-mem", "hal-simd"];
+
+/// Their tests under AddressSanitizer, in a build of their own. The compiler's flag is unstable and its runtime an
+/// ordinary file of the toolchain: where that is, a stable compiler does it as well.
+pub fn asan_tests() -> Result<Verdict> {
+    let rustc = |arguments: &[&str]| output(Command::new("rustc").args(arguments), 60);
+    let version = rustc(&["-vV"])?;
+    let host =
+        version.lines().find_map(|line| line.strip_prefix("host: ")).context("`rustc -vV` names no host")?;
+    let library =
+        Path::new(rustc(&["--print", "sysroot"])?.trim()).join("lib/rustlib").join(host).join("lib");
+    let runtime = |name: &str| name.starts_with("librustc") && name.ends_with("_rt.asan.a");
+    let mut files = std::fs::read_dir(&library).into_iter().flatten().flatten();
+    if !files.any(|file| runtime(&file.file_name().to_string_lossy())) {
+        return Ok(Verdict::Skipped("this Rust toolchain has no AddressSanitizer".to_owned()));
+    }
+    let mut command = cargo(&["test", "--locked", "--lib", "--tests", "--target", host])?;
+    for name in ASAN_CRATES {
+        command.args(["--package", name]);
+    }
+    command.env("RUSTC_BOOTSTRAP", "1").env("RUSTFLAGS", "-Zsanitizer=address");
+    // The card's memory lives as long as the card: what tests leak, they leak on purpose.
+    command.env("ASAN_OPTIONS", "detect_leaks=0");
+    command.env("CARGO_TARGET_DIR", paths::target()?.join("asan"));
+    Step::new("tests under AddressSanitizer", command, 1800).visible().run()?;
+    Ok(Verdict::Passed)
 }
 
 /// Crates with structures that cores share; each has tests called `loom_tests`.

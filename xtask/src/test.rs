@@ -23,6 +23,8 @@ enum Part {
     Loom,
     /// The card under a virtual clock with seeded faults, 1000 seeds
     Sim,
+    /// The tests of the crates with unsafe code, and the fuzz corpus, under AddressSanitizer
+    Asan,
     /// Boot the image as each file of qemu/scenarios says, and judge its log
     Qemu {
         /// Only this scenario, a file of qemu/scenarios without its `.toml`
@@ -45,6 +47,7 @@ pub fn run(options: &Options) -> Result<()> {
         Some(Part::Host) => report.check("host", checks::host_tests),
         Some(Part::Loom) => report.check("loom", checks::loom_tests),
         Some(Part::Sim) => report.check("sim", sim::test),
+        Some(Part::Asan) => report.part("asan", checks::asan_tests),
         Some(Part::Qemu { scenario, board, bless }) => {
             scenario::run(&mut report, scenario.as_deref(), board, *bless)?;
         }
@@ -59,6 +62,7 @@ fn all(report: &mut Report, full: bool) {
     report.check("host", checks::host_tests);
     report.check("loom", checks::loom_tests);
     report.check("sim", sim::test);
+    report.part("asan", checks::asan_tests);
     // What stops a whole part (an image that does not build) is that part's failure, not the end of the run.
     if let Err(error) = scenario::run(report, None, "qemu-aarch64", false) {
         report.check("qemu", || Err(error));
