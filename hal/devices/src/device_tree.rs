@@ -389,6 +389,9 @@ fn read_pcie(node: &FdtNode<'_>, space: Space) -> Option<PcieNode> {
     let last_bus = buses.take_u32().unwrap_or(255).min(255) as u8;
     let covered = ((ecam.end - ecam.start) >> 20).min(256);
     let last_bus = last_bus.min(u64::from(first_bus).saturating_add(covered.checked_sub(1)?).min(255) as u8);
+    if last_bus < first_bus {
+        return None;
+    }
     let mut pcie =
         PcieNode { ecam, first_bus, last_bus, memory32: None, memory64: None, io: None, msi_map: Vec::new() };
     if let Some(ranges) = node.property("ranges") {
