@@ -12,7 +12,10 @@ use nvme::fabrics::MAX_NQN_BYTES;
 use nvmeof::{Limits, Target};
 
 use crate::options::{AddressSource, DISCOVERY_PORT, MAX_MTU, MAX_SERIAL_BYTES, Options};
-use crate::sizes::{MAX_CONNECTIONS, MAX_CONTROLLERS, MAX_DRIVES, Sizes};
+use crate::sizes::{
+    MAX_CONNECTIONS, MAX_CONNECTIONS_PER_ADDRESS, MAX_CONTROLLERS, MAX_CONTROLLERS_PER_ADDRESS, MAX_DRIVES,
+    Sizes,
+};
 
 /// The first I/O queue pair of each drive is the first data core's.
 const FIRST_IO_QUEUE: u16 = 1;
@@ -57,6 +60,8 @@ pub fn assemble<F: FrameQueue + 'static, D: NvmeDevice + 'static>(
         connections: MAX_CONNECTIONS,
         slots: sizes.slots,
         data_pages_per_connection: sizes.pages_per_connection,
+        connections_per_address: MAX_CONNECTIONS_PER_ADDRESS,
+        controllers_per_address: MAX_CONTROLLERS_PER_ADDRESS,
     };
     let target = Target::new(&mut arena, limits)?;
     let drives = make_drives(hardware.drives, &mut arena)?;

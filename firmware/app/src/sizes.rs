@@ -6,6 +6,11 @@ use hal_mem::{PAGE_BYTES, PagePool};
 pub const MAX_CONNECTIONS: u16 = dataplane::MAX_CONNECTIONS;
 /// NVMe controllers at once, discovery controllers among them.
 pub const MAX_CONTROLLERS: usize = 48;
+/// TCP connections of one address: two associations of a Linux host with 16 processors, and some more. A quarter of
+/// all places is left to others.
+pub const MAX_CONNECTIONS_PER_ADDRESS: u16 = 48;
+/// NVMe controllers of one address.
+pub const MAX_CONTROLLERS_PER_ADDRESS: u16 = 24;
 /// Drives.
 pub const MAX_DRIVES: usize = 16;
 /// Command slots at most: 64 queues of 128 entries.

@@ -1,11 +1,12 @@
 //! Role `net`: this core's Ethernet queue and the connections on it.
 
 use core::net::IpAddr;
+use core::time::Duration;
 
 use controller::Listener;
 use hal_api::{FrameQueue, Instant, NvmeDevice};
 use net::{ConnectionId, Stack, Stream, StreamState};
-use nvmeof::{ConnectionState, QueueIndex};
+use nvmeof::{ConnectionState, QueueIndex, Refusal};
 
 use crate::core_loop::TURN_BUDGET;
 use crate::data_core::DataCore;
@@ -14,6 +15,9 @@ use crate::shutdown::Ending;
 /// Connections on one core: more would make an idle turn of the stack expensive.
 pub const MAX_CONNECTIONS: u16 = 64;
 const _: () = assert!(MAX_CONNECTIONS as u32 <= u64::BITS);
+
+/// Between two lines about connections that are refused.
+const REFUSAL_LOG_PERIOD: Duration = Duration::from_secs(1);
 
 /// The TCP connection that an NVMe queue is.
 #[derive(Debug, Clone, Copy)]
@@ -34,6 +38,8 @@ pub(crate) struct Connections {
     listening: Option<IpAddr>,
     /// Whether the pools were reported since the last host went.
     idle_reported: bool,
+    /// When the next refusal may be told of.
+    next_refusal_log: Instant,
 }
 
 impl Connections {
@@ -44,6 +50,7 @@ impl Connections {
             first: 0,
             listening: None,
             idle_reported: true,
+            next_refusal_log: Instant::ZERO,
         }
     }
 
@@ -130,11 +137,22 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
                 stack.release(stream);
                 continue;
             }
-            if let Some(queue) = self.target.open(now, Some(peer.address)) {
-                self.connections.set(queue, Some(Connection { stream, send_room: 0 }));
-                continue;
+            match self.target.open(now, Some(peer.address)) {
+                Ok(queue) => {
+                    self.connections.set(queue, Some(Connection { stream, send_room: 0 }));
+                    continue;
+                }
+                // One line a second at most: whoever is refused may ask again at once.
+                Err(refusal) if now >= self.connections.next_refusal_log => {
+                    self.connections.next_refusal_log = now + REFUSAL_LOG_PERIOD;
+                    let why = match refusal {
+                        Refusal::Full => "all places are taken",
+                        Refusal::AddressLimit => "its address has enough of them",
+                    };
+                    hal_log::warn!("connection from {} refused: {}", peer.address, why);
+                }
+                Err(_) => {}
             }
-            hal_log::warn!("connection from {} refused: all {} are in use", peer.address, MAX_CONNECTIONS);
             if let Some(mut stream) = stack.stream(stream) {
                 stream.abort();
             }

@@ -21,8 +21,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(10);
 const PEER_TIMEOUT: Duration = Duration::from_secs(30);
 /// The three-way handshake has to be complete by then.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
-/// A handshake of this age gives way when a socket is wanted.
-const HANDSHAKE_GRACE: Duration = Duration::from_millis(500);
+/// A handshake of this age gives way when a socket is wanted: many round trips of a network in a machine room, so that
+/// a flood of requests has to be dense to keep others out.
+const HANDSHAKE_GRACE: Duration = Duration::from_millis(50);
 /// A released connection has so long to deliver what it was given and to close.
 const LINGER: Duration = Duration::from_secs(5);
 /// Time to answer a repeated FIN. Far less than twice the life of a segment: sockets are few.

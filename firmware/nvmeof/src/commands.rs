@@ -407,6 +407,10 @@ impl<B: Backend> Turn<'_, '_, B> {
             self.queue.deadline = hal_api::Instant::FAR_FUTURE;
             return;
         }
+        if connect.queue_id.get() == 0 && self.address_has_enough_controllers() {
+            hal_log::warn!("connection {}: refused, its address has enough controllers", self.index);
+            return self.finish(slot, Status::CONNECT_CONTROLLER_BUSY, 0);
+        }
         match self.env.subsystem.connect(self.now, connect, data) {
             Ok(connected) => {
                 if !self.reserve_for(connected.entries) {
@@ -422,6 +426,11 @@ impl<B: Backend> Turn<'_, '_, B> {
                 queue.sq_head = 1 % connected.entries.max(1);
                 queue.flow_control = !connected.flow_control_disabled;
                 queue.phase = Phase::Live;
+                if connected.queue_id == 0
+                    && let Some(admin) = self.admins.get_mut(usize::from(self.index))
+                {
+                    *admin = queue.peer;
+                }
                 queue.deadline = hal_api::Instant::FAR_FUTURE;
                 self.finish(slot, Status::SUCCESS, u64::from(connected.cntlid));
             }
@@ -430,6 +439,13 @@ impl<B: Backend> Turn<'_, '_, B> {
                 self.finish(slot, failure.status, failure.result);
             }
         }
+    }
+
+    /// Whether the host's address has as many controllers as one may have.
+    fn address_has_enough_controllers(&self) -> bool {
+        let Some(peer) = self.queue.peer else { return false };
+        let same = self.admins.iter().filter(|admin| **admin == Some(peer)).count();
+        same >= usize::from(self.controllers_per_address)
     }
 
     /// Promises the connection slots and in-capsule pages for all entries of its queue.

@@ -22,7 +22,7 @@ mod target;
 mod tests;
 mod turn;
 
-pub use queue::{DATA_TIMEOUT, SEND_TIMEOUT, SETUP_TIMEOUT, TERMINATE_TIMEOUT};
+pub use queue::{DATA_TIMEOUT, PDU_TIMEOUT, SEND_TIMEOUT, SETUP_TIMEOUT, TERMINATE_TIMEOUT};
 pub use stream::Stream;
-pub use target::{ConnectionState, Counters, Counts, Limits, Progress, QueueIndex, Target};
+pub use target::{ConnectionState, Counters, Counts, Limits, Progress, QueueIndex, Refusal, Target};
 pub use turn::Environment;

@@ -12,10 +12,12 @@ use crate::slots::{Fifo, NONE};
 
 /// How long a new connection may take until its ICReq, and from there until its Connect, is complete.
 pub const SETUP_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long data that an R2T asked for may pause.
-pub const DATA_TIMEOUT: Duration = Duration::from_secs(45);
-/// How long a host may leave a full send buffer unread.
-pub const SEND_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a PDU may take from its first byte to its last: at most 128 KiB, so that a byte a second is no progress.
+pub const PDU_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long all data that one R2T asked for may take. A Linux host gives its own command up after 30 s.
+pub const DATA_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a host may take to accept one PDU. A host that takes nothing for a minute is endured.
+pub const SEND_TIMEOUT: Duration = Duration::from_secs(90);
 /// How long a host may take to close a connection after a TermReq.
 pub const TERMINATE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -111,9 +113,11 @@ pub(crate) struct Queue {
     pub peer: Option<IpAddr>,
     /// When the phase has to be over.
     pub deadline: Instant,
-    /// When the next H2CData has to come.
+    /// When the PDU that is arriving has to be complete.
+    pub pdu_deadline: Instant,
+    /// When to look whether data that an R2T asked for is late: not after the oldest transfer has to be complete.
     pub data_deadline: Instant,
-    /// When the send buffer has to have room.
+    /// When the PDU that is being sent has to be in the send buffer.
     pub send_deadline: Instant,
     pub digests: Digests,
     /// What data in C2HData is aligned to, in bytes: 4 to 128.
@@ -160,6 +164,7 @@ impl Queue {
             phase: Phase::Free,
             peer: None,
             deadline: Instant::FAR_FUTURE,
+            pdu_deadline: Instant::FAR_FUTURE,
             data_deadline: Instant::FAR_FUTURE,
             send_deadline: Instant::FAR_FUTURE,
             digests: Digests { header: false, data: false },
@@ -215,7 +220,7 @@ impl Queue {
 
     /// The earliest moment at which something of the connection is overdue.
     pub(crate) fn next_deadline(&self) -> Instant {
-        self.deadline.min(self.data_deadline).min(self.send_deadline)
+        self.deadline.min(self.pdu_deadline).min(self.data_deadline).min(self.send_deadline)
     }
 
     /// Whether the connection has a peer to talk to.

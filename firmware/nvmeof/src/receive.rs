@@ -10,7 +10,7 @@ use crate::pdu::{
     self, CommandCapsule, CommonHeader, DIGEST_BYTES, DataHeader, Digests, Fatal, FatalStatus, Frame,
     Initialize, MAX_HOST_DATA_BYTES, Terminate, kind,
 };
-use crate::queue::{DATA_TIMEOUT, Phase, SETUP_TIMEOUT, Stage};
+use crate::queue::{PDU_TIMEOUT, Phase, SETUP_TIMEOUT, Stage};
 use crate::slots::{NONE, SlotState};
 use crate::turn::Turn;
 
@@ -23,6 +23,9 @@ impl<B: Backend> Turn<'_, '_, B> {
                 Stage::Header => {
                     if self.budget == 0 {
                         break;
+                    }
+                    if self.queue.receiver.filled == 0 {
+                        self.queue.pdu_deadline = self.now + PDU_TIMEOUT;
                     }
                     at += self.header(rest);
                 }
@@ -208,7 +211,6 @@ impl<B: Backend> Turn<'_, '_, B> {
             return Err(Fatal::field(pdu::offset::FLAGS));
         }
         self.slots.at_mut(tag).arrived_bytes += length;
-        self.queue.data_deadline = self.now + DATA_TIMEOUT;
         self.queue.receiver.last = frame.last;
         self.start_body(tag, frame, length);
         Ok(())

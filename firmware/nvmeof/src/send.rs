@@ -13,7 +13,7 @@ use crate::pdu::{
     self, CommonHeader, DIGEST_BYTES, DataHeader, Initialize, MAX_HOST_DATA_BYTES, ResponseCapsule,
     Terminate, kind,
 };
-use crate::queue::{DATA_TIMEOUT, Phase, Sender, Sending};
+use crate::queue::{DATA_TIMEOUT, Phase, SEND_TIMEOUT, Sender, Sending};
 use crate::slots::{NONE, SlotState};
 use crate::turn::Turn;
 
@@ -75,6 +75,7 @@ impl<B: Backend> Turn<'_, '_, B> {
     /// The last byte of the current PDU is in the send buffer.
     fn sent(&mut self) {
         self.budget = self.budget.saturating_sub(1);
+        self.queue.send_deadline = self.now + SEND_TIMEOUT;
         let sender = &mut self.queue.sender;
         let slot = core::mem::replace(&mut sender.slot, NONE);
         match core::mem::replace(&mut sender.sending, Sending::Nothing) {
@@ -148,6 +149,7 @@ impl<B: Backend> Turn<'_, '_, B> {
     fn start_ready_to_transfer(&mut self, slot: u16) {
         let entry = self.slots.at_mut(slot);
         entry.state = SlotState::ReceivingData;
+        entry.asked_at = self.now;
         let request = DataHeader {
             common: self.queue.common(kind::READY_TO_TRANSFER, size_of::<DataHeader>()),
             cid: entry.command.cid,
@@ -159,7 +161,7 @@ impl<B: Backend> Turn<'_, '_, B> {
         let digest = self.queue.digests.header;
         self.queue.sender.start(Sending::ReadyToTransfer, slot, &request, digest);
         self.queue.receiving += 1;
-        self.queue.data_deadline = self.now + DATA_TIMEOUT;
+        self.queue.data_deadline = self.queue.data_deadline.min(self.now + DATA_TIMEOUT);
     }
 
     fn start_data(&mut self, slot: u16) {

@@ -4,6 +4,7 @@
 //! the free list, or one of their queue's first-in-first-out lists.
 
 use controller::BlockWork;
+use hal_api::Instant;
 use hal_mem::{Cursor, Pages};
 use nvme::{Command, Status};
 
@@ -85,6 +86,8 @@ pub(crate) struct Slot {
     pub transfer_bytes: u32,
     /// Bytes that have arrived by H2CData.
     pub arrived_bytes: u32,
+    /// When the R2T went out.
+    pub asked_at: Instant,
     /// Pages that the command holds or has lent to the backend.
     pub page_count: u32,
     pub pages: Pages,
@@ -107,6 +110,7 @@ impl Slot {
             result: 0,
             transfer_bytes: 0,
             arrived_bytes: 0,
+            asked_at: Instant::ZERO,
             page_count: 0,
             pages: Pages::NONE,
             cursor: Cursor::NONE,

@@ -21,6 +21,19 @@ pub struct Limits {
     /// Pages of data, besides in-capsule data, that the commands of one connection may hold; fewer while the pool
     /// has less than that left. A single command may exceed it, so that a low ceiling delays but never blocks.
     pub data_pages_per_connection: u32,
+    /// Connections of hosts with the same address, so that one address cannot keep all others out.
+    pub connections_per_address: u16,
+    /// Controllers of hosts with the same address, for the same reason.
+    pub controllers_per_address: u16,
+}
+
+/// Why a connection is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// All places are taken.
+    Full,
+    /// The address has as many connections as one may have.
+    AddressLimit,
 }
 
 /// A connection of a [`Target`], from [`Target::open`] until it is closed.
@@ -83,12 +96,13 @@ pub struct Target {
     queues: &'static mut [Queue],
     slots: Slots,
     fences: &'static mut [Fence],
+    admins: &'static mut [Option<IpAddr>],
     /// Bit n of the words: connection n has work.
     ready: &'static mut [u64],
     /// Those with commands that wait for pages, for the backend, or for old writes to end.
     waiting: &'static mut [u64],
     scratch: &'static mut [u8; PAGE_BYTES],
-    page_ceiling: u32,
+    limits: Limits,
     counters: Counters,
     /// The card shuts down: until when commands may be finished.
     finish_by: Option<Instant>,
@@ -105,30 +119,38 @@ impl Target {
             queues: arena.slice(connections, |_| Queue::new())?,
             slots: Slots::new(arena.slice(usize::from(limits.slots), |_| Slot::new(NONE))?),
             fences: arena.slice(connections, |_| Fence::default())?,
+            admins: arena.slice(connections, |_| None)?,
             ready: arena.slice(connections.div_ceil(64), |_| 0)?,
             waiting: arena.slice(connections.div_ceil(64), |_| 0)?,
             scratch: arena.value([0; PAGE_BYTES])?,
-            page_ceiling: limits.data_pages_per_connection,
+            limits,
             counters: Counters::default(),
             finish_by: None,
         })
     }
 
-    /// A TCP connection was accepted. `None` when there is no place for it: abort it then.
-    pub fn open(&mut self, now: Instant, peer: Option<IpAddr>) -> Option<QueueIndex> {
-        let free = self.queues.iter().position(|queue| queue.phase == Phase::Free);
-        let Some(index) = free.filter(|_| self.slots.reserve(1)) else {
+    /// A TCP connection was accepted.
+    ///
+    /// # Errors
+    /// [`Refusal`] when there is no place for it: abort it then.
+    pub fn open(&mut self, now: Instant, peer: Option<IpAddr>) -> Result<QueueIndex, Refusal> {
+        let same_peer = self.queues.iter().filter(|queue| queue.is_open() && queue.peer == peer).count();
+        if peer.is_some() && same_peer >= usize::from(self.limits.connections_per_address) {
             self.counters.refused += 1;
-            return None;
+            return Err(Refusal::AddressLimit);
+        }
+        let free = self.queues.iter_mut().enumerate().find(|(_, queue)| queue.phase == Phase::Free);
+        let Some((index, queue)) = free.filter(|_| self.slots.reserve(1)) else {
+            self.counters.refused += 1;
+            return Err(Refusal::Full);
         };
-        let queue = self.queues.get_mut(index)?;
         *queue = Queue::new();
         queue.phase = Phase::AwaitingInitialize;
         queue.peer = peer;
         queue.deadline = now + SETUP_TIMEOUT;
         queue.reserved_slots = 1;
         self.counters.opened += 1;
-        Some(QueueIndex(index as u16))
+        Ok(QueueIndex(index as u16))
     }
 
     /// Receives, works and sends for one connection, at most about `budget` PDUs. Call it when the stream has
@@ -365,7 +387,9 @@ impl Target {
             scratch: self.scratch,
             counters: &mut self.counters,
             env,
-            page_ceiling: self.page_ceiling,
+            admins: self.admins,
+            controllers_per_address: self.limits.controllers_per_address,
+            page_ceiling: self.limits.data_pages_per_connection,
             budget,
             effects: Effects::default(),
         })

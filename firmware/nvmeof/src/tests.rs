@@ -7,4 +7,5 @@ mod fairness;
 mod fuzz;
 mod host;
 mod initiator;
+mod slow;
 mod traffic;

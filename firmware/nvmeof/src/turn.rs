@@ -1,12 +1,14 @@
 //! One turn of one connection: what its code may reach, and what it leaves for the target to do afterwards.
 
+use core::net::IpAddr;
+
 use controller::{Backend, ControllerHandle, Subsystem};
 use hal_api::Instant;
 use hal_mem::{PAGE_BYTES, PagePool, Pages};
 
 use crate::Counters;
 use crate::pdu::Fatal;
-use crate::queue::{Phase, Queue, SEND_TIMEOUT, Sending, Stage, TERMINATE_TIMEOUT, cid_place};
+use crate::queue::{DATA_TIMEOUT, Phase, Queue, SEND_TIMEOUT, Sending, Stage, TERMINATE_TIMEOUT, cid_place};
 use crate::slots::{Fifo, SlotState, Slots};
 use crate::stream::Stream;
 
@@ -43,6 +45,10 @@ pub(crate) struct Turn<'a, 'e, B: Backend> {
     pub queue: &'a mut Queue,
     pub slots: &'a mut Slots,
     pub fences: &'a [Fence],
+    /// For each connection that is an admin queue: its host's address.
+    pub admins: &'a mut [Option<IpAddr>],
+    /// Controllers that one address may have.
+    pub controllers_per_address: u16,
     pub scratch: &'a mut [u8; PAGE_BYTES],
     pub counters: &'a mut Counters,
     pub env: &'a mut Environment<'e, B>,
@@ -62,6 +68,9 @@ impl<B: Backend> Turn<'_, '_, B> {
             hal_log::info!("connection {}: its controller is gone", self.index);
             return true;
         }
+        if self.now >= self.queue.data_deadline {
+            self.queue.data_deadline = self.oldest_transfer_deadline();
+        }
         if self.now < self.queue.next_deadline() {
             return false;
         }
@@ -70,6 +79,15 @@ impl<B: Backend> Turn<'_, '_, B> {
             self.counters.timed_out += 1;
         }
         true
+    }
+
+    /// When the oldest transfer that an R2T asked for has to be complete. All slots are looked at, once in a
+    /// [`DATA_TIMEOUT`] at most.
+    fn oldest_transfer_deadline(&self) -> Instant {
+        let mine = (0..self.slots.total())
+            .map(|slot| self.slots.at(slot))
+            .filter(|slot| slot.queue == self.index && slot.state == SlotState::ReceivingData);
+        mine.map(|slot| slot.asked_at + DATA_TIMEOUT).min().unwrap_or(Instant::FAR_FUTURE)
     }
 
     /// Receives, retries what waits, sends; returns the PDUs moved, and whether the budget cut it short.
@@ -85,6 +103,14 @@ impl<B: Backend> Turn<'_, '_, B> {
                 break;
             }
         }
+        let between_pdus = match self.queue.receiver.stage {
+            Stage::Header => self.queue.receiver.filled == 0,
+            Stage::Body => false,
+            Stage::Ignore => true,
+        };
+        if between_pdus {
+            self.queue.pdu_deadline = Instant::FAR_FUTURE;
+        }
         let serves = matches!(self.queue.phase, Phase::AwaitingConnect | Phase::Live | Phase::Finishing);
         if serves && (self.queue.is_waiting() || self.queue.parked_connect.is_some()) {
             self.retry_waiting();
@@ -96,21 +122,20 @@ impl<B: Backend> Turn<'_, '_, B> {
         }
         // Sending has a budget of its own: a host that sends without pause must still get its answers.
         self.budget = budget;
-        let mut total = 0;
         loop {
             let mut offered = 0;
             let sent = stream.send(|room| {
                 offered = room.len();
                 self.fill_room(room)
             });
-            total += sent;
             if offered == 0 || sent < offered {
                 break;
             }
         }
         if !self.queue.has_output() {
             self.queue.send_deadline = Instant::FAR_FUTURE;
-        } else if total > 0 || self.queue.send_deadline == Instant::FAR_FUTURE {
+        } else if self.queue.send_deadline == Instant::FAR_FUTURE {
+            // From the first PDU on; each that is sent whole begins the time anew.
             self.queue.send_deadline = self.now + SEND_TIMEOUT;
         }
         (received + budget - self.budget, cut || self.budget == 0)
@@ -119,6 +144,9 @@ impl<B: Backend> Turn<'_, '_, B> {
     /// The peer is gone: all commands end here but those at drives.
     pub(crate) fn abandon(&mut self) {
         self.queue.phase = Phase::Draining;
+        if let Some(admin) = self.admins.get_mut(usize::from(self.index)) {
+            *admin = None;
+        }
         self.queue.receiver.stage = Stage::Ignore;
         self.queue.sender.sending = Sending::Nothing;
         self.queue.to_send = Fifo::EMPTY;

@@ -137,7 +137,13 @@ impl Card {
             deallocate_features: 0,
         };
         subsystem.attach(namespace).expect("room for a namespace");
-        let limits = Limits { connections: 4, slots: 200, data_pages_per_connection: 64 };
+        let limits = Limits {
+            connections: 4,
+            slots: 200,
+            data_pages_per_connection: 64,
+            connections_per_address: 4,
+            controllers_per_address: 4,
+        };
         let target = Target::new(&mut arena, limits).expect("room for a target");
         let pool = memory.pool(PAGES);
         let now = Instant::from_millis(1000);

@@ -1,6 +1,7 @@
 //! A target with everything around it that it needs: wires, a drive in memory, a clock that is told.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 
 use controller::{
     Backend, BackendNamespace, ControllerSlot, IoCompletion, IoRequest, Namespace, Operation, RejectReason,
@@ -109,6 +110,15 @@ impl Ram {
     }
 }
 
+/// No limits: the base of those that tests give.
+pub(super) const UNLIMITED: Limits = Limits {
+    connections: u16::MAX,
+    slots: u16::MAX,
+    data_pages_per_connection: u32::MAX,
+    connections_per_address: u16::MAX,
+    controllers_per_address: u16::MAX,
+};
+
 /// A card with one namespace, NSID 1.
 pub(super) struct Card {
     pub target: Target,
@@ -117,6 +127,8 @@ pub(super) struct Card {
     pub ram: Ram,
     pub now: Instant,
     pub pipes: Vec<(QueueIndex, Pipe)>,
+    /// Where the next connection comes from.
+    pub peer: Option<IpAddr>,
     pub budget: u32,
     /// Completions come newest first.
     pub reverse: bool,
@@ -130,7 +142,10 @@ macro_rules! environment {
 
 impl Card {
     pub fn new() -> Self {
-        Self::with(Limits { connections: 16, slots: 600, data_pages_per_connection: 512 }, POOL_PAGES)
+        Self::with(
+            Limits { connections: 16, slots: 600, data_pages_per_connection: 512, ..UNLIMITED },
+            POOL_PAGES,
+        )
     }
 
     pub fn with(limits: Limits, pages: usize) -> Self {
@@ -159,13 +174,14 @@ impl Card {
             ram: Ram { bytes, pending: Vec::new(), hold: false, places: 1000, submitted: 0 },
             now: Instant::from_millis(1000),
             pipes: Vec::new(),
+            peer: None,
             budget: 32,
             reverse: false,
         }
     }
 
     pub fn open(&mut self) -> Option<QueueIndex> {
-        let index = self.target.open(self.now, None)?;
+        let index = self.target.open(self.now, self.peer).ok()?;
         let pipe = Pipe {
             to_target: VecDeque::new(),
             to_host: Vec::new(),

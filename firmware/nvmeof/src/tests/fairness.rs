@@ -35,7 +35,12 @@ fn stalled_host(card: &mut Card, queues: u16, opcode: u8) {
 #[test]
 fn stalled_transfers_of_one_host_leave_pages_for_others() {
     for opcode in [io::READ, io::WRITE] {
-        let limits = Limits { connections: 16, slots: 600, data_pages_per_connection: POOL_PAGES as u32 / 4 };
+        let limits = Limits {
+            connections: 16,
+            slots: 600,
+            data_pages_per_connection: POOL_PAGES as u32 / 4,
+            ..UNLIMITED
+        };
         let mut card = Card::with(limits, POOL_PAGES);
         stalled_host(&mut card, 4, opcode);
         let (_admin, mut host) = Host::pair(&mut card, Digests::default(), |_| {});

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use nvme::{Command, Status};
 
-use super::card::{BLOCKS, Card, NQN, Pipe};
+use super::card::{BLOCKS, Card, NQN, Pipe, UNLIMITED};
 use super::host::{HOST_NQN, pattern};
 use crate::initiator::{
     BringUp, BringUpError, Completed, ControllerInfo, Fault, HostQueue, Identity, NamespaceInfo, Payload,
@@ -236,7 +236,8 @@ fn a_controller_that_refuses_says_at_which_step() {
 
 #[test]
 fn a_target_that_gives_up_is_heard_and_commands_are_named() {
-    let mut card = Card::with(Limits { connections: 4, slots: 64, data_pages_per_connection: 64 }, 1024);
+    let mut card =
+        Card::with(Limits { connections: 4, slots: 64, data_pages_per_connection: 64, ..UNLIMITED }, 1024);
     let (_, mut io, _) = pair(&mut card, QueueOptions::default(), 4);
     card.ram.hold = true;
     let read = commands::read(1, 0, 8);

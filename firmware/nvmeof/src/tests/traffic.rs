@@ -176,7 +176,7 @@ fn many_commands_complete_out_of_order_and_wait_for_a_busy_drive() {
 #[test]
 fn commands_that_find_no_pages_wait_without_stopping_the_stream() {
     // Two queues of 32 entries with 64 in-capsule pages each, and room for one and a half large transfers.
-    let limits = Limits { connections: 4, slots: 100, data_pages_per_connection: 300 };
+    let limits = Limits { connections: 4, slots: 100, data_pages_per_connection: 300, ..UNLIMITED };
     let mut card = Card::with(limits, 64 * 2 + 380);
     let (_, mut host) = Host::pair(&mut card, Digests::default(), |_| {});
     let data = pattern(1 << 20, 1);
@@ -207,7 +207,8 @@ fn commands_that_find_no_pages_wait_without_stopping_the_stream() {
 #[test]
 fn connect_is_refused_when_slots_or_pages_are_short_and_nothing_is_lost() {
     for (slots, pages) in [(40, 1000), (500, 64 + 256 + 63)] {
-        let mut card = Card::with(Limits { connections: 8, slots, data_pages_per_connection: 64 }, pages);
+        let mut card =
+            Card::with(Limits { connections: 8, slots, data_pages_per_connection: 64, ..UNLIMITED }, pages);
         let (_admin, cntlid) = Host::admin(&mut card, Digests::default());
         let mut second = Host::open(&mut card);
         second.initialize(&mut card);
