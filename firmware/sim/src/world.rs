@@ -132,7 +132,8 @@ impl World {
             let (quiet, over) = (self.common.quiet, self.common.over);
             offer(host.next_step(now, quiet, over), Actor::Host(index));
         }
-        for (index, hostile) in self.hostile.iter_mut().enumerate() {
+        let hostile = self.hostile.iter_mut().enumerate().filter(|_| !self.common.over);
+        for (index, hostile) in hostile {
             offer(hostile.next_step(now), Actor::Hostile(index));
         }
         (best, among[self.random.usize(0..among.len())])

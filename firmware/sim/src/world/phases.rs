@@ -25,10 +25,13 @@ const AUDIT_BLOCKS: u32 = 32;
 impl World {
     /// The whole run.
     pub fn run(&mut self) {
+        // Nobody connects before it is known what an idle card holds.
+        self.common.over = true;
         self.until("all drives are ready", START_LIMIT, |world| {
             world.card.as_ref().is_some_and(crate::card::Card::drives_are_ready)
         });
         let fresh = self.card.as_ref().map(crate::card::Card::counts);
+        self.common.over = false;
         self.begin_faults();
         let end = self.now() + Duration::from_millis(self.settings.faulty_ms);
         while self.now() < end {
