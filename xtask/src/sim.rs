@@ -47,6 +47,9 @@ pub struct Options {
     /// The first seed
     #[arg(long, value_name = "B")]
     seed_base: Option<u64>,
+    /// Have hosts come and go so many times over the worst network (with the seed of --seed-base)
+    #[arg(long, value_name = "N", conflicts_with_all = ["seeds", "seed", "minutes"])]
+    cycles: Option<u64>,
     /// With --seed: each frame, turn and drive operation as well
     #[arg(short, long, requires = "seed")]
     verbose: bool,
@@ -78,6 +81,10 @@ pub fn run(options: &Options) -> Result<()> {
     let program = build()?;
     if let Some(seed) = options.seed {
         return replay(&program, seed, options.verbose);
+    }
+    if let Some(cycles) = options.cycles {
+        let seed = options.seed_base.unwrap_or(0).to_string();
+        return stand_alone(&program, &["cycles", &seed, &cycles.to_string()], &format!("seed {seed} fails"));
     }
     match options.minutes {
         Some(minutes) => {
@@ -225,14 +232,21 @@ fn failure(program: &Path, seed: u64, words: &str) -> Result<anyhow::Error> {
 }
 
 fn replay(program: &Path, seed: u64, verbose: bool) -> Result<()> {
-    let mut command = Command::new(program);
-    command.args(["trace", &seed.to_string()]).stdin(Stdio::null());
+    let seed = seed.to_string();
+    let mut arguments = vec!["trace", seed.as_str()];
     if verbose {
-        command.arg("all");
+        arguments.push("all");
     }
+    stand_alone(program, &arguments, &format!("seed {seed} fails"))
+}
+
+/// Runs one worker that speaks to the terminal itself.
+fn stand_alone(program: &Path, arguments: &[&str], failure: &str) -> Result<()> {
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::null());
     let status = crate::command::Guarded::spawn(&mut command)?.wait(Duration::from_secs(3600))?;
     if !status.success() {
-        bail!("seed {seed} fails");
+        bail!("{failure}");
     }
     Ok(())
 }

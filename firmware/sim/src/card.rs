@@ -188,6 +188,12 @@ impl Card {
         self.data.0.borrow().drives().iter().all(drive::Drive::is_ready)
     }
 
+    /// Whether a drive carries requests out.
+    #[must_use]
+    pub fn drive_is_ready(&self, index: usize) -> bool {
+        self.data.0.borrow().drives().get(index as u8).is_some_and(drive::Drive::is_ready)
+    }
+
     /// Requests in the drives' queues, and those whose pages are in quarantine.
     #[must_use]
     pub fn at_drives(&self) -> (usize, usize) {

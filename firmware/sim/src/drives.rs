@@ -84,16 +84,16 @@ impl Drives {
                 slowness: 1,
                 failing: 0,
                 hanging: 0,
+                even: settings.prompt,
             };
             let blocks = Blocks::new(&shapes, drive.volatile, temper, random.fork(), time, trace, &watch);
             let config = config(index, drive, random.u64(..));
-            let settings = drive.clone();
             all.push(Drive {
                 config,
-                settings,
+                settings: drive.clone(),
                 blocks,
                 control: None,
-                away_until: None,
+                away_until: drive.absent.then_some(Instant::FAR_FUTURE),
                 namespaces: names,
                 idle_until: Instant::ZERO,
             });
@@ -170,6 +170,19 @@ impl Drives {
             }
             self.bring_back(index);
         }
+    }
+
+    /// Those that were not there at the start come at some time.
+    pub fn let_absent_come(&mut self, now: Instant) {
+        for drive in self.all.iter_mut().filter(|drive| drive.away_until == Some(Instant::FAR_FUTURE)) {
+            drive.away_until = Some(now + Duration::from_millis(self.random.u64(0..2000)));
+        }
+    }
+
+    /// Whether a drive is there.
+    #[must_use]
+    pub fn is_there(&self, index: usize) -> bool {
+        self.all[index].away_until.is_none()
     }
 
     /// Whether a drive's media fail, or hang.

@@ -38,6 +38,9 @@ const PORT_BUFFERS: usize = 128;
 /// Frames of a turn.
 const BUDGET: usize = 64;
 
+/// A host's commands are answered in this time where nothing goes wrong and little is asked.
+pub const PROMPT: Duration = Duration::from_millis(50);
+
 /// A namespace as every host must find it.
 #[derive(Debug, Clone, Copy)]
 pub struct Target {
@@ -65,6 +68,8 @@ pub struct Common {
     pub hosts: u64,
     /// Faults are over: no new commands.
     pub quiet: bool,
+    /// The longest time that a command may take, where nothing excuses more.
+    pub patience: Duration,
     /// The run is over: nobody connects any more.
     pub over: bool,
     /// The virtual clock.

@@ -136,7 +136,7 @@ impl Hostile {
         let now = common.time.now();
         self.stack.poll(now, BUDGET);
         for place in (0..self.evils.len()).rev() {
-            if !self.go_on(place) {
+            if !self.go_on(place, common) {
                 let evil = self.evils.swap_remove(place);
                 self.stack.release(evil.stream);
                 common.trace.event(
@@ -208,7 +208,7 @@ impl Hostile {
     }
 
     /// Lets a connection go on; false when it is over.
-    fn go_on(&mut self, place: usize) -> bool {
+    fn go_on(&mut self, place: usize, common: &Common) -> bool {
         let evil = &mut self.evils[place];
         let Some(stream) = self.stack.stream(evil.stream) else { return false };
         match stream.state() {
@@ -251,6 +251,10 @@ impl Hostile {
                     count
                 });
                 evil.outgoing.drain(..sent);
+                if sent > 0 {
+                    let values = [self.index as u64, sent as u64];
+                    common.trace.detail(Kind::HostileSends, &values, format_args!("{sent} bytes"));
+                }
             }
         }
         true

@@ -36,8 +36,6 @@ kinds! {
     FrameOverrun = "frame without buffer";
     /// A cable was cut.
     Cut = "cable cut";
-    /// A cut was mended.
-    CutMended = "cut mended";
     /// A core went to sleep.
     Sleep = "core sleeps";
     /// An interrupt ended a core's sleep.
@@ -126,7 +124,7 @@ kinds! {
     OutOfRange = "out of range refused";
     /// A command failed with a status that the faults allow.
     CommandFailed = "command failed";
-    /// An error log's end: nobody knows what became of a write.
+    /// A connection was lost with a write under way: nobody knows what became of it.
     WriteUnknown = "write unknown";
     /// A block was read that more than one write may have left.
     BlockNarrowed = "block narrowed";

@@ -31,3 +31,9 @@ pub fn run_seed(seed: u64, trace: &Trace) {
     let settings = Settings::of_seed(seed);
     world::World::new(&settings, seed, trace).run();
 }
+
+/// Has hosts come and go so many times over the worst network; everything must be back at the end.
+pub fn run_cycles(seed: u64, cycles: u64, trace: &Trace) {
+    let settings = Settings::worst_network(seed);
+    world::World::new(&settings, seed, trace).run_cycles(cycles);
+}

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use sim::kinds::Kind;
 use sim::trace::{Detail, Trace};
 
-const USAGE: &str = "usage: sim batch FIRST COUNT | sim trace SEED [all] | sim kinds";
+const USAGE: &str = "usage: sim batch FIRST COUNT | sim trace SEED [all] | sim cycles SEED COUNT | sim kinds";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -21,6 +21,10 @@ fn main() -> ExitCode {
         ["trace", seed] | ["trace", seed, "all"] => match number(seed) {
             Some(seed) => replay(seed, words.len() == 3),
             None => usage(),
+        },
+        ["cycles", seed, count] => match (number(seed), number(count)) {
+            (Some(seed), Some(count)) => cycles(seed, count),
+            _ => usage(),
         },
         ["kinds"] => {
             Kind::ALL.iter().for_each(|kind| println!("{}", kind.name()));
@@ -46,6 +50,22 @@ fn batch(first: u64, count: u64) -> ExitCode {
     ExitCode::SUCCESS
 }
 
+fn cycles(seed: u64, count: u64) -> ExitCode {
+    let trace = Trace::new(Detail::Silent, None);
+    sim::run_cycles(seed, count, &trace);
+    report(&trace);
+    println!("{count} times hosts came and went; all slots and buffers are back");
+    ExitCode::SUCCESS
+}
+
+fn report(trace: &Trace) {
+    let mut out = BufWriter::new(std::io::stdout());
+    for (kind, count) in Kind::ALL.iter().zip(trace.counts()) {
+        let _ = writeln!(out, "{:>10} {}", count, kind.name());
+    }
+    let _ = writeln!(out, "hash {:016x} of {} events", trace.hash(), trace.events());
+}
+
 fn replay(seed: u64, all: bool) -> ExitCode {
     let detail = if all { Detail::All } else { Detail::Events };
     // A panic ends the process at once, so that each line has to be out before the next.
@@ -53,10 +73,6 @@ fn replay(seed: u64, all: bool) -> ExitCode {
     let trace = Trace::new(detail, Some(Box::new(sink)));
     println!("seed {seed}: {:#?}", sim::settings::Settings::of_seed(seed));
     sim::run_seed(seed, &trace);
-    let mut out = BufWriter::new(std::io::stdout());
-    for (kind, count) in Kind::ALL.iter().zip(trace.counts()) {
-        let _ = writeln!(out, "{:>10} {}", count, kind.name());
-    }
-    let _ = writeln!(out, "hash {:016x} of {} events", trace.hash(), trace.events());
+    report(&trace);
     ExitCode::SUCCESS
 }

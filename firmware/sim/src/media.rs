@@ -46,6 +46,8 @@ pub struct Temper {
     pub failing: u32,
     /// Operations of ten thousand that never end.
     pub hanging: u32,
+    /// No operation takes much longer than the others.
+    pub even: bool,
 }
 
 /// What the namespaces of a drive share.
@@ -241,7 +243,7 @@ impl Shared {
             micros *= 10;
         }
         // A drive's own housekeeping.
-        if self.random.u32(0..200) == 0 {
+        if !temper.even && self.random.u32(0..200) == 0 {
             micros *= 20;
         }
         if temper.slowness > 1 {

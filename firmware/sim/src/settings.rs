@@ -33,6 +33,8 @@ pub struct DriveSettings {
     pub failing: u32,
     /// Operations of ten thousand that hang, while faults are on.
     pub hanging: u32,
+    /// It is not there when the card starts, and comes later.
+    pub absent: bool,
 }
 
 /// A host.
@@ -117,12 +119,47 @@ pub struct Settings {
     pub chaos: Chaos,
     /// How long faults go on, in milliseconds of virtual time.
     pub faulty_ms: u64,
+    /// Nothing at all goes wrong and little is asked: every answer has to be prompt.
+    pub prompt: bool,
 }
 
 impl Settings {
     /// What `seed` decides.
     #[must_use]
     pub fn of_seed(seed: u64) -> Self {
+        let settings = Self::drawn(seed);
+        if Rng::with_seed(seed ^ 0x9107).u32(0..12) == 0 { settings.made_prompt() } else { settings }
+    }
+
+    /// The worst network that there is, for hosts that come and go.
+    #[must_use]
+    pub fn worst_network(seed: u64) -> Self {
+        let mut settings = Self::drawn(seed);
+        settings.weather = Weather { lost: 60, doubled: 60, late: 80, damaged: 40 };
+        settings.chaos = Chaos { cut_ms: 3000, ..Chaos::default() };
+        settings.hosts.resize_with(4, || host(&mut Rng::with_seed(seed ^ 0x4057)));
+        settings
+    }
+
+    /// The same card and drives with few commands and without faults.
+    fn made_prompt(mut self) -> Self {
+        self.chaos = Chaos::default();
+        self.weather = Weather::default();
+        self.hostile = 0;
+        self.hosts.truncate(2);
+        for host in &mut self.hosts {
+            host.depth = host.depth.min(2);
+            host.most_blocks = host.most_blocks.min(8);
+        }
+        for drive in &mut self.drives {
+            (drive.failing, drive.hanging, drive.absent) = (0, 0, false);
+            drive.latency_us.1 = drive.latency_us.1.min(800).max(drive.latency_us.0);
+        }
+        self.prompt = true;
+        self
+    }
+
+    fn drawn(seed: u64) -> Self {
         let mut random = Rng::with_seed(seed ^ 0x5e77_1465);
         let random = &mut random;
         // Of a kind of fault: in one seed of `one_in` there is some.
@@ -168,6 +205,7 @@ impl Settings {
             hosts,
             hostile: if calm { 0 } else { random.u32(0..5).saturating_sub(2) },
             chaos,
+            prompt: false,
             faulty_ms: random.u64(600..=3500),
         }
     }
@@ -191,6 +229,7 @@ fn drive(random: &mut Rng, calm: bool) -> DriveSettings {
         latency_us: (least, least + random.u64(0..=2000)),
         failing: faulty(random, 80),
         hanging: faulty(random, 40),
+        absent: !calm && random.u32(0..10) == 0,
     }
 }
 

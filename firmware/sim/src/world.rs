@@ -11,7 +11,7 @@ use crate::card::Card;
 use crate::chaos::{Schedule, Strike};
 use crate::drives::Drives;
 use crate::faults::Faults;
-use crate::host::{Common, Host};
+use crate::host::{Common, Host, PROMPT};
 use crate::hostile::Hostile;
 use crate::kinds::Kind;
 use crate::media::Time;
@@ -73,6 +73,7 @@ impl World {
             hosts: settings.hosts.len() as u64,
             quiet: false,
             over: false,
+            patience: if settings.prompt { PROMPT } else { Duration::MAX },
             time,
             trace: trace.clone(),
         };

@@ -18,3 +18,9 @@ fn a_seed_replays_bit_for_bit() {
     }
     assert_ne!(run(3).hash(), run(5).hash());
 }
+
+#[test]
+fn hosts_that_come_and_go_over_the_worst_network_leave_nothing_behind() {
+    let trace = Trace::new(Detail::Silent, None);
+    sim::run_cycles(1, 40, &trace);
+}

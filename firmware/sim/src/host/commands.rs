@@ -164,6 +164,9 @@ impl Commands {
                 ),
             );
         };
+        let took = common.time.now().since(pending.sent_at);
+        let prompt = took <= common.patience || pending.what == What::Event;
+        assert!(prompt, "VIOLATION: host {host}: {:?} took {took:?} on a healthy card", pending.what);
         let Some(place) = pending.place else {
             line(if pending.what == What::Event { Kind::EventCame } else { Kind::AdminDone });
             let fine = completed.status.is_success() || pending.what == What::Event;

@@ -3,11 +3,14 @@
 
 use std::time::Duration;
 
+use app::PoolCounts;
 use hal_api::Instant;
 
 use super::World;
+use crate::card::Card;
 use crate::chaos::Schedule;
 use crate::faults::Faults;
+use crate::host::Host;
 use crate::kinds::Kind;
 
 /// In this time all drives are ready after the start.
@@ -15,6 +18,8 @@ const START_LIMIT: Duration = Duration::from_secs(20);
 /// In this time all mends once the faults are over: a failed drive is tried every 30 s, a lost write is waited for, and
 /// hosts try again.
 const MEND_LIMIT: Duration = Duration::from_secs(240);
+/// In this time a drive's state and a host's connections have been looked at.
+const LOOK_AROUND: Duration = Duration::from_secs(2);
 /// In this time all blocks are read.
 const AUDIT_LIMIT: Duration = Duration::from_secs(60);
 /// In this time everything is back once the hosts have gone: a silent one is noticed after a minute or so.
@@ -25,30 +30,70 @@ const AUDIT_BLOCKS: u32 = 32;
 impl World {
     /// The whole run.
     pub fn run(&mut self) {
-        // Nobody connects before it is known what an idle card holds.
-        self.common.over = true;
-        self.until("all drives are ready", START_LIMIT, |world| {
-            world.card.as_ref().is_some_and(crate::card::Card::drives_are_ready)
-        });
-        let fresh = self.card.as_ref().map(crate::card::Card::counts);
-        self.common.over = false;
-        self.begin_faults();
+        let fresh = self.start();
         let end = self.now() + Duration::from_millis(self.settings.faulty_ms);
         while self.now() < end {
             self.step();
         }
-        self.mend();
-        self.until("hosts and drives have mended", MEND_LIMIT, |world| {
+        self.finish(fresh);
+    }
+
+    /// Hosts come and go, so many times in all, in every way that there is.
+    pub fn run_cycles(&mut self, cycles: u64) {
+        let fresh = self.start();
+        let mut gone = 0;
+        while gone < cycles {
+            self.step();
+            for index in 0..self.hosts.len() {
+                if self.hosts[index].is_ready() && self.random.u32(0..200) == 0 {
+                    gone += 1;
+                    self.strike_host(index);
+                }
+            }
+        }
+        self.finish(fresh);
+    }
+
+    /// Until all drives that are there are ready, and what the pools hold then.
+    fn start(&mut self) -> PoolCounts {
+        // Nobody connects before it is known what an idle card holds.
+        self.common.over = true;
+        self.until("all drives are ready", START_LIMIT, |world| {
             let Some(card) = &world.card else { return false };
-            // A command of a lost connection may still hang at a drive, which is reset in the end.
-            let ready = card.drives_are_ready() && card.at_drives() == (0, 0);
-            ready && world.hosts.iter().all(crate::host::Host::is_idle)
+            let ready = |index| card.drive_is_ready(index) || !world.drives.is_there(index);
+            (0..world.drives.all.len()).all(ready)
         });
+        self.common.over = false;
+        let counts = self.card.as_ref().map(Card::counts).expect("a card");
+        self.begin_faults();
+        counts
+    }
+
+    /// Faults end, all mends, all blocks are read, all hosts go, and all is back.
+    fn finish(&mut self, fresh: PoolCounts) {
+        self.mend();
+        // The second time after all have had a look at each other: a fatal drive is noticed after a second only.
+        for _ in 0..2 {
+            self.until("hosts and drives have mended", MEND_LIMIT, |world| {
+                let Some(card) = &world.card else { return false };
+                // A command of a lost connection may still hang at a drive, which is reset in the end.
+                let ready = card.drives_are_ready() && card.at_drives() == (0, 0);
+                ready && world.hosts.iter().all(Host::is_idle)
+            });
+            let looked = self.now() + LOOK_AROUND;
+            while self.now() < looked {
+                self.step();
+            }
+        }
         self.audit();
         self.part();
+        // A drive that was not there at the start has taken its pages since.
+        let absent = self.settings.drives.iter().any(|drive| drive.absent);
         self.until("everything is back", RETURN_LIMIT, |world| {
             let Some(card) = &world.card else { return false };
-            Some(card.counts()) == fresh && card.at_drives() == (0, 0)
+            let counts = card.counts();
+            let pages_free = if absent { counts.pages_free } else { fresh.pages_free };
+            counts == PoolCounts { pages_free, ..fresh } && card.at_drives() == (0, 0)
         });
         self.common.trace.event(Kind::Quiet, &[], format_args!("{fresh:?}"));
     }
@@ -61,10 +106,11 @@ impl World {
             if failing {
                 self.common.faults.fail(index);
             }
-            if hanging || failing {
+            if hanging || failing || !self.drives.is_there(index) {
                 self.common.faults.disturb(index);
             }
         }
+        self.drives.let_absent_come(now);
         let random = self.random.fork();
         self.chaos = Schedule::new(&self.settings.chaos, now, random);
     }
@@ -98,9 +144,7 @@ impl World {
                 }
             }
         }
-        self.until("all blocks are read", AUDIT_LIMIT, |world| {
-            world.hosts.iter().all(crate::host::Host::is_idle)
-        });
+        self.until("all blocks are read", AUDIT_LIMIT, |world| world.hosts.iter().all(Host::is_idle));
     }
 
     /// All hosts leave for good.
@@ -116,7 +160,7 @@ impl World {
         let end: Instant = self.now() + limit;
         while !done(self) {
             if self.now() >= end {
-                let hosts: Vec<String> = self.hosts.iter().map(crate::host::Host::describe).collect();
+                let hosts: Vec<String> = self.hosts.iter().map(Host::describe).collect();
                 let card = self.card.as_ref().map(|card| (card.counts(), card.at_drives()));
                 panic!(
                     "VIOLATION: after {limit:?} it is not true that {what}\n{}\n{card:?}",
