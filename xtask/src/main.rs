@@ -13,6 +13,7 @@ mod interrupt;
 mod linux;
 mod log_decoder;
 mod measure;
+mod native;
 mod panics;
 mod paths;
 mod qemu;
@@ -59,7 +60,7 @@ enum Verb {
     Test(test::Options),
     /// Run the card under a virtual clock with seeded faults
     Sim(sim::Options),
-    /// Measure the card under QEMU; prints figures
+    /// Measure the card; prints figures
     Measure(measure::Options),
     /// Format all code
     Fmt {

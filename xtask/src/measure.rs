@@ -1,7 +1,8 @@
-//! `cargo xtask measure`: figures of the card under QEMU. What they mean stands in `docs/PERFORMANCE.md`.
+//! `cargo xtask measure`: figures of the card under QEMU and as a Linux process. What they mean stands in `docs/PERFORMANCE.md`.
 
 mod idle;
 mod instructions;
+mod native;
 
 use crate::image::{self, Image};
 use crate::linux::card::Card;
@@ -29,18 +30,25 @@ enum Figure {
     Idle(idle::Options),
     /// Guest instructions of all cores per 4 KiB command of a Linux host, with verified data
     Instructions(instructions::Options),
+    /// IOPS and latency that a user-space host sees, of the card as a Linux process, in QEMU, or of any target
+    Native(native::Options),
 }
 
 /// Measures and prints.
 pub fn run(options: &Options) -> Result<()> {
+    match &options.figure {
+        Figure::Idle(options) => machines().and_then(|()| idle::run(options)),
+        Figure::Instructions(options) => machines().and_then(|()| instructions::run(options)),
+        Figure::Native(options) => native::run(options),
+    }
+}
+
+/// Makes sure that the card's and the Linux host's machines can run here.
+fn machines() -> Result<()> {
     if let Some(why) = guest::obstacle() {
         bail!("{why}");
     }
-    setup::qemu()?;
-    match &options.figure {
-        Figure::Idle(options) => idle::run(options),
-        Figure::Instructions(options) => instructions::run(options),
-    }
+    setup::qemu()
 }
 
 /// Builds the image that `cargo xtask image` gives, and says which it is.

@@ -1,7 +1,7 @@
 //! `cargo xtask test`, `prepush` and `ci`: the parts and their order.
 
 use crate::report::Report;
-use crate::{checks, linux, panics, scenario, setup, sim, size, tidy};
+use crate::{checks, linux, native, panics, scenario, setup, sim, size, tidy};
 use anyhow::Result;
 use clap::{Args, Subcommand};
 
@@ -36,6 +36,8 @@ enum Part {
         #[arg(long)]
         bless: bool,
     },
+    /// The card as a Linux process over TAP, against the user-space host: data verified
+    Hosted,
     /// A real Linux NVMe/TCP host, in a virtual machine of its own, against the card
     Linux(linux::Options),
 }
@@ -51,6 +53,7 @@ pub fn run(options: &Options) -> Result<()> {
         Some(Part::Qemu { scenario, board, bless }) => {
             scenario::run(&mut report, scenario.as_deref(), board, *bless)?;
         }
+        Some(Part::Hosted) => native::test(&mut report),
         Some(Part::Linux(linux)) => linux::run(&mut report, linux)?,
         None => all(&mut report, options.full),
     }
@@ -63,6 +66,7 @@ fn all(report: &mut Report, full: bool) {
     report.check("loom", checks::loom_tests);
     report.check("sim", sim::test);
     report.part("asan", checks::asan_tests);
+    native::test(report);
     // What stops a whole part (an image that does not build) is that part's failure, not the end of the run.
     if let Err(error) = scenario::run(report, None, "qemu-aarch64", false) {
         report.check("qemu", || Err(error));

@@ -15,6 +15,8 @@ pub enum Wire {
     Stream(TemporaryFolder),
     /// The same through this process, which may disturb it.
     Relayed(Arc<Relay>),
+    /// QEMU's own network, with this port of 127.0.0.1 forwarded to the card's 4420; a wire to no second machine.
+    Forwarded(u16),
     /// Two TAP interfaces and a bridge in a network namespace of their own: all offloads.
     Taps(NetworkNamespace),
 }
@@ -23,6 +25,11 @@ impl Wire {
     /// A wire between two QEMUs.
     pub fn stream() -> Result<Self> {
         TemporaryFolder::for_sockets().map(Self::Stream)
+    }
+
+    /// The card alone, reached from this machine.
+    pub fn forwarded(port: u16) -> Self {
+        Self::Forwarded(port)
     }
 
     /// A wire through the kernel. The error is the reason why this machine does not give one.
@@ -45,6 +52,9 @@ impl Wire {
             Self::Relayed(relay) => relay.netdev(side),
             Self::Stream(folder) => {
                 format!("stream,{role},addr.type=unix,addr.path={}", qemu::escaped(&folder.join("wire")))
+            }
+            Self::Forwarded(port) => {
+                format!("user,net=10.0.0.0/24,host=10.0.0.2,hostfwd=tcp:127.0.0.1:{port}-10.0.0.1:4420")
             }
             Self::Taps(_) => format!("tap,ifname={interface},script=no,downscript=no,vhost=off"),
         }

@@ -1,0 +1,111 @@
+//! The command line.
+
+use clap::{Args, Parser, Subcommand};
+use nvmeof::pdu::Digests;
+use std::net::SocketAddr;
+
+/// A user-space NVMe/TCP host: measures a target, or checks that it keeps what it was given. It overwrites data!
+#[derive(Parser)]
+#[command(max_term_width = 100)]
+pub struct Arguments {
+    #[command(flatten)]
+    pub target: Target,
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// Which target, and how to talk to it.
+#[derive(Args, Clone)]
+pub struct Target {
+    /// Address and port
+    #[arg(long, default_value = "127.0.0.1:4420")]
+    pub address: SocketAddr,
+    /// NQN of the subsystem
+    #[arg(long)]
+    pub nqn: String,
+    /// NSID [default: the smallest]
+    #[arg(long)]
+    pub nsid: Option<u32>,
+    /// Ask for header and data digests
+    #[arg(long)]
+    pub digests: bool,
+    /// Sleep while there is nothing to do, instead of looking without end
+    #[arg(long)]
+    pub sleep: bool,
+}
+
+impl Target {
+    /// What ICReq asks for.
+    pub fn digests(&self) -> Digests {
+        Digests { header: self.digests, data: self.digests }
+    }
+}
+
+#[derive(Subcommand)]
+pub enum Verb {
+    /// Keep a number of commands under way and measure
+    Load(Load),
+    /// Write, read back and compare, with commands of many sizes
+    Check(Check),
+}
+
+/// What load.
+#[derive(Args, Clone)]
+pub struct Load {
+    /// I/O queues, each with a connection and a thread
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub queues: u16,
+    /// Commands under way on each queue
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub depth: u16,
+    /// Bytes of a command
+    #[arg(long, default_value_t = 4096)]
+    pub bytes: u32,
+    /// Percent of commands that read; the others write
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u8).range(0..=100))]
+    pub reads: u8,
+    /// One place after the other, instead of random ones
+    #[arg(long)]
+    pub sequential: bool,
+    /// Write every place first, then compare what is read with what was written
+    #[arg(long)]
+    pub verify: bool,
+    /// How much of the namespace is used, in MiB, from its start
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u64).range(1..))]
+    pub area_mib: u64,
+    /// Seconds of a run
+    #[arg(long, default_value_t = 5.0)]
+    pub seconds: f64,
+    /// Seconds before each run that do not count
+    #[arg(long, default_value_t = 0.5)]
+    pub warm_up: f64,
+    /// Runs
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub runs: u32,
+    /// Seed of places and contents
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// A line of JSON for each run on standard output
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What check.
+#[derive(Args, Clone)]
+pub struct Check {
+    /// Commands of each size
+    #[arg(long, default_value_t = 1000)]
+    pub commands: u64,
+    /// How much of the namespace is used, in MiB, from its start
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u64).range(1..))]
+    pub area_mib: u64,
+    /// I/O queues
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub queues: u16,
+    /// Commands under way on each queue
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub depth: u16,
+    /// Seed of places and contents
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+}
