@@ -96,7 +96,7 @@ block_size() {
 clean_log() {
     dmesg | grep -iE 'nvme|I/O error|blk_update|Buffer I/O|EXT4-fs error|XFS.*(corrupt|error)' \
         | grep -iE 'error|time.?out|timed out|retr|abort|reset|failed|corrupt|lost|reconnect|stuck' \
-        | grep -vE 'new ctrl|Removing ctrl|mapped|creating' > /tmp/errors.log
+        | grep -vE 'new ctrl|Removing ctrl|mapped|creating' > /tmp/errors.log || true
     cat /tmp/errors.log
     [ ! -s /tmp/errors.log ]
 }

@@ -186,7 +186,7 @@ fn initramfs(plan: &HostPlan) -> Result<TemporaryFile> {
     for (number, piece) in plan.pieces.iter().enumerate() {
         archive.file(&format!("test/piece-{number}"), format!(". /test/lib.sh\n{piece}\n").as_bytes());
     }
-    for name in ["lib.sh", "nvmet.sh"] {
+    for name in ["lib.sh", "nvmet.sh", "raw.sh"] {
         archive.file(&format!("test/{name}"), &std::fs::read(folder.join(name))?);
     }
     let initramfs = TemporaryFile(paths::state()?.join(paths::own_name("initramfs")));

@@ -38,14 +38,22 @@ impl Faults {
 
     /// The drive serves so many operations a second from now on.
     pub fn slow(&mut self, qmp: &mut Qmp, slow: &Slow) -> Result<()> {
-        let node = self.node(&slow.drive);
+        self.throttle(qmp, &slow.drive, &json!({"iops-total": slow.iops}))
+    }
+
+    /// The drive ends next to nothing from now on: a byte a second. What it holds ends when it is mended or reset.
+    pub fn hang(&mut self, qmp: &mut Qmp, drive: &str) -> Result<()> {
+        self.throttle(qmp, drive, &json!({"bps-total": 1}))
+    }
+
+    fn throttle(&mut self, qmp: &mut Qmp, drive: &str, limits: &Value) -> Result<()> {
+        let node = self.node(drive);
         let group = format!("{node}-group");
-        let limits = json!({"iops-total": slow.iops});
         qmp.command("object-add", json!({"qom-type": "throttle-group", "id": group, "limits": limits}))?;
         let options =
-            json!({"driver": "throttle", "node-name": node, "throttle-group": group, "file": slow.drive});
+            json!({"driver": "throttle", "node-name": node, "throttle-group": group, "file": drive});
         qmp.command("blockdev-add", options)?;
-        self.put_before(qmp, &slow.drive, Some((node, Some(group))))
+        self.put_before(qmp, drive, Some((node, Some(group))))
     }
 
     /// The drive is as it was made.

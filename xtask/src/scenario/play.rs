@@ -233,6 +233,7 @@ impl<'a> Play<'a> {
         match &step.action {
             Action::Fail(fail) => self.faults.fail(&mut qmp, fail),
             Action::Slow(slow) => self.faults.slow(&mut qmp, slow),
+            Action::Hang(drive) => self.faults.hang(&mut qmp, drive),
             Action::Mend(drive) => self.faults.mend(&mut qmp, drive),
             Action::Plug(drive) => self.faults.plug(&mut qmp, drive, &self.drives),
             Action::Unplug(drive) => {

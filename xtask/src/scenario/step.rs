@@ -42,6 +42,8 @@ pub enum Action {
     Fail(Fail),
     /// A drive serves so many operations a second from now on.
     Slow(Slow),
+    /// A drive takes I/O from now on and does not end it, until it is mended or reset.
+    Hang(String),
     /// A drive is well again.
     Mend(String),
     /// A new drive is plugged in.
@@ -119,7 +121,7 @@ impl Kind {
 pub struct Slow {
     /// The drive's name.
     pub drive: String,
-    /// Operations a second; QEMU lets the first few pass at once.
+    /// Operations a second.
     pub iops: u64,
 }
 
@@ -138,6 +140,7 @@ pub struct Table {
     host_qmp: Option<Vec<Command>>,
     fail: Option<Fail>,
     slow: Option<Slow>,
+    hang: Option<String>,
     mend: Option<String>,
     plug: Option<Drive>,
     unplug: Option<String>,
@@ -166,7 +169,7 @@ impl TryFrom<Table> for Step {
                 Err(format!("expected one of `{other}` and `{one}`; a step does one thing"))
             }
             _ => Err(
-                "expected one of card, console, run, start, finish, qmp, host_qmp, fail, slow, mend, plug, \
+                "expected one of card, console, run, start, finish, qmp, host_qmp, fail, slow, hang, mend, plug, \
                       unplug, network, flood, link, host_power, pause_s"
                     .to_owned(),
             ),
@@ -187,6 +190,7 @@ impl Table {
             ("host_qmp", self.host_qmp.map(Action::HostQmp)),
             ("fail", self.fail.map(Action::Fail)),
             ("slow", self.slow.map(Action::Slow)),
+            ("hang", self.hang.map(Action::Hang)),
             ("mend", self.mend.map(Action::Mend)),
             ("plug", self.plug.map(Action::Plug)),
             ("unplug", self.unplug.map(Action::Unplug)),
@@ -213,6 +217,7 @@ impl Action {
                 format!("drive {drive}: each {} fails with error {errno}", kinds.join(" and "))
             }
             Self::Slow(Slow { drive, iops }) => format!("drive {drive} serves {iops} operations a second"),
+            Self::Hang(drive) => format!("drive {drive} takes I/O and does not end it"),
             Self::Mend(drive) => format!("drive {drive} is well again"),
             Self::Plug(drive) => format!("drive {} is plugged in", drive.name),
             Self::Unplug(drive) => format!("drive {drive} is unplugged"),
