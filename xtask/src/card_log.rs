@@ -26,6 +26,11 @@ impl CardLog {
         Decoder::of_file(elf).map(Self)
     }
 
+    /// For a card that is a process.
+    pub fn of_process() -> Self {
+        Self(Decoder::of_process())
+    }
+
     /// The lines that these bytes complete.
     pub fn feed(&mut self, bytes: &[u8]) -> Vec<Line> {
         let mut lines = Vec::new();

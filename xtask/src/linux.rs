@@ -11,6 +11,7 @@ use crate::accelerator;
 use crate::card_log::Ready;
 use crate::command::tail;
 use crate::guest::{self, Guest};
+use crate::hosted::{self, Build};
 use crate::image::{self, Image};
 use crate::paths;
 use crate::report::{Report, Verdict};
@@ -20,6 +21,7 @@ use card::{Card, CardPlan};
 use clap::{Args, ValueEnum};
 use host::{Ending, Host, HostPlan};
 use script::{GUEST, Script, scripts};
+use std::path::PathBuf;
 use std::time::Instant;
 use wire::Wire;
 
@@ -44,6 +46,9 @@ pub struct Options {
     /// What the host talks to
     #[arg(long, value_enum, default_value_t = Against::Card)]
     against: Against,
+    /// The card: a board with an image, or `hosted`, a process of this machine
+    #[arg(long, default_value = "qemu-aarch64")]
+    board: String,
     /// Processors of the host
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=16))]
     host_smp: u32,
@@ -55,7 +60,14 @@ pub struct Options {
 impl Options {
     /// The short suite, or the long one, against the card.
     pub fn all(full: bool) -> Self {
-        Self { only: None, full, against: Against::Card, host_smp: 2, set: Vec::new() }
+        let board = "qemu-aarch64".to_owned();
+        Self { only: None, full, against: Against::Card, board, host_smp: 2, set: Vec::new() }
+    }
+
+    /// One test against the card as a process of this machine, with little I/O.
+    pub fn hosted(test: &str) -> Self {
+        let (only, set) = (Some(test.to_owned()), vec!["TOTAL_MB=64".to_owned()]);
+        Self { only, board: hosted::BOARD.to_owned(), set, ..Self::all(false) }
     }
 }
 
@@ -67,15 +79,18 @@ pub fn run(report: &mut Report, options: &Options) -> Result<()> {
     }
     let tests = scripts("tests", options.only.as_deref())?;
     setup::qemu()?;
-    let image = match options.against {
-        Against::Card => Some(image::build("qemu-aarch64", false)?),
+    let built = match options.against {
+        Against::Card if options.board == hosted::BOARD => {
+            Some(Built::Process(hosted::build(Build::Checked)?))
+        }
+        Against::Card => Some(Built::Image(image::build(&options.board, false)?)),
         Against::Nvmet => None,
     };
     let guest = guest::prepare(GUEST)?;
     let accelerator = accelerator::choose(&guest.kernel)?;
     for test in &tests {
-        let session = Session { test, options, guest: &guest, accelerator, image: image.as_ref() };
-        report.part(&format!("linux {}", test.name), || session.run());
+        let session = Session { test, options, guest: &guest, accelerator, built: built.as_ref() };
+        report.part(&session.name(" "), || session.run());
     }
     Ok(())
 }
@@ -86,19 +101,35 @@ pub fn environment_of(card: &Ready) -> String {
     format!("TARGET=card\nADDRESS={address}\nPORT={port}\nNQN={nqn}\nNAMESPACES={namespaces}\nLACKS=\n")
 }
 
+/// A card that was built.
+enum Built {
+    /// For a machine of its own.
+    Image(Image),
+    /// A program.
+    Process(PathBuf),
+}
+
 /// One test: a card, and one host after the other.
 struct Session<'a> {
     test: &'a Script,
     options: &'a Options,
     guest: &'a Guest,
     accelerator: &'static str,
-    image: Option<&'a Image>,
+    built: Option<&'a Built>,
 }
 
 impl Session<'_> {
+    /// The test's name in reports and of its logs.
+    fn name(&self, blank: &str) -> String {
+        let hosted = matches!(self.built, Some(Built::Process(_)));
+        let words =
+            ["linux"].into_iter().chain(hosted.then_some(hosted::BOARD)).chain([self.test.name.as_str()]);
+        words.collect::<Vec<_>>().join(blank)
+    }
+
     fn run(&self) -> Result<Verdict> {
         let taps = self.test.field("wire") == Some("taps");
-        if self.image.is_none() && (taps || self.test.stages() > 1) {
+        if self.built.is_none() && (taps || self.test.stages() > 1) {
             return Ok(Verdict::Skipped("the target is in the same machine as its host".to_owned()));
         }
         let wire = if taps {
@@ -115,10 +146,16 @@ impl Session<'_> {
 
     /// How to repeat the test, and the ends of its logs.
     fn logs(&self) -> String {
-        let name = &self.test.name;
-        let mut text = format!("repeat with `cargo xtask test linux {name}`\n");
-        let parts = if self.image.is_some() { &["card", "host"][..] } else { &["host"] };
-        for log in parts.iter().filter_map(|part| card::log_file(&format!("linux-{name}-{part}")).ok()) {
+        let test = &self.test.name;
+        let mut text = match self.built {
+            Some(Built::Process(_)) => {
+                format!("repeat with `cargo xtask test linux --board hosted {test}`\n")
+            }
+            _ => format!("repeat with `cargo xtask test linux {test}`\n"),
+        };
+        let name = self.name("-");
+        let parts = if self.built.is_some() { &["card", "host"][..] } else { &["host"] };
+        for log in parts.iter().filter_map(|part| card::log_file(&format!("{name}-{part}")).ok()) {
             let end = tail(&log, 25).unwrap_or_default();
             text.push_str(&format!("--- {}\n{end}\n", log.display()));
         }
@@ -126,12 +163,15 @@ impl Session<'_> {
     }
 
     fn play(&self, wire: &Wire) -> Result<()> {
-        let name = format!("linux-{}-card", self.test.name);
-        let card = self.image.map(|image| Card::start(&CardPlan::new(image, &name), wire));
+        let name = format!("{}-card", self.name("-"));
+        let card = self.built.map(|built| match built {
+            Built::Image(image) => Card::start(&CardPlan::new(image, &name), wire),
+            Built::Process(program) => Card::start_process(program, &name, wire),
+        });
         let mut card = card.transpose()?;
         let served = card.as_ref().map(|card| card.ready.clone());
         let deadline = Instant::now() + self.test.limit(self.options.full)?;
-        let log = paths::logs()?.join(format!("linux-{}-host.log", self.test.name));
+        let log = paths::logs()?.join(format!("{}-host.log", self.name("-")));
         let mut last_host_started = 0;
         for stage in 1..=self.test.stages() {
             last_host_started = card.as_ref().map_or(0, |card| card.lines.len());

@@ -113,6 +113,8 @@ enum State {
 pub struct Decoder {
     /// `None` for an image that logs nothing.
     table: Option<Table>,
+    /// Lines of text are log lines: the card is a process, and its log has been text from the start.
+    reads_text: bool,
     locations: std::collections::BTreeMap<u64, Location>,
     state: State,
 }
@@ -135,7 +137,14 @@ impl Decoder {
         let table = Table::parse(elf)?;
         // Places are a convenience: an image without debug information has none.
         let locations = table.as_ref().and_then(|table| table.get_locations(elf).ok()).unwrap_or_default();
-        Ok(Self { table, locations, state: State::Text(Vec::new()) })
+        Ok(Self { table, locations, reads_text: false, state: State::Text(Vec::new()) })
+    }
+
+    /// For a card that is a process.
+    #[must_use]
+    pub fn of_process() -> Self {
+        let state = State::Text(Vec::new());
+        Self { table: None, locations: Default::default(), reads_text: true, state }
     }
 
     /// Gives every line that `bytes` complete to `out`.
@@ -161,7 +170,8 @@ impl Decoder {
                 State::Core
             }
             State::Text(text) if byte == b'\n' => {
-                out(Line::Raw(to_text(&text)));
+                let text = to_text(&text);
+                out(parsed(&text).filter(|_| self.reads_text).unwrap_or(Line::Raw(text)));
                 State::Text(Vec::new())
             }
             State::Text(mut text) => {
@@ -204,6 +214,17 @@ impl Decoder {
     }
 }
 
+/// A line that a process has logged: time, core, level, text (`hal/log`).
+fn parsed(line: &str) -> Option<Line> {
+    let (time, rest) = line.trim_start().split_once(' ')?;
+    let (core, rest) = rest.split_once(' ')?;
+    let (level, text) = rest.split_at_checked(Level::ALL[0].1.len())?;
+    let text = text.strip_prefix(' ')?.to_owned();
+    let level = Some(Level::named(level.trim_end())?);
+    time.parse::<f64>().ok()?;
+    Some(Line::Log { core: core.parse().ok()?, level, time: time.to_owned(), text, place: None })
+}
+
 fn flush_text(text: &[u8], out: &mut dyn FnMut(Line)) {
     if !text.is_empty() {
         out(Line::Raw(to_text(text)));
@@ -224,8 +245,7 @@ mod tests {
     use super::*;
 
     fn lines(parts: &[&[u8]]) -> Vec<Line> {
-        let mut decoder =
-            Decoder { table: None, locations: Default::default(), state: State::Text(Vec::new()) };
+        let mut decoder = Decoder { reads_text: false, ..Decoder::of_process() };
         let mut lines = Vec::new();
         for part in parts {
             decoder.feed(part, &mut |line| lines.push(line));
@@ -246,6 +266,18 @@ mod tests {
         for cut in 0..whole.len() {
             assert_eq!(lines(&[&whole[..cut], &whole[cut..]]), expected);
         }
+    }
+
+    #[test]
+    fn a_process_lines_are_taken_apart_and_other_text_stays() {
+        let mut texts = Vec::new();
+        let log = b"    1.500042 1 INFO  link is up\nerror: no\n1.0 x INFO  no\n  1.5 0 WARN  \n";
+        Decoder::of_process().feed(log, &mut |line| texts.push((line.text().to_owned(), line.render(false))));
+        let shown: Vec<_> = texts.iter().map(|(_, shown)| shown.as_str()).collect();
+        let expected =
+            ["    1.500042 1 INFO  link is up", "error: no", "1.0 x INFO  no", "         1.5 0 WARN  "];
+        assert_eq!(shown, expected);
+        assert_eq!(texts[0].0, "link is up");
     }
 
     #[test]

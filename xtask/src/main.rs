@@ -8,6 +8,7 @@ mod checks;
 mod command;
 mod cpio;
 mod guest;
+mod hosted;
 mod image;
 mod interrupt;
 mod linux;

@@ -127,7 +127,7 @@ impl Drive {
 }
 
 /// A sparse file of that size; an existing one keeps its data, and is made longer where it is shorter.
-fn sparse_file(folder: &Path, name: &str, size: u64) -> Result<PathBuf> {
+pub fn sparse_file(folder: &Path, name: &str, size: u64) -> Result<PathBuf> {
     let path = paths::created(folder.to_path_buf())?.join(name);
     let file = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path);
     let file = file.with_context(|| format!("{} cannot be opened", path.display()))?;

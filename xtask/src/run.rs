@@ -2,6 +2,7 @@
 
 use crate::card_log::{CardLog, Ready, ready};
 use crate::command::{note, typed};
+use crate::hosted::{self, Build};
 use crate::qemu::{self, Drive, Machine};
 use crate::vm::Vm;
 use crate::{image, interrupt, paths, setup};
@@ -17,7 +18,7 @@ const LATE: Duration = Duration::from_secs(30);
 /// What to run.
 #[derive(Args, Debug)]
 pub struct Options {
-    /// The board to build and run
+    /// The board to build and run; `hosted` is a process of this machine, by default in a namespace of its own
     #[arg(long, default_value = "qemu-aarch64")]
     board: String,
     /// Number of emulated NVMe drives
@@ -60,6 +61,9 @@ pub struct Options {
 
 /// Runs the card.
 pub fn run(options: &Options) -> Result<()> {
+    if options.board == hosted::BOARD {
+        return run_hosted(options);
+    }
     setup::qemu()?;
     let image = image::build(&options.board, options.debug)?;
     let mut machine = Machine::of(&options.board)?;
@@ -67,15 +71,10 @@ pub fn run(options: &Options) -> Result<()> {
     machine.memory = options.memory.clone().unwrap_or(machine.memory);
     let mut command = machine.command();
     command.arg("-kernel").arg(&image.flat).args(["-append", &options.append]);
-    let folder = match &options.dir {
-        Some(folder) => folder.clone(),
-        None => paths::state()?.join("drives"),
-    };
+    let folder = drives_folder(options)?;
     for number in 0..options.drives {
-        // The block size is part of the name: a drive's data would be lost in translation.
-        let suffix = if options.block_size == 512 { "" } else { "-4k" };
         let drive = Drive {
-            name: format!("penstock-drive{number}{suffix}"),
+            name: drive_name(options, number),
             size: options.size.clone(),
             block_size: options.block_size,
             ..Drive::default()
@@ -95,6 +94,48 @@ pub fn run(options: &Options) -> Result<()> {
     note(&format!("starting {}", typed(&command)));
     let mut vm = Vm::start(&mut command, &log)?;
     follow(&mut vm, &mut CardLog::new(&image.elf)?, &net, options.gdb)
+}
+
+fn drives_folder(options: &Options) -> Result<PathBuf> {
+    match &options.dir {
+        Some(folder) => Ok(folder.clone()),
+        None => Ok(paths::state()?.join("drives")),
+    }
+}
+
+/// The block size is part of the name: a drive's data would be lost in translation.
+fn drive_name(options: &Options, number: u32) -> String {
+    let suffix = if options.block_size == 512 { "" } else { "-4k" };
+    format!("penstock-drive{number}{suffix}")
+}
+
+/// Runs the card as a process of this machine, with the same drives' files.
+fn run_hosted(options: &Options) -> Result<()> {
+    if options.ports > 1 {
+        bail!("--ports: the hosted card has one");
+    }
+    let kind = if options.debug || options.gdb { Build::Debug } else { Build::Release };
+    let program = hosted::build(kind)?;
+    let mut arguments: Vec<String> = match Net::parse_kind(&options.net) {
+        Some(("tap", name)) => vec!["--tap".to_owned(), name.to_owned()],
+        Some((_, path)) => vec!["--wire".to_owned(), path.to_owned()],
+        None => vec!["--namespace".to_owned()],
+    };
+    let mut add = |name: &str, value: String| arguments.extend([name.to_owned(), value]);
+    for number in 0..options.drives {
+        let name = drive_name(options, number);
+        add("--drive", hosted::drive(&drives_folder(options)?, &name, &options.size, options.block_size)?);
+    }
+    if let Some(memory) = &options.memory {
+        add("--memory", memory.clone());
+    }
+    if let Some(cores) = options.smp {
+        add("--plan", if cores == 1 { "single" } else { "pair" }.to_owned());
+    }
+    if !options.append.is_empty() {
+        add("--append", options.append.clone());
+    }
+    hosted::become_it(&program, &arguments, options.gdb)
 }
 
 /// Shows the card's log, and what to paste once the card is ready.
@@ -165,6 +206,11 @@ enum Net {
 }
 
 impl Net {
+    /// What stands before and after the colon.
+    fn parse_kind(text: &str) -> Option<(&str, &str)> {
+        text.split_once(':')
+    }
+
     fn parse(text: &str) -> Result<Self> {
         match text.split_once(':') {
             None if text == "user" => {

@@ -71,8 +71,11 @@ fn all(report: &mut Report, full: bool) {
     if let Err(error) = scenario::run(report, None, "qemu-aarch64", false) {
         report.check("qemu", || Err(error));
     }
-    if let Err(error) = linux::run(report, &linux::Options::all(full)) {
-        report.check("linux", || Err(error));
+    let hosted = ["verify", "tap"].map(linux::Options::hosted);
+    for options in [linux::Options::all(full)].iter().chain(&hosted) {
+        if let Err(error) = linux::run(report, options) {
+            report.check("linux", || Err(error));
+        }
     }
 }
 

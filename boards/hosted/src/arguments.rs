@@ -70,6 +70,9 @@ pub struct Arguments {
     /// The card's serial number [default: made from the station address]
     #[arg(long, value_name = "TEXT")]
     pub serial: Option<String>,
+    /// Boot arguments as the card takes them, such as "ip=10.0.0.1/24"; they come after the options above
+    #[arg(long, value_name = "WORDS", default_value = "", hide_default_value = true)]
+    pub append: String,
     /// The port's station address
     #[arg(long, value_name = "MAC", default_value = "02:ca:4d:00:00:01", value_parser = station_address)]
     pub mac: [u8; 6],
@@ -227,6 +230,7 @@ impl Arguments {
             }
             text.push_str(&format!("{name}={value} "));
         }
+        text.push_str(&self.append);
         let (options, warnings) = Options::parse(&text);
         match warnings.first() {
             Some(warning) => Err(format!("{}: expected {}", warning.word, warning.expected)),

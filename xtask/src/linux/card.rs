@@ -3,6 +3,7 @@
 use super::script::Script;
 use super::wire::Wire;
 use crate::card_log::{CardLog, Ready, ready};
+use crate::hosted;
 use crate::image::Image;
 use crate::paths::{self, TemporaryFolder};
 use crate::qemu::{self, Drive, Machine};
@@ -11,7 +12,8 @@ use anyhow::{Context, Result, bail};
 use regex::{Captures, Regex};
 use std::fs::File;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// How long the card may take to be ready.
@@ -70,11 +72,27 @@ impl Card {
         }
         let mtu = if plan.mtu == 1500 { String::new() } else { format!(",host_mtu={}", plan.mtu) };
         qemu::add_port_with(&mut command, 0, &wire.card_netdev(), &mtu);
-        let vm =
-            Vm::start(&mut wire.enclose(command), &paths::logs()?.join(format!("{}.serial", plan.name)))?;
-        let copy = File::create(log_file(plan.name)?)?;
+        Self::follow(wire.enclose(command), CardLog::new(&plan.image.elf)?, plan.name, drives)
+    }
+
+    /// Starts the card as a process of this machine, with the same drives, and waits until it is ready.
+    pub fn start_process(program: &Path, name: &str, wire: &Wire) -> Result<Self> {
+        let drives = TemporaryFolder::for_drives()?;
+        let mut arguments = hosted::port(wire)?;
+        arguments.extend(["--ip", "10.0.0.1/24"].map(str::to_owned));
+        for number in 0..4 {
+            let block_bytes = if number == 3 { 4096 } else { 512 };
+            let drive = hosted::drive(drives.path(), &format!("test-drive{number}"), "1G", block_bytes)?;
+            arguments.extend(["--drive".to_owned(), drive]);
+        }
+        let command = wire.enclose(hosted::logging(program, &arguments));
+        Self::follow(command, CardLog::of_process(), name, drives)
+    }
+
+    fn follow(mut command: Command, log: CardLog, name: &str, drives: TemporaryFolder) -> Result<Self> {
+        let vm = Vm::start(&mut command, &paths::logs()?.join(format!("{name}.serial")))?;
+        let copy = File::create(log_file(name)?)?;
         let nobody = Ready { namespaces: 0, nqn: String::new(), address: String::new(), port: 0 };
-        let log = CardLog::new(&plan.image.elf)?;
         let mut card = Self { vm, log, lines: Vec::new(), copy, ready: nobody, _drives: drives };
         let deadline = Instant::now() + BOOT_LIMIT;
         let mut seen = 0;
