@@ -46,7 +46,7 @@ pub fn port(wire: &Wire) -> Result<Vec<String>> {
     Ok(match wire {
         Wire::Stream(folder) => vec!["--wire".to_owned(), folder.join("wire").display().to_string()],
         Wire::Taps(_) => vec!["--tap".to_owned(), "card".to_owned()],
-        Wire::Relayed(_) => bail!("the hosted card is not on relayed wires yet"),
+        Wire::Relayed(_) | Wire::Forwarded(_) => bail!("the hosted card is on stream wires and TAPs alone"),
     })
 }
 
