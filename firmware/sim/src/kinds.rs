@@ -82,8 +82,6 @@ kinds! {
     HostConnects = "host connects";
     /// A host has its association and knows its namespaces.
     HostReady = "host ready";
-    /// A Connect was refused.
-    ConnectRefused = "Connect refused";
     /// A connection of a host ended without its doing.
     ConnectionLost = "connection lost";
     /// A host left in good order.
@@ -118,8 +116,6 @@ kinds! {
     VerifyDone = "verify done";
     /// An admin command ended.
     AdminDone = "admin command done";
-    /// An asynchronous event came.
-    EventCame = "asynchronous event";
     /// A command outside of its namespace was refused.
     OutOfRange = "out of range refused";
     /// A command failed with a status that the faults allow.

@@ -194,7 +194,7 @@ impl Host {
             }
             Loss::Refused(error) => {
                 common.trace.event(
-                    Kind::ConnectRefused,
+                    Kind::ConnectionLost,
                     &values,
                     format_args!("host {}: {error:?}", self.index),
                 );

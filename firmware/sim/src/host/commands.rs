@@ -168,7 +168,7 @@ impl Commands {
         let prompt = took <= common.patience || pending.what == What::Event;
         assert!(prompt, "VIOLATION: host {host}: {:?} took {took:?} on a healthy card", pending.what);
         let Some(place) = pending.place else {
-            line(if pending.what == What::Event { Kind::EventCame } else { Kind::AdminDone });
+            line(Kind::AdminDone);
             let fine = completed.status.is_success() || pending.what == What::Event;
             assert!(fine, "VIOLATION: host {host}: {:?} ended with {:?}", pending.what, completed.status);
             return;

@@ -129,6 +129,8 @@ impl World {
     /// Reads every block of every namespace, each by a host.
     fn audit(&mut self) {
         self.common.faults = Faults::new(self.drives.all.len());
+        // All reads are sent at once.
+        self.common.patience = Duration::MAX;
         let targets: Vec<_> = self.common.targets.values().copied().collect();
         for target in targets {
             let mut lba = 0;
