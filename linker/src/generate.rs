@@ -7,6 +7,9 @@ use crate::{Board, Console, Image, Role, Stacks};
 /// Size of a page, of a guard page too.
 pub const PAGE_BYTES: u64 = 4096;
 
+/// Size of the region that keeps its contents over a reset.
+const CRASH_BYTES: u64 = hal_crash::REGION_BYTES as u64;
+
 /// The linker script of numbers that `image.ld` is written in terms of; `None` for a board without an image.
 #[must_use]
 pub fn numbers(board: &Board) -> Option<String> {
@@ -24,6 +27,7 @@ pub fn numbers(board: &Board) -> Option<String> {
         ("CORES_MAXIMUM", board.cores.maximum),
         ("STACK_BYTES", *core_bytes),
         ("EXCEPTION_STACK_BYTES", *exception_bytes),
+        ("CRASH_BYTES", CRASH_BYTES),
         ("EARLY_CONSOLE", *early_address),
     ] {
         let _ = writeln!(text, "{name} = {value:#x};");

@@ -39,6 +39,7 @@ pub fn configure() -> Result<(), String> {
         // The log's strings; defmt's own build script puts the file into the search path.
         "-Tdefmt.x".into(),
         "--no-dynamic-linker".into(),
+        "--build-id=sha1".into(),
         "-zmax-page-size=4096".into(),
         "--orphan-handling=warn".into(),
     ] {

@@ -154,6 +154,13 @@ impl Decoder {
         }
     }
 
+    /// The lines of a piece of one core's log, as a crash record keeps it: frames, each behind a 00h, of which the first
+    /// may be cut.
+    pub fn piece(&self, core: u8, bytes: &[u8]) -> Vec<Line> {
+        let frames = bytes.split(|byte| *byte == 0).skip(1).filter(|frame| !frame.is_empty());
+        frames.map(|frame| self.line(core, frame.to_vec())).collect()
+    }
+
     /// Gives what stands unfinished at the end of the stream to `out`.
     pub fn finish(&mut self, out: &mut dyn FnMut(Line)) {
         match std::mem::replace(&mut self.state, State::Text(Vec::new())) {

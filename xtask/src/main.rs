@@ -7,6 +7,7 @@ mod card_log;
 mod checks;
 mod command;
 mod cpio;
+mod crash;
 mod guest;
 mod hosted;
 mod image;
@@ -63,6 +64,8 @@ enum Verb {
     Sim(sim::Options),
     /// Measure the card; prints figures
     Measure(measure::Options),
+    /// Explain the crash records in a serial log: reason, registers, backtraces with symbols, last log lines
+    Crash(crash::Options),
     /// Format all code
     Fmt {
         /// Only say what is not formatted
@@ -116,6 +119,7 @@ fn perform(verb: Verb) -> Result<()> {
         Verb::Test(options) => test::run(&options),
         Verb::Sim(options) => sim::run(&options),
         Verb::Measure(options) => measure::run(&options),
+        Verb::Crash(options) => crash::run(&options),
         Verb::Fmt { check } => checks::fmt(check),
         Verb::Lint => checks::lint(),
         Verb::Tidy => tidy::run(),

@@ -10,9 +10,13 @@ use app::plan::{self, Plan, Role};
 use app::sizes::Sizes;
 use app::{
     ControlRole, CoreLoop, DataCore, DataEnds, DriveRings, Hardware, HotPlug, HotPlugRole, LineState, Memory,
+    Watched,
 };
 use hal_api::{Clock, Instant, Wake};
-use hal_arch_aarch64::{Boot, Cpu, entropy, entry, report_panic, selftest, wake};
+use hal_arch_aarch64::{
+    Boot, Cpu, LogHooks, Planned, crash_counts, entropy, entry, report_panic, selftest, serving,
+    sign_of_life, wake,
+};
 use hal_devices::Pl011;
 use hal_devices::drive_slots::PciDriveSlots;
 use hal_devices::inventory::{self, Inventory};
@@ -39,13 +43,16 @@ type Slots = HotPlugRole<PciDriveSlots>;
 entry!(main);
 
 fn main(mut boot: Boot) -> ! {
-    hal_arch_aarch64::on_crash(flush_log);
+    hal_arch_aarch64::on_crash(&LogHooks {
+        flush: hal_log_sink::flush_for_panic,
+        history: hal_log_sink::history,
+    });
     hal_log_sink::install(&hal_log_sink::Hooks {
         core_index: hal_arch_aarch64::core_index,
         micros: hal_arch_aarch64::micros,
     });
     let machine = boot.machine;
-    selftest(&mut boot);
+    let fault = selftest(&mut boot);
     let (options, warnings) = Options::parse(&machine.boot_arguments);
     report(&boot);
     for warning in &warnings {
@@ -56,16 +63,50 @@ fn main(mut boot: Boot) -> ! {
     let Parts { data, slots, polled } = divide(&mut boot, &options, data_core);
     let timer = boot.timer;
     let mut control = ControlRole::new(line(boot.uart.take()));
+    let on_core = |core| fault.and_then(|fault| fault.of_core(core, data_core));
+    let mut data = Watched::new(data, alive(on_core(data_core)));
     if data_core == CONTROL_CORE {
-        CoreLoop::new(&mut [data, &mut control, slots], timer, Sleep { cpu: boot.cpu, polled }).run();
+        CoreLoop::new(&mut [&mut data, &mut control, slots], timer, Sleep { cpu: boot.cpu, polled }).run();
     }
     let started = boot
         .others
-        .start(data_core, move |cpu| CoreLoop::new(&mut [data], timer, Sleep { cpu, polled }).run());
+        .start(data_core, move |cpu| CoreLoop::new(&mut [&mut data], timer, Sleep { cpu, polled }).run());
     if started.is_err() {
         panic!("core {data_core} of plan {} does not start", plan.name);
     }
+    let mut control = Watched::new(&mut control, alive(on_core(CONTROL_CORE)));
     CoreLoop::new(&mut [&mut control, slots], timer, Sleep { cpu: boot.cpu, polled: false }).run()
+}
+
+/// What a core does in each turn beside its roles: it tells the watchdog that it lives and the crash record that the
+/// card serves, and it fails where the boot arguments ask for that.
+fn alive<R: Serves + ?Sized>(fault: Option<Planned>) -> impl FnMut(&R, Instant) + Send {
+    move |role, now| {
+        sign_of_life();
+        if role.serves() {
+            serving();
+        }
+        if let Some(fault) = &fault {
+            fault.happen(now);
+        }
+    }
+}
+
+/// Whether a role has the card serve hosts.
+trait Serves {
+    fn serves(&self) -> bool;
+}
+
+impl Serves for Data {
+    fn serves(&self) -> bool {
+        self.is_ready()
+    }
+}
+
+impl<P> Serves for ControlRole<P> {
+    fn serves(&self) -> bool {
+        false
+    }
 }
 
 fn report(boot: &Boot) {
@@ -78,6 +119,13 @@ fn report(boot: &Boot) {
         boot.gic_version,
         boot.msi.as_ref().map_or("none: devices are polled", |msi| msi.name()),
     );
+    if !boot.watched_by_interrupt {
+        hal_log::warn!("the watchdog has no interrupt of its own: cores watch each other only");
+    }
+    let counts = crash_counts();
+    if counts.crashes > 0 {
+        hal_log::warn!("crashes since power-on: {}, in a row: {}", counts.crashes, counts.in_a_row);
+    }
     if boot.others.parked() + 1 < machine.cores.len() {
         hal_log::warn!("{} cores did not start", machine.cores.len() - boot.others.parked() - 1);
     }
@@ -198,11 +246,6 @@ impl Wake for Sleep {
         let limit = if self.polled { self.cpu.now() + POLL_INTERVAL } else { Instant::FAR_FUTURE };
         self.cpu.sleep_until(deadline.min(limit));
     }
-}
-
-/// What is left in the log goes out before the report of a crash.
-fn flush_log(byte: &mut dyn FnMut(u8)) {
-    hal_log_sink::flush_for_panic(byte);
 }
 
 #[panic_handler]

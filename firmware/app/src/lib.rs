@@ -11,6 +11,7 @@ mod hot_plug_role;
 pub mod options;
 pub mod plan;
 pub mod sizes;
+mod watched;
 
 pub use assemble::{Hardware, Memory, assemble};
 pub use control::HotPlug;
@@ -18,3 +19,4 @@ pub use control_role::{ControlRole, LineState};
 pub use dataplane::{CoreLoop, DataCore, PoolCounts, Role, SHUTDOWN_LIMIT};
 pub use hot_plug_role::HotPlugRole;
 pub use message::{ControlEnds, DataEnds, DriveRings};
+pub use watched::Watched;

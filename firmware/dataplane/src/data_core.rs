@@ -105,6 +105,12 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
         }
     }
 
+    /// Whether the card serves: its drives have come up or failed, and it has an address.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.readiness.is_ready()
+    }
+
     /// This core's drives.
     #[must_use]
     pub fn drives(&self) -> &Drives<D> {

@@ -27,6 +27,11 @@ impl Readiness {
         self.settled |= 1u32.checked_shl(u32::from(drive)).unwrap_or(0);
     }
 
+    /// Whether hosts can reach the card, and were told so.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.said.is_some()
+    }
+
     /// Says that the card is ready, once for each address that it comes to have; true when it has just said so.
     pub(crate) fn report(
         &mut self,

@@ -22,6 +22,8 @@ pub const MAX_BOOT_ARGUMENTS: usize = 2048;
 const MAX_DEPTH: usize = 6;
 /// The interrupt of the virtual timer where the tree names none (Arm BSA).
 const DEFAULT_TIMER_INTERRUPT: u32 = 27;
+/// The same of the physical timer.
+const DEFAULT_WATCH_INTERRUPT: u32 = 30;
 
 /// What the tree says of the machine. Addresses are physical, ranges half open.
 #[derive(Debug, Clone, Default)]
@@ -42,6 +44,8 @@ pub struct Machine {
     pub pcie: Option<PcieNode>,
     /// Interrupt number of the virtual timer.
     pub timer_interrupt: u32,
+    /// Interrupt number of the physical timer, which is the watchdog's.
+    pub watch_interrupt: u32,
     /// Randomness that the loader left in `/chosen` (`rng-seed`, `kaslr-seed`), folded; 0 where it left none.
     pub seed: u64,
     /// `/chosen/bootargs`.
@@ -146,7 +150,11 @@ impl Machine {
     /// [`NotADeviceTree`]; a sound tree that lacks something gives a `Machine` that lacks it.
     pub fn parse(tree: &[u8]) -> Result<Self, NotADeviceTree> {
         let tree = Fdt::new(tree).map_err(|_| NotADeviceTree)?;
-        let mut machine = Self { timer_interrupt: DEFAULT_TIMER_INTERRUPT, ..Self::default() };
+        let mut machine = Self {
+            timer_interrupt: DEFAULT_TIMER_INTERRUPT,
+            watch_interrupt: DEFAULT_WATCH_INTERRUPT,
+            ..Self::default()
+        };
         for reservation in tree.memory_reservations() {
             machine.reserve(reservation.address(), reservation.size());
         }
@@ -234,7 +242,8 @@ impl Machine {
                 self.pcie = read_pcie(node, space);
             }
         } else if is("arm,armv8-timer") {
-            self.timer_interrupt = read_timer(node).unwrap_or(self.timer_interrupt);
+            self.timer_interrupt = read_timer(node, 2).unwrap_or(self.timer_interrupt);
+            self.watch_interrupt = read_timer(node, 1).unwrap_or(self.watch_interrupt);
         } else if space.reserved {
             space.ranges(node).for_each(|range| self.reserve(range.start, range.end - range.start));
         }
@@ -372,10 +381,10 @@ fn read_gic_v2(node: &FdtNode<'_>, space: Space) -> Option<GicNode> {
     Some(GicNode::V2 { distributor, cpu_interface, v2m })
 }
 
-/// Third of the timer's interrupts: the virtual one. PPIs count from 16.
-fn read_timer(node: &FdtNode<'_>) -> Option<u32> {
+/// One of the timer's interrupts: the second is the physical timer's, the third the virtual one's. PPIs count from 16.
+fn read_timer(node: &FdtNode<'_>, place: usize) -> Option<u32> {
     let property = node.property("interrupts")?;
-    let mut cells = Cells(property.value().get(2 * 12..)?);
+    let mut cells = Cells(property.value().get(place * 12..)?);
     let (kind, number) = (cells.take_u32()?, cells.take_u32()?);
     (kind == 1 && number < 16).then_some(number + 16)
 }

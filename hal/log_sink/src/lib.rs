@@ -22,7 +22,7 @@ mod wire;
 mod logger;
 
 #[cfg(target_os = "none")]
-pub use logger::{Hooks, Reader, flush_for_panic, has_unread, install, take_reader};
+pub use logger::{Hooks, Reader, flush_for_panic, has_unread, history, install, take_reader};
 
 /// How many cores have a ring. What a core beyond it logs is dropped.
 pub const MAX_CORES: usize = 8;

@@ -52,6 +52,14 @@ pub fn flush_for_panic(out: &mut dyn FnMut(u8)) {
     }
 }
 
+/// Hands out the last bytes that core `core` has logged, at most `most`, read or not: frames, each behind a 00h, of which
+/// the first may be cut. For a crash record.
+pub fn history(core: usize, most: usize, out: &mut dyn FnMut(u8)) {
+    if let Some(ring) = RINGS.get(core) {
+        ring.last(most as u32).for_each(out);
+    }
+}
+
 /// Reads the frames of all cores, as they go over the serial line.
 #[derive(Debug)]
 pub struct Reader {

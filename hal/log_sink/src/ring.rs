@@ -64,6 +64,15 @@ impl<const N: usize> Ring<N> {
         self.slot(position).map(|byte| byte.load(Ordering::Relaxed))
     }
 
+    /// The last bytes that were published, read or not, at most `most` of them and those that the ring still has; 0 for
+    /// what was never written.
+    pub(crate) fn last(&self, most: u32) -> impl Iterator<Item = u8> {
+        let end = self.published.load(Ordering::Acquire);
+        let count = most.min(N as u32);
+        let places = (0..count).map(move |at| end.wrapping_sub(count).wrapping_add(at));
+        places.filter_map(|position| self.slot(position)).map(|byte| byte.load(Ordering::Relaxed))
+    }
+
     /// Gives everything before `position` back to the writer.
     pub(crate) fn take_until(&self, position: u32) {
         // Release: the reads of those bytes come before the writer's next writes there.

@@ -53,6 +53,9 @@ pub struct Scenario {
     /// The card may break down and start again. Else either ends the scenario.
     #[serde(default)]
     pub restarts: bool,
+    /// Regular expressions that lines of what `cargo xtask crash` makes of the log match, in this order.
+    #[serde(default)]
+    pub crash: Vec<Pattern>,
     /// What to type into the serial port, and after which text.
     #[serde(default)]
     pub answer: Vec<Answer>,

@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use regex::Regex;
 
 /// Lines that no scenario allows, but one whose card may restart.
-const BREAKDOWN: &str = r"^\*\*\* (panic|exception)";
+const BREAKDOWN: &str = r"^\*\*\* (panic|exception|watchdog)";
 
 /// What has come, and what is still to come.
 pub struct Judge<'a> {

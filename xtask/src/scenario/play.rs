@@ -9,6 +9,7 @@ use super::site::Site;
 use super::step::{Action, Step, Switch};
 use crate::card_log::{CardLog, Ready, ready};
 use crate::command::tail;
+use crate::crash;
 use crate::linux::relay::Passed;
 use crate::paths::{self, TemporaryFolder};
 use crate::qemu::{self, Machine, U_BOOT};
@@ -43,6 +44,7 @@ pub fn play(name: &str, scenario: &Scenario, stage: &Stage) -> Result<()> {
     let decoded = log.with_extension("log");
     std::fs::write(&decoded, text.join("\n") + "\n")?;
     let outcome = outcome.and_then(|()| golden::compare(name, scenario, &lines, stage.bless));
+    let outcome = outcome.and_then(|()| explained(scenario, stage, &log));
     outcome.map_err(|error| {
         let end = tail(&decoded, 25).unwrap_or_default();
         let host = host.map(|lines| format!("--- the host's console\n{lines}\n")).unwrap_or_default();
@@ -52,6 +54,19 @@ pub fn play(name: &str, scenario: &Scenario, stage: &Stage) -> Result<()> {
             log.with_extension("qemu").display()
         ))
     })
+}
+
+/// What `cargo xtask crash` makes of the log has the lines that the scenario says.
+fn explained(scenario: &Scenario, stage: &Stage, log: &std::path::Path) -> Result<()> {
+    if scenario.crash.is_empty() {
+        return Ok(());
+    }
+    let text = crash::explain(&std::fs::read(log)?, &stage.image.elf)?;
+    let mut lines = text.lines();
+    match scenario.crash.iter().find(|pattern| !lines.any(|line| pattern.0.is_match(line))) {
+        Some(pattern) => bail!("`cargo xtask crash` says no line like `{}` (there):\n{text}", pattern.0),
+        None => Ok(()),
+    }
 }
 
 /// A machine that runs, with its log, its judge, and the host.

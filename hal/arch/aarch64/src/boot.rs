@@ -19,7 +19,7 @@ use crate::memory::FreeMemory;
 use crate::mmu::{Kind, MapError, Tables};
 use crate::registers::read_register;
 use crate::timer::Timer;
-use crate::{console, image, interrupts, psci};
+use crate::{console, crash, image, interrupts, psci, watchdog};
 
 /// What the board's main function gets.
 #[derive(Debug)]
@@ -40,6 +40,8 @@ pub struct Boot {
     pub uart: Option<Pl011>,
     /// Version of the interrupt controller; 0 where there is none, and no core can sleep.
     pub gic_version: u8,
+    /// Each core is watched by an interrupt of its own; else cores watch each other in their turns.
+    pub watched_by_interrupt: bool,
 }
 
 unsafe extern "Rust" {
@@ -63,15 +65,24 @@ static SHARED_SET: AtomicBool = AtomicBool::new(false);
 
 /// What the first core left; only after it did.
 pub(crate) fn shared() -> &'static Shared {
-    assert!(SHARED_SET.load(Ordering::Acquire), "a core runs before the first has read the device tree");
-    // SAFETY: initialised (just checked) and not written again.
-    unsafe { (*SHARED.0.get()).assume_init_ref() }
+    shared_if_set().expect("a core runs before the first has read the device tree")
+}
+
+/// What the first core left, if it did already.
+pub(crate) fn shared_if_set() -> Option<&'static Shared> {
+    // SAFETY: initialised where it is set, and not written again.
+    SHARED_SET.load(Ordering::Acquire).then(|| unsafe { (*SHARED.0.get()).assume_init_ref() })
 }
 
 /// Microseconds since the first core started, from any core.
 #[must_use]
 pub fn micros() -> u64 {
     shared().timer.now().as_micros()
+}
+
+/// The same, or 0 before there is a clock: for crashes.
+pub(crate) fn micros_or_zero() -> u64 {
+    shared_if_set().map_or(0, |shared| shared.timer.now().as_micros())
 }
 
 #[unsafe(no_mangle)]
@@ -81,6 +92,7 @@ extern "C" fn first_core(device_tree: usize) -> ! {
     let (mut machine, tree) = read_tree(device_tree);
     psci::set_conduit(machine.psci);
     own_core_first(&mut machine);
+    crash::check_region(&machine, &tree);
     let tables = build_map(&mut machine, &tree).unwrap_or_else(|error| panic!("memory map: {error:?}"));
     // SAFETY: no other core runs, and nobody has read it yet.
     unsafe { (*SHARED.0.get()).write(Shared { machine, timer, tables }) };
@@ -98,13 +110,16 @@ extern "C" fn first_core(device_tree: usize) -> ! {
         uart.enable();
         uart
     });
-    let mut memory = FreeMemory::new(machine, &[image::whole(), tree]);
+    crash::begin_boot();
+    let mut memory = FreeMemory::new(machine, &[image::whole(), image::crash(), tree]);
     interrupts::initialize(machine);
     interrupts::initialize_core(machine, 0);
+    watchdog::start_core(0);
     let others = cores::start_all(shared);
     let msi = interrupts::message_controller(machine, |bytes| memory.dma(bytes, 1 << 16));
     let cpu = Cpu::new(0, timer);
-    card_main(Boot { machine, memory, timer, cpu, others, msi, uart, gic_version: interrupts::version() })
+    let (gic_version, watched_by_interrupt) = (interrupts::version(), interrupts::watch_available());
+    card_main(Boot { machine, memory, timer, cpu, others, msi, uart, gic_version, watched_by_interrupt })
 }
 
 /// Parses the tree that the loader left at `address`; also where it lies.
@@ -146,7 +161,7 @@ fn build_map(machine: &mut Machine, tree: &Range<u64>) -> Result<Tables, MapErro
     map_image(&mut tables)?;
     // Not what is reserved: a core may read ahead from whatever is mapped Normal, and a secure world's memory
     // answers that with an error.
-    for range in FreeMemory::new(machine, &[image::whole(), tree.clone()]).ranges() {
+    for range in FreeMemory::new(machine, &[image::whole(), image::crash(), tree.clone()]).ranges() {
         tables.map(range.start, range.end, Kind::Memory)?;
     }
     tables.map(tree.start, tree.end, Kind::ReadOnly)?;
@@ -187,6 +202,9 @@ fn map_image(tables: &mut Tables) -> Result<(), MapError> {
         [(image::text(), Kind::Text), (image::rodata(), Kind::ReadOnly), (image::data(), Kind::Memory)]
     {
         tables.map(range.start, range.end, kind)?;
+    }
+    if let Some(range) = crash::region_address() {
+        tables.map(range.start, range.end, Kind::Memory)?;
     }
     for core in 0..image::cores_maximum() {
         for stack in image::stacks_of(core) {

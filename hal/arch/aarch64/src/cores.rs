@@ -10,7 +10,7 @@ use hal_api::{Clock, Instant};
 use crate::MAX_CORES;
 use crate::boot::{Shared, shared};
 use crate::cpu::Cpu;
-use crate::{interrupts, psci};
+use crate::{interrupts, psci, watchdog};
 
 /// A core that does not come up within this time is absent.
 const START_LIMIT_MS: u64 = 2000;
@@ -145,6 +145,7 @@ pub(crate) fn start_all(shared: &Shared) -> OtherCores {
 extern "C" fn other_core(index: usize) -> ! {
     let shared = shared();
     interrupts::initialize_core(&shared.machine, index);
+    watchdog::start_core(index);
     let mut cpu = Cpu::new(index, shared.timer);
     let mailbox = MAILBOXES.get(index).expect("started with an index in range");
     mailbox.state.store(PARKED, Ordering::Release);

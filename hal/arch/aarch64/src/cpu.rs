@@ -6,9 +6,10 @@ use hal_api::{Clock, Instant};
 
 use crate::registers::wait_for_interrupt;
 use crate::timer::Timer;
-use crate::{MAX_CORES, interrupts};
+use crate::{MAX_CORES, interrupts, watchdog};
 
-/// The core that holds the value. Interrupts stay masked on it; what is pending only ends its sleep.
+/// The core that holds the value. Interrupts stay masked on it, but for the watchdog's; what is pending only ends its
+/// sleep.
 #[derive(Debug)]
 pub struct Cpu {
     index: usize,
@@ -41,7 +42,9 @@ impl Cpu {
             return;
         }
         self.timer.set_alarm(deadline);
+        watchdog::asleep(deadline);
         wait_for_interrupt();
+        watchdog::awake();
         self.timer.clear_alarm();
         interrupts::acknowledge_all();
     }

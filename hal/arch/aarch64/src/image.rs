@@ -13,6 +13,10 @@ unsafe extern "C" {
     static __bss_end: u8;
     static __stacks_start: u8;
     static __stacks_end: u8;
+    static __crash_start: u8;
+    static __crash_end: u8;
+    static __build_id_start: u8;
+    static __build_id_end: u8;
     static CORES_MAXIMUM: u8;
     static PAGE_BYTES: u8;
     static STACK_BYTES: u8;
@@ -40,6 +44,20 @@ symbols! {
     data = __data_start..__bss_end;
     /// All cores' stacks and guard pages.
     stacks = __stacks_start..__stacks_end;
+    /// What keeps its contents over a reset.
+    crash = __crash_start..__crash_end;
+    /// The note with the image's build id.
+    build_id_note = __build_id_start..__build_id_end;
+}
+
+/// The image's build id: the note's bytes behind its head and its name "GNU".
+pub(crate) fn build_id() -> &'static [u8] {
+    const HEAD_BYTES: usize = 16;
+    let note = build_id_note();
+    // SAFETY: the linker has put the note there, among the constants.
+    let note =
+        unsafe { core::slice::from_raw_parts(note.start as *const u8, (note.end - note.start) as usize) };
+    note.get(HEAD_BYTES..).unwrap_or_default()
 }
 
 /// How many cores have stacks.
@@ -69,10 +87,37 @@ pub(crate) fn in_stacks(address: u64, bytes: u64) -> bool {
         .any(|core| stacks_of(core).iter().any(|stack| stack.start <= address && end <= stack.end))
 }
 
-/// The core below whose stack `address` lies in a guard page.
-pub(crate) fn stack_guard_of(address: u64) -> Option<usize> {
+/// Whether `address` lies in the code.
+pub(crate) fn in_text(address: u64) -> bool {
+    text().contains(&address)
+}
+
+/// A core's stacks, by what runs on them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StackKind {
+    /// Handlers.
+    Exception,
+    /// All else.
+    Main,
+}
+
+impl StackKind {
+    /// Its name in a report.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Exception => "exception stack",
+            Self::Main => "stack",
+        }
+    }
+}
+
+/// The core below whose stack `address` lies in a guard page, and which of its stacks that is.
+pub(crate) fn stack_guard_of(address: u64) -> Option<(usize, StackKind)> {
     let page = (&raw const PAGE_BYTES) as u64;
-    (0..cores_maximum()).find(|core| {
-        stacks_of(*core).iter().any(|stack| (stack.start - page..stack.start).contains(&address))
+    (0..cores_maximum()).find_map(|core| {
+        let kinds = [StackKind::Exception, StackKind::Main];
+        let mut stacks = stacks_of(core).into_iter().zip(kinds);
+        let guarded = |stack: &Range<u64>| (stack.start - page..stack.start).contains(&address);
+        stacks.find_map(|(stack, kind)| guarded(&stack).then_some((core, kind)))
     })
 }

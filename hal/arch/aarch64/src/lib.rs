@@ -2,13 +2,15 @@
 //!
 //! A board names its main function with [`entry!`] and gets a [`Boot`]: what the device tree said, free memory,
 //! time, this core, the other cores (parked), message interrupts and the console. Everything runs at EL1 on an
-//! identity map, with interrupts masked: they only end [`Cpu::sleep_until`].
+//! identity map, with interrupts masked: they only end [`Cpu::sleep_until`]. The watchdog's (FIQ) are not.
 #![no_std]
 
+mod backtrace;
 mod boot;
 mod console;
 mod cores;
 mod cpu;
+mod crash;
 mod entropy;
 mod exception;
 mod image;
@@ -19,17 +21,22 @@ mod psci;
 mod registers;
 mod selftest;
 mod timer;
+mod watchdog;
 
 pub use boot::{Boot, micros};
 pub use console::{RawConsole, raw_console};
 pub use cores::{OtherCores, StartError};
 pub use cpu::{Cpu, wake};
+pub use crash::{CrashCounts, LogHooks, crash_counts, on_crash, serving};
 pub use entropy::entropy;
-pub use exception::{core_index, on_crash, report_panic};
+pub use exception::{core_index, report_panic};
 pub use memory::FreeMemory;
 pub use psci::{power_off, reset};
-pub use selftest::selftest;
+pub use selftest::{Planned, selftest};
 pub use timer::Timer;
+pub use watchdog::sign_of_life;
+
+use boot::micros_or_zero;
 
 /// Most cores that the card can use.
 pub const MAX_CORES: usize = hal_devices::device_tree::MAX_CORES;

@@ -1,33 +1,97 @@
-//! Checks that need the card itself: run where the boot arguments say `selftest` or `selftest=NAME`.
+//! Checks that need the card itself, and bugs on purpose: run where the boot arguments say `selftest` or
+//! `selftest=NAME`.
 
+use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 
-use hal_api::Clock;
+use hal_api::{Clock, Instant};
+use hal_crash::{Fault, FaultKind};
 
-use crate::{Boot, raw_println};
+use crate::{Boot, crash, raw_println};
 
 /// Bytes of each buffer in the checks of `memcpy` and its kin.
 const BUFFER_BYTES: usize = 640;
 
+/// A bug that the boot arguments ask for: where and when it is to happen.
+#[derive(Debug, Clone, Copy)]
+pub struct Planned {
+    fault: Fault,
+    word: &'static str,
+}
+
+impl Planned {
+    /// The part of core `core`, where core `data` serves; `None` where it is not to fail.
+    #[must_use]
+    pub fn of_core(self, core: usize, data: usize) -> Option<Self> {
+        self.fault.concerns(core, data).then_some(self)
+    }
+
+    /// Lets it happen, on the calling core, once it is time.
+    pub fn happen(&self, now: Instant) {
+        if now.as_millis() >= u64::from(self.fault.after_s) * 1000 {
+            crash::asked_for_by(self.word);
+            fail(self.fault.kind);
+        }
+    }
+}
+
 /// Runs the checks that the boot arguments ask for: `selftest` or `selftest=memory` compares `memcpy` and its kin
-/// with byte loops; `selftest` or `selftest=wake` has a message interrupt wake this core; `selftest=stack` runs the stack over and `selftest=pointer` writes to a bad pointer,
-/// `selftest=panic` panics: these three end in a report and a restart.
-pub fn selftest(boot: &mut Boot) {
-    for argument in boot.machine.boot_arguments.split_ascii_whitespace() {
-        match argument {
+/// with byte loops; `selftest` or `selftest=wake` has a message interrupt wake this core. Returns the bug that they ask
+/// for (`hal_crash::Fault`), unless the start before this one ended in it: then the card goes on to serve.
+pub fn selftest(boot: &mut Boot) -> Option<Planned> {
+    let mut planned = None;
+    for word in boot.machine.boot_arguments.split_ascii_whitespace() {
+        match word {
             "selftest" => {
                 memory_functions();
                 wake_by_message(boot);
             }
             "selftest=memory" => memory_functions(),
             "selftest=wake" => wake_by_message(boot),
-            "selftest=stack" => {
-                raw_println!("selftest: stack, depth {}", run_over(1));
-            }
-            "selftest=pointer" => bad_pointer(),
-            "selftest=panic" => panic!("asked for by the boot arguments"),
-            _ => {}
+            _ => planned = Fault::parse(word).map(|fault| Planned { fault, word }).or(planned),
         }
+    }
+    let done =
+        |planned: &Planned| planned.fault.kind != FaultKind::PanicEachBoot && crash::ended_in(planned.word);
+    if let Some(done) = planned.filter(done) {
+        raw_println!("{}: done", done.word);
+        return None;
+    }
+    planned
+}
+
+/// Set where the next exception is to run its stack over.
+static OVERRUN: AtomicBool = AtomicBool::new(false);
+
+/// Runs the exception stack over where that was asked for.
+pub(crate) fn overrun_if_asked() {
+    if OVERRUN.swap(false, Ordering::Relaxed) {
+        raw_println!("selftest: exception stack, depth {}", run_over(1));
+    }
+}
+
+fn fail(kind: FaultKind) {
+    match kind {
+        FaultKind::Panic | FaultKind::PanicEachBoot => panic!("asked for by the boot arguments"),
+        FaultKind::Pointer => bad_pointer(),
+        FaultKind::Stack => raw_println!("selftest: stack, depth {}", run_over(1)),
+        FaultKind::ExceptionStack => {
+            OVERRUN.store(true, Ordering::Relaxed);
+            bad_pointer();
+        }
+        FaultKind::Hang => hang(),
+        FaultKind::Mute => {
+            // SAFETY: masks all interrupts on a core that does nothing any more.
+            unsafe { core::arch::asm!("msr DAIFSet, #0xf", options(nostack, preserves_flags)) };
+            hang()
+        }
+    }
+}
+
+#[inline(never)]
+fn hang() {
+    while core::hint::black_box(true) {
+        core::hint::spin_loop();
     }
 }
 

@@ -14,7 +14,7 @@ fn reads_a_machine_with_gic_version_3() {
     assert_eq!(machine.cores.as_slice(), [0, 1, 2, 3]);
     assert_eq!(machine.psci, Some(PsciConduit::Hvc));
     assert_eq!(machine.uart, Some(0x900_0000..0x900_1000));
-    assert_eq!(machine.timer_interrupt, 27);
+    assert_eq!((machine.timer_interrupt, machine.watch_interrupt), (27, 30));
     assert_eq!(machine.boot_arguments, "ip=10.0.0.1/24 plan=pair");
     let Some(GicNode::V3 { distributor, redistributors, its }) = machine.gic else {
         panic!("{:?}", machine.gic)

@@ -1,8 +1,9 @@
 //! Arm's generic interrupt controller: versions 2 (IHI 0048) and 3 (IHI 0069), and message-signalled interrupts
 //! through a GICv2m frame or a GICv3 interrupt translation service.
 //!
-//! Interrupts only wake sleeping cores, so there is one priority, one group, and no table of handlers. The system
-//! registers of version 3 are the business of `hal/arch`.
+//! Interrupts only wake sleeping cores, so they have one priority, one group (1) and no table of handlers. Where group 0
+//! is ours, it is the watchdog's: its two interrupts come as FIQ, which stays unmasked. The system registers of version
+//! 3 are the business of `hal/arch`.
 
 mod its;
 mod v2;
@@ -20,12 +21,26 @@ pub const MAX_CORES: usize = 8;
 /// The software-generated interrupt by which a core wakes another.
 pub const WAKE_INTERRUPT: u32 = 1;
 
+/// The software-generated interrupt of group 0 by which a core that has found a bug stops another.
+pub const STOP_INTERRUPT: u32 = 2;
+
 /// Interrupts that a core acknowledges at a time. A device that floods the core with messages, or a line that stays
 /// raised, then makes it poll; it does not hold it.
 pub const MOST_ACKNOWLEDGED: u32 = 1024;
 
 /// The priority of all interrupts; any value that the mask 0xff lets through will do.
 const PRIORITY: u32 = 0xa0;
+
+/// The priority of the watchdog's two, ahead of the others.
+const WATCH_PRIORITY: u8 = 0x20;
+
+/// The private interrupts of group 0, as bits, where `watch` is the timer's.
+const fn watch_bits(watch: Option<u32>) -> u32 {
+    match watch {
+        Some(watch) => 1 << STOP_INTERRUPT | 1 << (watch & 31),
+        None => 0,
+    }
+}
 
 /// Gives devices messages that wake cores.
 #[derive(Debug)]

@@ -32,11 +32,28 @@ fn a_v2m_frame_gives_each_interrupt_once_and_routes_it() {
 fn private_interrupts_that_a_loader_left_on_are_turned_off() {
     let memory = DmaRegion::leak_for_host(0x2_0000);
     let registers = over(&memory);
-    assert_eq!(DistributorV2::new(over(&memory)).initialize_core(27), 1);
+    assert_eq!(DistributorV2::new(over(&memory)).initialize_core(27, None), 1);
     assert_eq!((registers.read32(0x180), registers.read32(0x100)), (u32::MAX, 1 << 27 | 1 << WAKE_INTERRUPT));
-    find_redistributor(&registers, 0, 0).unwrap().initialize(27);
+    find_redistributor(&registers, 0, 0).unwrap().initialize(27, None);
     let (off, on) = (registers.read32(0x1_0180), registers.read32(0x1_0100));
     assert_eq!((off, on), (u32::MAX, 1 << 27 | 1 << WAKE_INTERRUPT));
+}
+
+#[test]
+fn the_watchdogs_interrupts_are_in_group_0_and_ahead_of_the_others() {
+    let watched = 1 << STOP_INTERRUPT | 1 << 30;
+    let memory = DmaRegion::leak_for_host(0x2_0000);
+    let registers = over(&memory);
+    // Plain memory keeps what is written to the groups, as a distributor does that nobody else has.
+    assert!(DistributorV2::new(over(&memory)).initialize());
+    DistributorV2::new(over(&memory)).initialize_core(27, Some(30));
+    assert_eq!((registers.read32(0x080), registers.read32(0x000)), (!watched, 3));
+    assert_eq!(registers.read32(0x100), watched | 1 << 27 | 1 << WAKE_INTERRUPT);
+    assert_eq!((registers.read8(0x400 + 30), registers.read8(0x400 + 27)), (WATCH_PRIORITY, PRIORITY as u8));
+    find_redistributor(&registers, 0, 0).unwrap().initialize(27, Some(30));
+    assert_eq!(registers.read32(0x1_0080), !watched);
+    assert_eq!(registers.read32(0x1_0100), watched | 1 << 27 | 1 << WAKE_INTERRUPT);
+    assert_eq!(registers.read8(0x1_0400 + STOP_INTERRUPT as usize), WATCH_PRIORITY);
 }
 
 #[test]

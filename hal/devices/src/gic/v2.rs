@@ -2,7 +2,9 @@
 
 use hal_mem::MmioRegion;
 
-use super::{MAX_CORES, MOST_ACKNOWLEDGED, PRIORITY, WAKE_INTERRUPT};
+use super::{
+    MAX_CORES, MOST_ACKNOWLEDGED, PRIORITY, STOP_INTERRUPT, WAKE_INTERRUPT, WATCH_PRIORITY, watch_bits,
+};
 use crate::pci::MsiMessage;
 
 const GICD_CTLR: usize = 0x000;
@@ -19,6 +21,9 @@ const GICC_CTLR: usize = 0x000;
 const GICC_PMR: usize = 0x004;
 const GICC_IAR: usize = 0x00c;
 const GICC_EOIR: usize = 0x010;
+
+/// GICC_CTLR: both groups on, one register acknowledges both (AckCtl), group 0 comes as FIQ.
+const BOTH_GROUPS: u32 = 1 | 1 << 1 | 1 << 2 | 1 << 3;
 
 /// GICv2m: base and number of interrupts.
 const MSI_TYPER: usize = 0x008;
@@ -39,25 +44,35 @@ impl DistributorV2 {
         Self { registers }
     }
 
-    /// Turns all shared interrupts off and the distributor on. Once, by the core that boots.
-    pub fn initialize(&mut self) {
+    /// Turns all shared interrupts off and the distributor on, and says whether group 0 is ours: where a secure world
+    /// has it, the groups cannot be written. Once, by the core that boots.
+    pub fn initialize(&mut self) -> bool {
         let words = (self.registers.read32(GICD_TYPER) as usize & 0x1f) + 1;
         self.registers.write32(GICD_CTLR, 0);
         for word in 1..words {
             self.registers.write32(GICD_ICENABLER + 4 * word, u32::MAX);
-            self.registers.write32(GICD_IGROUPR + 4 * word, 0);
+            self.registers.write32(GICD_IGROUPR + 4 * word, u32::MAX);
         }
-        self.registers.write32(GICD_CTLR, 1);
+        self.registers.write32(GICD_IGROUPR, u32::MAX);
+        let groups = self.registers.read32(GICD_IGROUPR) == u32::MAX;
+        self.registers.write32(GICD_CTLR, if groups { 3 } else { 1 });
+        groups
     }
 
-    /// Turns on the calling core's wake-up interrupt and its private interrupt `timer` (16 to 31), all other
-    /// private ones off, and returns the core's bit in target masks.
-    pub fn initialize_core(&mut self, timer: u32) -> u8 {
+    /// Turns on the calling core's wake-up interrupt and its private interrupt `timer` (16 to 31), and in group 0 the
+    /// private interrupt `watch` and the one that stops the core, where group 0 is ours. All other private ones are
+    /// off. Returns the core's bit in target masks.
+    pub fn initialize_core(&mut self, timer: u32, watch: Option<u32>) -> u8 {
         self.registers.write32(GICD_ICENABLER, u32::MAX);
+        self.registers.write32(GICD_IGROUPR, !watch_bits(watch));
         for word in 0..8 {
             self.registers.write32(GICD_IPRIORITYR + 4 * word, PRIORITY * 0x0101_0101);
         }
-        self.registers.write32(GICD_ISENABLER, 1 << WAKE_INTERRUPT | 1 << (timer & 31));
+        for interrupt in (0..32).filter(|interrupt| watch_bits(watch) >> interrupt & 1 != 0) {
+            self.registers.write8(GICD_IPRIORITYR + interrupt, WATCH_PRIORITY);
+        }
+        let on = 1 << WAKE_INTERRUPT | 1 << (timer & 31) | watch_bits(watch);
+        self.registers.write32(GICD_ISENABLER, on);
         // With one core the targets read as zero (IHI 0048, 4.3.12).
         let mask = self.registers.read8(GICD_ITARGETSR);
         if mask == 0 { 1 } else { mask }
@@ -66,6 +81,11 @@ impl DistributorV2 {
     /// Wakes the cores whose bits are set in `targets`.
     pub fn wake(&mut self, targets: u8) {
         self.registers.write32(GICD_SGIR, u32::from(targets) << 16 | WAKE_INTERRUPT);
+    }
+
+    /// Stops the cores whose bits are set in `targets`.
+    pub fn stop(&mut self, targets: u8) {
+        self.registers.write32(GICD_SGIR, u32::from(targets) << 16 | STOP_INTERRUPT);
     }
 
     /// Turns on an edge-triggered shared interrupt (32 and up) for the cores in `targets`.
@@ -93,10 +113,21 @@ impl CpuInterfaceV2 {
         Self { registers }
     }
 
-    /// Lets all interrupts through to the calling core.
-    pub fn initialize(&mut self) {
+    /// Lets all interrupts through to the calling core; with `groups`, those of group 0 as FIQ, and acknowledging
+    /// those of group 1 through the same register.
+    pub fn initialize(&mut self, groups: bool) {
         self.registers.write32(GICC_PMR, 0xff);
-        self.registers.write32(GICC_CTLR, 1);
+        self.registers.write32(GICC_CTLR, if groups { BOTH_GROUPS } else { 1 });
+    }
+
+    /// Acknowledges what is pending and says what it is; 1020 and above for nothing.
+    pub fn acknowledge(&mut self) -> u32 {
+        self.registers.read32(GICC_IAR)
+    }
+
+    /// Ends what was acknowledged.
+    pub fn end(&mut self, acknowledged: u32) {
+        self.registers.write32(GICC_EOIR, acknowledged);
     }
 
     /// Acknowledges and ends the interrupts pending for the calling core, up to [`MOST_ACKNOWLEDGED`]; returns how

@@ -2,7 +2,7 @@
 
 use hal_mem::{DmaRegion, MmioRegion, device_write_fence};
 
-use super::{PRIORITY, WAKE_INTERRUPT};
+use super::{PRIORITY, WAKE_INTERRUPT, WATCH_PRIORITY, watch_bits};
 
 const GICD_CTLR: usize = 0x0000;
 const GICD_TYPER: usize = 0x0004;
@@ -22,6 +22,10 @@ const GICR_IPRIORITYR: usize = 0x1_0400;
 const GICD_WRITE_PENDING: u32 = 1 << 31;
 /// Non-secure group 1 on, affinity routing on (as seen non-secure, or with one security state).
 const GICD_ENABLE: u32 = 1 << 1 | 1 << 4;
+/// There is one security state, and so group 0 is nobody else's.
+const GICD_ONE_STATE: u32 = 1 << 6;
+/// Group 0 on, where there is one security state.
+const GICD_ENABLE_GROUP_0: u32 = 1;
 /// Message interrupts start here.
 pub(super) const FIRST_LPI: u32 = 8192;
 /// Width of interrupt numbers that the tables are made for.
@@ -46,16 +50,20 @@ impl DistributorV3 {
         Self { registers }
     }
 
-    /// Turns all shared interrupts off and the distributor on. Once, by the core that boots.
-    pub fn initialize(&mut self) {
+    /// Turns all shared interrupts off and the distributor on, and says whether group 0 is ours: there is one security
+    /// state only. Once, by the core that boots.
+    pub fn initialize(&mut self) -> bool {
         self.registers.write32(GICD_CTLR, 0);
         self.wait();
         let words = (self.registers.read32(GICD_TYPER) as usize & 0x1f) + 1;
         for word in 1..words.min(32) {
             self.registers.write32(GICD_ICENABLER + 4 * word, u32::MAX);
         }
-        self.registers.write32(GICD_CTLR, GICD_ENABLE);
+        let groups = self.registers.read32(GICD_CTLR) & GICD_ONE_STATE != 0;
+        let group_0 = if groups { GICD_ENABLE_GROUP_0 } else { 0 };
+        self.registers.write32(GICD_CTLR, GICD_ENABLE | group_0);
         self.wait();
+        groups
     }
 
     /// Whether there are message interrupts.
@@ -101,9 +109,10 @@ pub fn find_redistributor(region: &MmioRegion, address: u64, mpidr: u64) -> Opti
 }
 
 impl Redistributor {
-    /// Wakes the redistributor, and turns on its core's wake-up interrupt and its private interrupt `timer`
-    /// (16 to 31), all other private ones off.
-    pub fn initialize(&mut self, timer: u32) {
+    /// Wakes the redistributor, and turns on its core's wake-up interrupt and its private interrupt `timer` (16 to 31),
+    /// and in group 0 the private interrupt `watch` and the one that stops the core, where group 0 is ours. All other
+    /// private ones are off.
+    pub fn initialize(&mut self, timer: u32, watch: Option<u32>) {
         let waker = self.registers.read32(GICR_WAKER);
         self.registers.write32(GICR_WAKER, waker & !(1 << 1));
         for _ in 0..MOST_POLLS {
@@ -113,11 +122,15 @@ impl Redistributor {
         }
         // A timer that a loader left running would never fall silent: nobody here serves it.
         self.registers.write32(GICR_ICENABLER0, u32::MAX);
-        self.registers.write32(GICR_IGROUPR0, u32::MAX);
+        self.registers.write32(GICR_IGROUPR0, !watch_bits(watch));
         for word in 0..8 {
             self.registers.write32(GICR_IPRIORITYR + 4 * word, PRIORITY * 0x0101_0101);
         }
-        self.registers.write32(GICR_ISENABLER0, 1 << WAKE_INTERRUPT | 1 << (timer & 31));
+        for interrupt in (0..32).filter(|interrupt| watch_bits(watch) >> interrupt & 1 != 0) {
+            self.registers.write8(GICR_IPRIORITYR + interrupt, WATCH_PRIORITY);
+        }
+        let on = 1 << WAKE_INTERRUPT | 1 << (timer & 31) | watch_bits(watch);
+        self.registers.write32(GICR_ISENABLER0, on);
     }
 
     /// Turns on message interrupts. False where the redistributor has none or no table memory is left.

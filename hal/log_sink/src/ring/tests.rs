@@ -44,6 +44,19 @@ fn a_frame_that_does_not_fit_is_dropped_whole_and_counted() {
 }
 
 #[test]
+fn what_was_read_can_still_be_looked_back_at() {
+    let ring = Ring::<16>::new();
+    assert_eq!(ring.last(3).collect::<Vec<_>>(), [0; 3]);
+    write(&ring, &[1, 2, 3]);
+    assert_eq!(read(&ring), [1, 2, 3]);
+    assert_eq!(ring.last(2).collect::<Vec<_>>(), [2, 3]);
+    write(&ring, &[4; 15]);
+    let mut expected = vec![3];
+    expected.extend([4; 15]);
+    assert_eq!(ring.last(100).collect::<Vec<_>>(), expected);
+}
+
+#[test]
 fn an_unfinished_frame_is_not_seen() {
     let ring = Ring::<16>::new();
     let mut writer = FrameWriter::new();

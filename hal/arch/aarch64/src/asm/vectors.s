@@ -9,10 +9,12 @@
     b       \handler
 .endm
 
-// The stack may be what failed: start it anew before anything is stored. What it held is lost.
+// The stack may be what failed: start it anew before anything is stored. TPIDR_EL0 and TPIDRRO_EL0 are used by nobody
+// else.
 .macro vector_in_handler
 .balign 128
-    mrs     x0, tpidr_el1
+    msr     tpidr_el0, x0
+    msr     tpidrro_el0, x1
     b       double_fault
 .endm
 
@@ -22,7 +24,7 @@
 vectors:
     vector  0, fault                // this level, SP_EL0: where everything runs
     vector  1, interrupt
-    vector  2, fault
+    vector  2, watch_interrupt
     vector  3, fault
     vector_in_handler               // this level, SP_EL1: in a handler
     vector_in_handler
@@ -69,24 +71,35 @@ fault:
     bl      report_fault
     b       .
 
-// A fault in a handler. x0: core index.
+// A fault in a handler: its registers go below the frame of what the handler was called for.
 double_fault:
+    mrs     x0, tpidr_el1
     ldr     x1, =STACK_BLOCK_BYTES
-    adrp    x2, __stacks_start
-    madd    x2, x0, x1, x2
+    mul     x0, x0, x1
+    adrp    x1, __stacks_start
+    add     x0, x0, x1
     ldr     x1, =STACK_BLOCK_EXCEPTION_END
-    add     x2, x2, x1
-    mov     sp, x2
-    mrs     x1, esr_el1
-    mrs     x2, far_el1
-    mrs     x0, elr_el1
+    add     x0, x0, x1
+    sub     x0, x0, #(2 * 36 * 8)
+    mov     x1, sp
+    mov     sp, x0
+    stur    x1, [sp, #-16]          // nothing comes in between: all is masked
+    mrs     x0, tpidr_el0
+    mrs     x1, tpidrro_el0
+    stp     x0, x1, [sp]
+    save_frame
+    ldur    x1, [sp, #-16]
+    str     x1, [sp, #248]          // the stack pointer of the handler
+    mov     x0, sp
     mov     x29, xzr
     bl      report_double_fault
     b       .
 
-// Interrupts only acknowledge; Rust may use all registers that a call may change, vectors included.
-interrupt:
+// Rust may use all registers that a call may change, vectors included.
+.macro call_and_return function
     save_frame
+    mov     x0, sp
+    mov     x29, xzr
     sub     sp, sp, #(32 * 16)
     stp     q0, q1, [sp]
     stp     q2, q3, [sp, #32]
@@ -104,7 +117,7 @@ interrupt:
     stp     q26, q27, [sp, #416]
     stp     q28, q29, [sp, #448]
     stp     q30, q31, [sp, #480]
-    bl      acknowledge_interrupts
+    bl      \function
     ldp     q0, q1, [sp]
     ldp     q2, q3, [sp, #32]
     ldp     q4, q5, [sp, #64]
@@ -139,3 +152,10 @@ interrupt:
     ldp     x0, x1, [sp]
     add     sp, sp, #(36 * 8)
     eret
+.endm
+
+interrupt:
+    call_and_return acknowledge_interrupts
+
+watch_interrupt:
+    call_and_return watch
