@@ -44,7 +44,10 @@ impl DepartedHosts {
         Self(Deque::new())
     }
 
-    pub(crate) fn add(&mut self, host_id: [u8; 16], lost: LostWrites) {
+    /// One entry for each host, so that one that comes and goes does not push out the others.
+    pub(crate) fn add(&mut self, host_id: [u8; 16], mut lost: LostWrites) {
+        self.of(host_id).0.iter().for_each(|&nsid| lost.note(nsid));
+        self.0.retain(|(id, _)| *id != host_id);
         if self.0.is_full() {
             self.0.pop_front();
         }
@@ -115,5 +118,17 @@ mod tests {
         assert!(departed.of([1; 16]).take(9) && !departed.of([3; 16]).take(9));
         departed.take([1; 16], 9);
         assert!(!departed.of([1; 16]).take(9) && departed.of([2; 16]).take(9));
+    }
+
+    #[test]
+    fn a_host_that_comes_and_goes_does_not_push_out_the_others() {
+        let mut departed = DepartedHosts::new();
+        departed.add([1; 16], LostWrites::new());
+        departed.0.iter_mut().for_each(|(_, lost)| lost.note(9));
+        for _ in 0..2 * MAX_DEPARTED_HOSTS {
+            departed.add([2; 16], LostWrites::new());
+        }
+        departed.add([1; 16], LostWrites::new());
+        assert!(departed.of([1; 16]).take(9));
     }
 }

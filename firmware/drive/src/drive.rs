@@ -288,6 +288,11 @@ impl<D: NvmeDevice> Drive<D> {
         self.state == State::Ready
     }
 
+    /// Whether the drive works or is on its way up, perhaps with writes in its cache from before a reset.
+    pub(crate) fn is_at_work(&self) -> bool {
+        !matches!(self.state, State::Start | State::Failed { .. } | State::ShutDown)
+    }
+
     /// Requests inside, quarantined ones included.
     #[must_use]
     pub fn outstanding(&self) -> usize {

@@ -1,8 +1,9 @@
 //! Taking a drive out of its place, so that another can come.
 //!
 //! In order: the requests inside end, the drive is flushed and told to shut down (CC.SHN), then it loses the bus, each
-//! step within its limit ([`crate::Drive::begin_shutdown`]). A drive that was pulled loses the bus at once. Either way all requests come to an end at their hosts before the drive is taken apart
-//! into its device and the memory of its tables.
+//! step within its limit ([`crate::Drive::begin_shutdown`]); one that is being reset is waited for. A drive that was
+//! pulled loses the bus at once. Either way all requests come to an end at their hosts before the drive is taken apart into
+//! its device and the memory of its tables.
 
 use hal_api::{Instant, NvmeDevice};
 use hal_mem::PagePool;
@@ -31,7 +32,7 @@ pub(crate) enum Removal {
 
 impl<D: NvmeDevice> Occupant<D> {
     pub fn begin_removal(&mut self, in_order: bool, now: Instant, pool: &mut PagePool) {
-        match (self.removal, in_order && self.drive.is_ready()) {
+        match (self.removal, in_order && self.drive.is_at_work()) {
             // Pulled while it was being shut down.
             (Some(Removal::Ending) | None, false) => {
                 self.drive.abandon(pool);

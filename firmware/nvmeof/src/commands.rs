@@ -409,14 +409,14 @@ impl<B: Backend> Turn<'_, '_, B> {
         }
         if connect.queue_id.get() == 0 && self.address_has_enough_controllers() {
             hal_log::warn!("connection {}: refused, its address has enough controllers", self.index);
-            return self.finish(slot, Status::CONNECT_CONTROLLER_BUSY, 0);
+            return self.refuse_connect(slot, Status::CONNECT_CONTROLLER_BUSY, 0);
         }
         match self.env.subsystem.connect(self.now, connect, data) {
             Ok(connected) => {
                 if !self.reserve_for(connected.entries) {
                     hal_log::warn!("connection {}: refused, no slots or buffers left", self.index);
                     self.env.subsystem.disconnect_queue(connected.controller, connected.queue_id);
-                    return self.finish(slot, Status::CONNECT_CONTROLLER_BUSY, 0);
+                    return self.refuse_connect(slot, Status::CONNECT_CONTROLLER_BUSY, 0);
                 }
                 let queue = &mut *self.queue;
                 queue.context =
@@ -434,11 +434,14 @@ impl<B: Backend> Turn<'_, '_, B> {
                 queue.deadline = hal_api::Instant::FAR_FUTURE;
                 self.finish(slot, Status::SUCCESS, u64::from(connected.cntlid));
             }
-            Err(failure) => {
-                self.queue.deadline = self.now + crate::queue::SETUP_TIMEOUT;
-                self.finish(slot, failure.status, failure.result);
-            }
+            Err(failure) => self.refuse_connect(slot, failure.status, failure.result),
         }
+    }
+
+    /// A connection without a controller does not stay for ever, whatever its Connect has waited for.
+    fn refuse_connect(&mut self, slot: u16, status: Status, result: u64) {
+        self.queue.deadline = self.now + crate::queue::SETUP_TIMEOUT;
+        self.finish(slot, status, result);
     }
 
     /// Whether the host's address has as many controllers as one may have.

@@ -8,7 +8,7 @@ pub const STUCK_LOOKS: u32 = 5;
 /// The same for the first core before its loop has begun: devices take their time.
 pub const BOOT_LOOKS: u32 = 60;
 /// Looks after which a core whose own watchdog does not look any more is taken for lost by its neighbour.
-pub const BUDDY_LOOKS: u32 = 8;
+pub const BUDDY_LOOKS: u32 = 20;
 /// How long after its alarm a core may sleep on, in microseconds.
 const OVERSLEEP_US: u64 = 2_000_000;
 

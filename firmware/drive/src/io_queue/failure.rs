@@ -114,12 +114,15 @@ impl<Q: CommandQueue> IoQueue<Q> {
         }
     }
 
-    /// The drive is about to be reset, or was lost: requests with parts at the drive end, others wait.
+    /// The drive is about to be reset, or was lost: requests with parts at the drive end, others wait. A write that waits
+    /// between two parts ends as well: the drive may come back without the first ones, which no host was told of.
     pub fn hold(&mut self) {
         self.mode = Mode::Held;
         for slot in self.requests.slots() {
             let Some(active) = self.requests.get(slot) else { continue };
-            if active.outstanding > 0 && !active.reported && active.place != Place::Done {
+            let half_written = active.issued_blocks > 0 && changes_blocks(&active.request.operation);
+            let begun = active.outstanding > 0 || half_written;
+            if begun && !active.reported && active.place != Place::Done {
                 self.end_early(slot, INTERRUPTED);
             }
         }

@@ -5,7 +5,7 @@ use nvme::Status;
 use nvme::opcode::io;
 
 use super::*;
-use crate::status::WRITES_LOST;
+use crate::status::{INTERRUPTED, WRITES_LOST};
 
 const LOST: DriveEvent = DriveEvent::WritesLost { nsid: 1 };
 
@@ -135,4 +135,27 @@ fn an_orderly_end_leaves_nothing_in_the_cache() {
     rig.run_until(|rig| rig.drive.is_shut_down());
     rig.control.lose_power();
     assert_eq!(rig.control.read_disk(1, 0, 1), [7]);
+}
+
+#[test]
+fn a_write_that_was_half_done_is_not_acknowledged_after_the_loss() {
+    let media: Box<dyn Media> = Box::new(CachedMedia::new(16384 << 9));
+    let config = NvmeConfig { mdts: 1, queue_entries: 5, ..NvmeConfig::default() };
+    let mut rig = Rig::ready_with_media(config, vec![media]);
+    rig.inject(io::READ, 3, NvmeEffect::Never);
+    for token in 1..4 {
+        let pages = rig.pages_with(&[0; 512]);
+        rig.submit(IoRequest { token, ..request(Operation::Read, 0, 1, pages) }).expect("room");
+    }
+    // There is room for its first part alone; the second waits behind commands that have become slow.
+    let pages = rig.pages_with(&[1; 16384]);
+    rig.submit(request(Operation::Write, 0, 32, pages)).expect("room");
+    rig.turn();
+    rig.pass(3);
+    rig.turn();
+    assert_eq!(rig.control.io_commands(io::WRITE), 1);
+    rig.control.lose_power();
+    settle(&mut rig);
+    let write = rig.ended.iter().find(|ended| ended.token == 7).expect("it has ended");
+    assert_eq!(write.status, INTERRUPTED);
 }

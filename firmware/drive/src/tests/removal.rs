@@ -104,6 +104,23 @@ fn requests_end_before_a_drive_leaves_in_order() {
 }
 
 #[test]
+fn a_drive_that_is_being_reset_is_flushed_before_it_leaves_in_order() {
+    let mut bay = Bay::new();
+    let data = bay.pool.take(1).unwrap();
+    bay.submit(0, Operation::Write, data).expect("room");
+    bay.turn();
+    bay.turn();
+    assert_eq!(bay.ended.len(), 1);
+    bay.control.set_fatal();
+    bay.now = bay.now + Duration::from_secs(2);
+    bay.turn();
+    assert!(!bay.drives.iter().all(Drive::is_ready), "it is being reset");
+    bay.drives.begin_removal(1, true, bay.now, &mut bay.pool);
+    assert!(bay.until_removed().in_order);
+    assert_eq!(bay.control.io_commands(nvme::opcode::io::FLUSH), 1);
+}
+
+#[test]
 fn a_pulled_drive_ends_its_requests_and_its_number_is_away() {
     let mut bay = Bay::new();
     let free = bay.pool.free();
