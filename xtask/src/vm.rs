@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{ChildStdin, Command, Stdio};
+use std::process::{ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
@@ -46,23 +46,34 @@ impl Vm {
 
     /// The next bytes of the serial port; empty when none came in that time; an error once QEMU has ended.
     pub fn read(&mut self, wait: Duration) -> Result<Vec<u8>> {
+        if let Some(bytes) = self.read_to_end(wait)? {
+            return Ok(bytes);
+        }
+        let status = self.status()?;
+        // Its first line is the command, which may be long and has been shown.
+        let said = std::fs::read_to_string(self.log.with_extension("qemu")).unwrap_or_default();
+        let said: Vec<&str> = said.lines().skip(1).collect();
+        bail!("QEMU ended ({status}):\n{}", said[said.len().saturating_sub(5)..].join("\n"))
+    }
+
+    /// The same, but `None` once QEMU has ended.
+    pub fn read_to_end(&mut self, wait: Duration) -> Result<Option<Vec<u8>>> {
         interrupt::check()?;
         match self.bytes.recv_timeout(wait) {
             Ok(mut bytes) => {
                 while let Ok(more) = self.bytes.try_recv() {
                     bytes.extend(more);
                 }
-                Ok(bytes)
+                Ok(Some(bytes))
             }
-            Err(RecvTimeoutError::Timeout) => Ok(Vec::new()),
-            Err(RecvTimeoutError::Disconnected) => {
-                let status = self.process.wait(Duration::from_secs(5))?;
-                // Its first line is the command, which may be long and has been shown.
-                let said = std::fs::read_to_string(self.log.with_extension("qemu")).unwrap_or_default();
-                let said: Vec<&str> = said.lines().skip(1).collect();
-                bail!("QEMU ended ({status}):\n{}", said[said.len().saturating_sub(5)..].join("\n"))
-            }
+            Err(RecvTimeoutError::Timeout) => Ok(Some(Vec::new())),
+            Err(RecvTimeoutError::Disconnected) => Ok(None),
         }
+    }
+
+    /// How QEMU has ended.
+    pub fn status(&mut self) -> Result<ExitStatus> {
+        self.process.wait(Duration::from_secs(5))
     }
 
     /// Types into the serial port.

@@ -9,19 +9,19 @@ use app::options::Options;
 use app::plan::{self, Plan, Role};
 use app::sizes::Sizes;
 use app::{
-    ControlRole, CoreLoop, DataCore, DataEnds, DriveRings, Hardware, HotPlug, HotPlugRole, LineState, Memory,
-    Watched,
+    CoreLoop, DataCore, DataEnds, DriveRings, Hardware, HotPlug, HotPlugRole, LineState, Memory, OrderlyEnd,
+    Power, PowerRole, Watched,
 };
 use hal_api::{Clock, Instant, Wake};
 use hal_arch_aarch64::{
-    Boot, Cpu, LogHooks, Planned, crash_counts, entropy, entry, report_panic, selftest, serving,
+    Boot, Cpu, LogHooks, Planned, crash_counts, entropy, entry, power_off, report_panic, selftest, serving,
     sign_of_life, wake,
 };
-use hal_devices::Pl011;
 use hal_devices::drive_slots::PciDriveSlots;
 use hal_devices::inventory::{self, Inventory};
 use hal_devices::nvme::NvmeController;
 use hal_devices::virtio::VirtioNetQueue;
+use hal_devices::{Pl011, PowerKey};
 
 /// What `board.toml` says.
 mod board {
@@ -36,6 +36,9 @@ const POLL_INTERVAL: Duration = Duration::from_millis(1);
 
 /// Private memory of role `control`: its slots, and the rings to the data core.
 const CONTROL_BYTES: usize = 256 << 10;
+
+/// By which control has the data core end in order.
+static END: OrderlyEnd = OrderlyEnd::new();
 
 type Data = DataCore<VirtioNetQueue, NvmeController>;
 type Slots = HotPlugRole<PciDriveSlots>;
@@ -62,7 +65,8 @@ fn main(mut boot: Boot) -> ! {
     let data_core = plan.core_of(Role::Net, 0).unwrap_or(CONTROL_CORE);
     let Parts { data, slots, polled } = divide(&mut boot, &options, data_core);
     let timer = boot.timer;
-    let mut control = ControlRole::new(line(boot.uart.take()));
+    let power = boot.power_key.take().map(Button);
+    let mut control = PowerRole::new(line(boot.uart.take()), power, &END);
     let on_core = |core| fault.and_then(|fault| fault.of_core(core, data_core));
     let mut data = Watched::new(data, alive(on_core(data_core)));
     if data_core == CONTROL_CORE {
@@ -103,7 +107,7 @@ impl Serves for Data {
     }
 }
 
-impl<P> Serves for ControlRole<P> {
+impl<P> Serves for PowerRole<P, Button> {
     fn serves(&self) -> bool {
         false
     }
@@ -174,6 +178,7 @@ fn divide(boot: &mut Boot, options: &Options, owner: usize) -> Parts {
             panic!("memory: {} bytes wanted, {} left", short.wanted_bytes, short.left_bytes)
         });
     data.obey(rings);
+    data.end_when_asked(&END);
     Parts { data, slots, polled }
 }
 
@@ -228,6 +233,19 @@ fn line(uart: Option<Pl011>) -> impl FnMut() -> LineState {
                 written => sent += written,
             }
         }
+    }
+}
+
+/// The power key, and PSCI behind it.
+struct Button(PowerKey);
+
+impl Power for Button {
+    fn is_pressed(&mut self) -> bool {
+        self.0.take_press()
+    }
+
+    fn off(&mut self) {
+        power_off();
     }
 }
 

@@ -21,6 +21,12 @@ impl<P: FnMut() -> LineState> ControlRole<P> {
     pub fn new(pump: P) -> Self {
         Self { pump, busy: false }
     }
+
+    /// Whether the line has taken all that there was at the last look.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        !self.busy
+    }
 }
 
 /// What a look at the line has come to.

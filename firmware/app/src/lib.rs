@@ -10,6 +10,7 @@ mod control_role;
 mod hot_plug_role;
 pub mod options;
 pub mod plan;
+mod power_role;
 pub mod sizes;
 mod watched;
 
@@ -18,5 +19,6 @@ pub use control::HotPlug;
 pub use control_role::{ControlRole, LineState};
 pub use dataplane::{CoreLoop, DataCore, PoolCounts, Role, SHUTDOWN_LIMIT};
 pub use hot_plug_role::HotPlugRole;
-pub use message::{ControlEnds, DataEnds, DriveRings};
+pub use message::{ControlEnds, DataEnds, DriveRings, OrderlyEnd};
+pub use power_role::{Power, PowerRole};
 pub use watched::Watched;

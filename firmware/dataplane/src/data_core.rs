@@ -8,6 +8,7 @@ use controller::Subsystem;
 use drive::Drives;
 use hal_api::{FrameQueue, Instant, NvmeDevice};
 use hal_mem::PagePool;
+use message::OrderlyEnd;
 use net::Stack;
 use nvmeof::{Environment, QueueIndex, Target};
 
@@ -67,6 +68,7 @@ pub struct DataCore<F: FrameQueue, D: NvmeDevice + 'static> {
     pub(crate) port: u16,
     pub(crate) plug: Plug<D>,
     pub(crate) ending: Ending,
+    pub(crate) asked_by: Option<&'static OrderlyEnd>,
     pub(crate) host_flush: HostFlush,
     next_tick: Instant,
 }
@@ -85,6 +87,7 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
             port: parts.port,
             plug: Plug::new(),
             ending: Ending::No,
+            asked_by: None,
             host_flush: HostFlush::default(),
             next_tick: Instant::ZERO,
         }
@@ -120,6 +123,7 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
     fn tick(&mut self, now: Instant) {
         self.report_address();
         self.plug_and_unplug(now);
+        self.hear_of_end(now);
         let mut environment =
             Environment { subsystem: &mut self.subsystem, pool: &mut self.pool, backend: &mut self.drives };
         self.target.tick(now, &mut environment);

@@ -8,6 +8,7 @@
 use core::time::Duration;
 
 use hal_api::{FrameQueue, Instant, NvmeDevice};
+use message::OrderlyEnd;
 
 use crate::data_core::DataCore;
 
@@ -51,6 +52,22 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
             let ticket = ticket.wrapping_add(1);
             self.host_flush = HostFlush { ticket, running: true };
             self.drives.iter_mut().for_each(|drive| drive.ask_flush(ticket));
+        }
+    }
+
+    /// From now on control may ask for the orderly end by `end`, and is told there when it is over.
+    pub fn end_when_asked(&mut self, end: &'static OrderlyEnd) {
+        self.asked_by = Some(end);
+    }
+
+    /// Does as control asks.
+    pub(crate) fn hear_of_end(&mut self, now: Instant) {
+        let Some(end) = self.asked_by else { return };
+        if end.is_asked_for() {
+            self.begin_shutdown(now);
+        }
+        if self.is_shut_down() {
+            end.tell_over();
         }
     }
 

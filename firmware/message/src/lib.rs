@@ -5,6 +5,10 @@
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
+mod orderly_end;
+
+pub use orderly_end::OrderlyEnd;
+
 use hal_mem::{Consumer, Producer, Ring};
 
 /// Messages on their way in one direction; who finds the ring full tries again.

@@ -12,6 +12,10 @@ use heapless::{String, Vec};
 
 use crate::pci::Window;
 
+mod power_key;
+
+pub use power_key::PowerKeyNode;
+
 /// Most cores that are listed.
 pub const MAX_CORES: usize = 8;
 /// Most memory and reserved ranges that are listed, each.
@@ -40,6 +44,9 @@ pub struct Machine {
     pub gic: Option<GicNode>,
     /// Registers of the console UART: the PL011 that `/chosen` names, else the first.
     pub uart: Option<Range<u64>>,
+    /// The key by which an operator asks for the end.
+    pub power_key: Option<PowerKeyNode>,
+    gpio: power_key::Gpio,
     /// The first PCIe root complex with ECAM.
     pub pcie: Option<PcieNode>,
     /// Interrupt number of the virtual timer.
@@ -165,6 +172,7 @@ impl Machine {
             console.read(&root, &chosen);
         }
         machine.visit(&root, &console, 0);
+        machine.power_key = machine.gpio.power_key();
         Ok(machine)
     }
 
@@ -203,7 +211,7 @@ impl Machine {
             }
             self.read_node(&node, space, console);
             let inside = matches!(node.name_without_address(), "cpus" | "reserved-memory" | "soc")
-                || node.is_compatible("simple-bus");
+                || ["simple-bus", power_key::KEYS].iter().any(|name| is_compatible(&node, name));
             if inside && depth < MAX_DEPTH {
                 self.visit(&node, console, depth + 1);
             }
@@ -221,7 +229,7 @@ impl Machine {
             }
             _ => {}
         }
-        let is = |name: &str| node.is_compatible(name);
+        let is = |name: &str| is_compatible(node, name);
         if is("arm,psci-1.0") || is("arm,psci-0.2") {
             self.psci = node.property("method").and_then(|method| match text(method.value()) {
                 "hvc" => Some(PsciConduit::Hvc),
@@ -232,9 +240,11 @@ impl Machine {
             self.gic = read_gic_v3(node, space);
         } else if is("arm,cortex-a15-gic") || is("arm,gic-400") {
             self.gic = read_gic_v2(node, space);
-        } else if is("arm,pl011") {
+        } else if is("arm,pl011") || is("arm,pl061") {
             let range = space.ranges(node).next();
-            if self.uart.is_none() || console.is(node.name()) {
+            if is("arm,pl061") {
+                self.gpio.add_controller(node, range);
+            } else if self.uart.is_none() || console.is(node.name()) {
                 self.uart = range.or(self.uart.take());
             }
         } else if is("pci-host-ecam-generic") {
@@ -244,6 +254,8 @@ impl Machine {
         } else if is("arm,armv8-timer") {
             self.timer_interrupt = read_timer(node, 2).unwrap_or(self.timer_interrupt);
             self.watch_interrupt = read_timer(node, 1).unwrap_or(self.watch_interrupt);
+        } else if self.gpio.add_key(node) {
+            // What else its node says does not count.
         } else if space.reserved {
             space.ranges(node).for_each(|range| self.reserve(range.start, range.end - range.start));
         }
@@ -301,19 +313,20 @@ impl Space {
 
     /// The ranges of a node's `reg`, without those that are empty or wrap.
     fn ranges(self, node: &FdtNode<'_>) -> impl Iterator<Item = Range<u64>> {
-        let mut found: Vec<Range<u64>, MAX_RANGES> = Vec::new();
-        if let Some(reg) = node.property("reg") {
+        // An array's iterator has no place to panic from, unlike a list's.
+        let mut found = [const { None }; MAX_RANGES];
+        if let Some(reg) = node.property("reg").filter(|_| self.size_cells > 0) {
             let mut cells = Cells(reg.value());
-            while let (Some(start), Some(bytes)) =
-                (cells.take(self.address_cells), cells.take(self.size_cells))
-            {
-                if self.size_cells == 0 || found.is_full() {
+            for place in &mut found {
+                let (Some(start), Some(bytes)) =
+                    (cells.take(self.address_cells), cells.take(self.size_cells))
+                else {
                     break;
-                }
-                push_range(&mut found, start, bytes);
+                };
+                *place = start.checked_add(bytes).filter(|_| bytes > 0).map(|end| start..end);
             }
         }
-        found.into_iter()
+        found.into_iter().flatten()
     }
 }
 
@@ -337,12 +350,6 @@ fn push<const N: usize>(list: &mut Vec<Range<u64>, N>, range: Range<u64>) {
     let _ = list.push(range);
 }
 
-fn push_range<const N: usize>(list: &mut Vec<Range<u64>, N>, start: u64, bytes: u64) {
-    if let Some(end) = start.checked_add(bytes).filter(|_| bytes > 0) {
-        push(list, start..end);
-    }
-}
-
 /// `bytes` folded into `hash` (FNV-1a): no bit of a random input is lost that 64 bits can keep.
 fn folded(hash: u64, bytes: &[u8]) -> u64 {
     bytes.iter().fold(hash ^ 0xcbf2_9ce4_8422_2325, |hash, byte| {
@@ -356,6 +363,12 @@ fn text(value: &[u8]) -> &str {
     value.get(..end).and_then(|bytes| core::str::from_utf8(bytes).ok()).unwrap_or("")
 }
 
+/// In a frame of its own: else each of its many uses would have its own copy of the reader.
+#[inline(never)]
+fn is_compatible(node: &FdtNode<'_>, name: &str) -> bool {
+    node.is_compatible(name)
+}
+
 fn disabled(node: &FdtNode<'_>) -> bool {
     node.property("status").is_some_and(|status| !matches!(text(status.value()), "ok" | "okay"))
 }
@@ -367,7 +380,7 @@ fn read_gic_v3(node: &FdtNode<'_>, space: Space) -> Option<GicNode> {
     let distributor = ranges.next()?;
     let redistributors: Vec<_, 4> = ranges.take(regions.min(4) as usize).collect();
     let inner = Space::of_children(node);
-    let its = node.children().find(|child| child.is_compatible("arm,gic-v3-its") && !disabled(child));
+    let its = node.children().find(|child| is_compatible(child, "arm,gic-v3-its") && !disabled(child));
     let its = its.and_then(|child| inner.ranges(&child).next());
     Some(GicNode::V3 { distributor, redistributors, its })
 }
@@ -376,7 +389,7 @@ fn read_gic_v2(node: &FdtNode<'_>, space: Space) -> Option<GicNode> {
     let mut ranges = space.ranges(node);
     let (distributor, cpu_interface) = (ranges.next()?, ranges.next()?);
     let inner = Space::of_children(node);
-    let v2m = node.children().find(|child| child.is_compatible("arm,gic-v2m-frame") && !disabled(child));
+    let v2m = node.children().find(|child| is_compatible(child, "arm,gic-v2m-frame") && !disabled(child));
     let v2m = v2m.and_then(|child| inner.ranges(&child).next());
     Some(GicNode::V2 { distributor, cpu_interface, v2m })
 }

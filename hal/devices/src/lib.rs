@@ -8,8 +8,10 @@ pub mod inventory;
 pub mod nvme;
 pub mod pci;
 mod pl011;
+mod pl061;
 mod tick_rate;
 pub mod virtio;
 
 pub use pl011::Pl011;
+pub use pl061::PowerKey;
 pub use tick_rate::TickRate;

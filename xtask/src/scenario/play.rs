@@ -17,8 +17,9 @@ use crate::qmp::Qmp;
 use crate::vm::Vm;
 use anyhow::{Context, Result, bail};
 use regex::Regex;
-use serde_json::json;
-use std::path::PathBuf;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// Where free ports are looked for: the first of those that nobody is assigned (RFC 6335).
@@ -57,7 +58,7 @@ pub fn play(name: &str, scenario: &Scenario, stage: &Stage) -> Result<()> {
 }
 
 /// What `cargo xtask crash` makes of the log has the lines that the scenario says.
-fn explained(scenario: &Scenario, stage: &Stage, log: &std::path::Path) -> Result<()> {
+fn explained(scenario: &Scenario, stage: &Stage, log: &Path) -> Result<()> {
     if scenario.crash.is_empty() {
         return Ok(());
     }
@@ -72,6 +73,7 @@ fn explained(scenario: &Scenario, stage: &Stage, log: &std::path::Path) -> Resul
 /// A machine that runs, with its log, its judge, and the host.
 struct Play<'a> {
     scenario: &'a Scenario,
+    stage: &'a Stage,
     vm: Vm,
     log: CardLog,
     judge: Judge<'a>,
@@ -82,6 +84,7 @@ struct Play<'a> {
     faults: Faults,
     drives: TemporaryFolder,
     sockets: TemporaryFolder,
+    net: String,
     port: u16,
 }
 
@@ -90,36 +93,17 @@ impl<'a> Play<'a> {
         scenario: &'a Scenario,
         stage: &'a Stage,
         mut site: Option<Site<'a>>,
-        log: &std::path::Path,
+        log: &Path,
     ) -> Result<Self> {
         // Each run starts with empty drives.
         let drives = TemporaryFolder::for_drives()?;
         let sockets = TemporaryFolder::for_sockets()?;
         let port = qemu::free_port(DYNAMIC_PORTS)?;
-        let mut command = machine(scenario)?.command();
-        if !scenario.restarts {
-            // A reset is an end: what comes after it is another boot.
-            command.arg("-no-reboot");
-        }
-        match scenario.boot {
-            Boot::Kernel => {
-                command.arg("-kernel").arg(&stage.image.flat).args(["-append", &scenario.append]);
-            }
-            Boot::UBoot => {
-                let flat = qemu::escaped(&stage.image.flat);
-                let loader = format!("loader,file={flat},addr=0x48000000,force-raw=on");
-                command.args(["-bios", U_BOOT, "-device", &loader]);
-            }
-        }
-        command.args(&scenario.arguments);
-        for drive in &scenario.drive {
-            drive.add(&mut command, drives.path())?;
-        }
         let net = match &site {
             Some(site) => site.card_netdev(),
             None => scenario.net.replace("{port}", &port.to_string()),
         };
-        qemu::add_port(&mut command, 0, &net);
+        let mut command = card(scenario, stage, &drives, &net)?;
         command.args(["-qmp", &qemu::control(&control_of(&sockets))]);
         let vm = Vm::start(&mut command, log)?;
         if let Some(site) = &mut site {
@@ -127,6 +111,7 @@ impl<'a> Play<'a> {
         }
         Ok(Self {
             scenario,
+            stage,
             vm,
             log: CardLog::new(&stage.image.elf)?,
             judge: Judge::new(scenario)?,
@@ -136,6 +121,7 @@ impl<'a> Play<'a> {
             faults: Faults::default(),
             drives,
             sockets,
+            net,
             port,
         })
     }
@@ -180,17 +166,22 @@ impl<'a> Play<'a> {
 
     /// Waits until the card is ready, and the host too.
     fn boot(&mut self) -> Result<Ready> {
-        let mut found = None;
-        self.until(BOOT_LIMIT, "the card is not ready", &mut |play| {
-            let lines = &play.judge.lines;
-            found = lines.iter().find_map(|line| ready(&line.text));
-            Ok(found.is_some())
-        })?;
-        let card = found.context("the card is not ready")?;
+        let card = self.ready()?;
         if self.site.is_some() {
             self.until(BOOT_LIMIT, "the Linux host is not up", &mut |play| play.site()?.is_up(&card))?;
         }
         Ok(card)
+    }
+
+    /// Waits until the card says, from now on, that it is ready.
+    fn ready(&mut self) -> Result<Ready> {
+        let before = self.judge.lines.len();
+        let mut found = None;
+        self.until(BOOT_LIMIT, "the card is not ready", &mut |play| {
+            found = play.judge.lines[before..].iter().find_map(|line| ready(&line.text));
+            Ok(found.is_some())
+        })?;
+        found.context("the card is not ready")
     }
 
     fn step(&mut self, number: usize, step: &Step, card: &Ready) -> Result<()> {
@@ -231,6 +222,8 @@ impl<'a> Play<'a> {
                 self.site()?.power_on()?;
                 self.until(BOOT_LIMIT, "the Linux host is not up", &mut |play| play.site()?.is_up(card))?;
             }
+            Action::CardPower(Switch::Off) => self.press_power_button(step.limit)?,
+            Action::CardPower(Switch::On) => self.start_again()?,
             Action::Pause(pause) => {
                 let end = Instant::now() + *pause;
                 while Instant::now() < end {
@@ -240,6 +233,35 @@ impl<'a> Play<'a> {
             _ => self.change_machine(step)?,
         }
         Ok(())
+    }
+
+    /// Presses the button and follows the card until it has switched itself off.
+    fn press_power_button(&mut self, limit: Duration) -> Result<()> {
+        let deadline = Instant::now() + limit;
+        self.qmp()?.command("system_powerdown", Value::Null)?;
+        while let Some(bytes) = self.vm.read_to_end(Duration::from_millis(50))? {
+            self.log.feed(&bytes).into_iter().try_for_each(|line| self.judge.take(line))?;
+            if let Some(site) = &mut self.site {
+                site.listen()?;
+            }
+            if Instant::now() > deadline {
+                bail!("the card has not switched itself off after {} s", limit.as_secs());
+            }
+        }
+        self.log.finish().into_iter().try_for_each(|line| self.judge.take(line))?;
+        let status = self.vm.status()?;
+        anyhow::ensure!(status.success(), "QEMU has ended by itself: {status}");
+        Ok(())
+    }
+
+    /// Starts the card anew, with the drives that it had at first, as they are now.
+    fn start_again(&mut self) -> Result<()> {
+        let mut command = card(self.scenario, self.stage, &self.drives, &self.net)?;
+        command.args(["-qmp", &qemu::control(&control_of(&self.sockets))]);
+        let log = self.vm.log().with_extension("again.serial");
+        self.vm = Vm::start(&mut command, &log)?;
+        self.log = CardLog::new(&self.stage.image.elf)?;
+        self.ready().map(drop)
     }
 
     /// Steps about the card's drives and its port.
@@ -390,6 +412,31 @@ impl<'a> Play<'a> {
 
 fn control_of(sockets: &TemporaryFolder) -> PathBuf {
     sockets.join("control")
+}
+
+/// The card's QEMU, but for its control socket.
+fn card(scenario: &Scenario, stage: &Stage, drives: &TemporaryFolder, net: &str) -> Result<Command> {
+    let mut command = machine(scenario)?.command();
+    if !scenario.restarts {
+        // A reset is an end: what comes after it is another boot.
+        command.arg("-no-reboot");
+    }
+    match scenario.boot {
+        Boot::Kernel => {
+            command.arg("-kernel").arg(&stage.image.flat).args(["-append", &scenario.append]);
+        }
+        Boot::UBoot => {
+            let flat = qemu::escaped(&stage.image.flat);
+            let loader = format!("loader,file={flat},addr=0x48000000,force-raw=on");
+            command.args(["-bios", U_BOOT, "-device", &loader]);
+        }
+    }
+    command.args(&scenario.arguments);
+    for drive in &scenario.drive {
+        drive.add(&mut command, drives.path())?;
+    }
+    qemu::add_port(&mut command, 0, net);
+    Ok(command)
 }
 
 fn machine(scenario: &Scenario) -> Result<Machine> {

@@ -58,6 +58,8 @@ pub enum Action {
     Link(Switch),
     /// The host's power is cut, or it is started anew.
     HostPower(Switch),
+    /// The card's power button is pressed until it has switched itself off, or it is started anew.
+    CardPower(Switch),
     /// Nothing for so many seconds.
     Pause(Duration),
 }
@@ -148,6 +150,7 @@ pub struct Table {
     flood: Option<Flood>,
     link: Option<Switch>,
     host_power: Option<Switch>,
+    card_power: Option<Switch>,
     pause_s: Option<u64>,
 }
 
@@ -170,7 +173,7 @@ impl TryFrom<Table> for Step {
             }
             _ => Err(
                 "expected one of card, console, run, start, finish, qmp, host_qmp, fail, slow, hang, mend, plug, \
-                      unplug, network, flood, link, host_power, pause_s"
+                      unplug, network, flood, link, host_power, card_power, pause_s"
                     .to_owned(),
             ),
         }
@@ -198,6 +201,7 @@ impl Table {
             ("flood", self.flood.map(Action::Flood)),
             ("link", self.link.map(Action::Link)),
             ("host_power", self.host_power.map(Action::HostPower)),
+            ("card_power", self.card_power.map(Action::CardPower)),
             ("pause_s", pause.map(Action::Pause)),
         ];
         all.into_iter().filter_map(|(word, action)| Some((word, action?))).collect()
@@ -227,6 +231,8 @@ impl Action {
             Self::Link(Switch::Off) => "the link goes down".to_owned(),
             Self::HostPower(Switch::On) => "the host is started".to_owned(),
             Self::HostPower(Switch::Off) => "the host's power is cut".to_owned(),
+            Self::CardPower(Switch::On) => "the card is started".to_owned(),
+            Self::CardPower(Switch::Off) => "the card's power button ends it".to_owned(),
             Self::Pause(pause) => format!("{} s pass", pause.as_secs()),
             Self::Qmp(_) | Self::HostQmp(_) => word.to_owned(),
         }

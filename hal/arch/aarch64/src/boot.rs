@@ -7,10 +7,10 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use hal_api::Clock;
-use hal_devices::Pl011;
 use hal_devices::device_tree::{self, GicNode, Machine, PcieNode};
 use hal_devices::gic::MsiController;
 use hal_devices::pci::Window;
+use hal_devices::{Pl011, PowerKey};
 use hal_mem::MmioRegion;
 
 use crate::cores::{self, OtherCores};
@@ -38,6 +38,8 @@ pub struct Boot {
     pub msi: Option<MsiController>,
     /// The console UART.
     pub uart: Option<Pl011>,
+    /// The key by which an operator asks for the end.
+    pub power_key: Option<PowerKey>,
     /// Version of the interrupt controller; 0 where there is none, and no core can sleep.
     pub gic_version: u8,
     /// Each core is watched by an interrupt of its own; else cores watch each other in their turns.
@@ -110,6 +112,11 @@ extern "C" fn first_core(device_tree: usize) -> ! {
         uart.enable();
         uart
     });
+    let power_key = machine.power_key.as_ref().and_then(|node| {
+        let base = NonNull::new(node.registers.start as *mut u8)?;
+        // SAFETY: mapped as device memory, and nobody else uses it.
+        Some(PowerKey::new(unsafe { MmioRegion::new(base, PowerKey::BYTES) }, node))
+    });
     crash::begin_boot();
     let mut memory = FreeMemory::new(machine, &[image::whole(), image::crash(), tree]);
     interrupts::initialize(machine);
@@ -119,7 +126,18 @@ extern "C" fn first_core(device_tree: usize) -> ! {
     let msi = interrupts::message_controller(machine, |bytes| memory.dma(bytes, 1 << 16));
     let cpu = Cpu::new(0, timer);
     let (gic_version, watched_by_interrupt) = (interrupts::version(), interrupts::watch_available());
-    card_main(Boot { machine, memory, timer, cpu, others, msi, uart, gic_version, watched_by_interrupt })
+    card_main(Boot {
+        machine,
+        memory,
+        timer,
+        cpu,
+        others,
+        msi,
+        uart,
+        power_key,
+        gic_version,
+        watched_by_interrupt,
+    })
 }
 
 /// Parses the tree that the loader left at `address`; also where it lies.
@@ -155,7 +173,7 @@ fn own_core_first(machine: &mut Machine) {
     machine.cores.truncate(image::cores_maximum());
 }
 
-/// Maps what the card uses. A root complex, or a window of it, that is out of reach is taken out of `machine`.
+/// Maps what the card uses. A root complex, a window of it, or a power key that is out of reach is taken out of `machine`.
 fn build_map(machine: &mut Machine, tree: &Range<u64>) -> Result<Tables, MapError> {
     let mut tables = Tables::new()?;
     map_image(&mut tables)?;
@@ -180,6 +198,10 @@ fn build_map(machine: &mut Machine, tree: &Range<u64>) -> Result<Tables, MapErro
         }
         None => {}
     }
+    machine.power_key = machine.power_key.take().filter(|key| {
+        let start = key.registers.start;
+        tables.map(start, start.saturating_add(PowerKey::BYTES as u64), Kind::Device).is_ok()
+    });
     machine.pcie = machine.pcie.take().and_then(|pcie| map_pcie(&mut tables, pcie));
     Ok(tables)
 }

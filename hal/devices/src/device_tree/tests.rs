@@ -39,6 +39,32 @@ fn reads_a_machine_with_gic_version_2() {
 }
 
 #[test]
+fn reads_the_power_key() {
+    let key = PowerKeyNode { registers: 0x903_0000..0x903_1000, pin: 3, active_low: false };
+    assert_eq!(Machine::parse(GIC3).unwrap().power_key, Some(key));
+}
+
+#[test]
+fn another_key_or_a_pin_that_does_not_exist_is_no_power_key() {
+    // A property: its mark, its length, the place of its name, its value.
+    let gpios = GIC3.windows(24).position(|property| {
+        property[..8] == [0, 0, 0, 3, 0, 0, 0, 12] && property[16..] == [0, 0, 0, 3, 0, 0, 0, 0]
+    });
+    let code = GIC3
+        .windows(16)
+        .position(|property| property[..8] == [0, 0, 0, 3, 0, 0, 0, 4] && property[12..] == [0, 0, 0, 116]);
+    let (gpios, code) = (gpios.unwrap() + 12, code.unwrap() + 12);
+    for (at, value) in [(gpios + 7, 8), (gpios, 0xff), (code + 3, 117)] {
+        let mut tree = GIC3.to_vec();
+        tree[at] = value;
+        assert_eq!(Machine::parse(&tree).unwrap().power_key, None, "{at:#x}");
+    }
+    let mut tree = GIC3.to_vec();
+    tree[gpios + 11] = 1;
+    assert!(Machine::parse(&tree).unwrap().power_key.unwrap().active_low);
+}
+
+#[test]
 fn reads_the_root_complex() {
     let pcie = Machine::parse(GIC3).unwrap().pcie.unwrap();
     assert_eq!(pcie.ecam, 0x40_1000_0000..0x40_2000_0000);
