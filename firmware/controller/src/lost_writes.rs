@@ -47,7 +47,12 @@ impl DepartedHosts {
     /// One entry for each host, so that one that comes and goes does not push out the others.
     pub(crate) fn add(&mut self, host_id: [u8; 16], mut lost: LostWrites) {
         self.of(host_id).0.iter().for_each(|&nsid| lost.note(nsid));
-        self.0.retain(|(id, _)| *id != host_id);
+        for _ in 0..self.0.len() {
+            let Some(entry) = self.0.pop_front() else { break };
+            if entry.0 != host_id {
+                let _ = self.0.push_back(entry);
+            }
+        }
         if self.0.is_full() {
             self.0.pop_front();
         }
