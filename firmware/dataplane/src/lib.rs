@@ -16,5 +16,5 @@ mod shutdown;
 
 pub use core_loop::{CoreLoop, EMPTY_TURNS_BEFORE_SLEEP, Role, TURN_BUDGET, Turns};
 pub use data_core::{DataCore, Parts, PoolCounts};
-pub use net_role::MAX_CONNECTIONS;
+pub use net_role::{MAX_CONNECTIONS, QueueStream};
 pub use shutdown::{DRIVES_LIMIT, HOSTS_LIMIT, SHUTDOWN_LIMIT};

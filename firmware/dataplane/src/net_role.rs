@@ -84,10 +84,11 @@ impl Connections {
     }
 }
 
-/// The stack's stream as the target sees it.
-struct TargetStream<'a>(Stream<'a>);
+/// The stack's stream as a queue of NVMe/TCP sees it, on either side.
+#[derive(Debug)]
+pub struct QueueStream<'a>(pub Stream<'a>);
 
-impl nvmeof::Stream for TargetStream<'_> {
+impl nvmeof::Stream for QueueStream<'_> {
     fn receive(&mut self, take: impl FnOnce(&[u8]) -> usize) -> usize {
         self.0.receive(take)
     }
@@ -201,7 +202,7 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
     fn serve(&mut self, queue: QueueIndex, now: Instant, budget: u32) -> u32 {
         let Some(connection) = self.connections.get(queue) else { return 0 };
         let stream = self.stack.as_mut().and_then(|stack| stack.stream(connection.stream));
-        let Some(mut stream) = stream.map(TargetStream) else {
+        let Some(mut stream) = stream.map(QueueStream) else {
             self.forget(queue, now);
             return 1;
         };

@@ -67,6 +67,29 @@ pub struct CommonHeader {
     pub total_bytes: U32,
 }
 
+impl CommonHeader {
+    /// Of a PDU that is nothing but a header of so many bytes, without a digest.
+    #[must_use]
+    pub const fn of(kind: u8, bytes: usize) -> Self {
+        Self {
+            kind,
+            flags: 0,
+            header_bytes: bytes as u8,
+            data_offset: 0,
+            total_bytes: U32::new(bytes as u32),
+        }
+    }
+}
+
+/// Copies what fits and returns how much that was.
+pub(crate) fn put(room: &mut [u8], bytes: &[u8]) -> usize {
+    let count = room.len().min(bytes.len());
+    if let (Some(to), Some(from)) = (room.get_mut(..count), bytes.get(..count)) {
+        to.copy_from_slice(from);
+    }
+    count
+}
+
 /// ICReq and ICResp (3.6.2.2, 3.6.2.3).
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]

@@ -11,7 +11,7 @@ use zerocopy::{Immutable, IntoBytes};
 
 use crate::pdu::{
     self, CommonHeader, DIGEST_BYTES, DataHeader, Initialize, MAX_HOST_DATA_BYTES, ResponseCapsule,
-    Terminate, kind,
+    Terminate, kind, put,
 };
 use crate::queue::{DATA_TIMEOUT, Phase, SEND_TIMEOUT, Sender, Sending};
 use crate::slots::{NONE, SlotState};
@@ -120,7 +120,7 @@ impl<B: Backend> Turn<'_, '_, B> {
 
     fn start_initialize(&mut self) {
         let response = Initialize {
-            common: header(kind::INITIALIZE_RESPONSE, size_of::<Initialize>()),
+            common: CommonHeader::of(kind::INITIALIZE_RESPONSE, size_of::<Initialize>()),
             format: U16::new(0),
             alignment: 0,
             digests: self.queue.digests.to_field(),
@@ -134,7 +134,7 @@ impl<B: Backend> Turn<'_, '_, B> {
     fn start_terminate(&mut self, fatal: pdu::Fatal) {
         let queue = &mut *self.queue;
         let quote = queue.receiver.buffer.get(..usize::from(queue.receiver.filled)).unwrap_or_default();
-        let mut common = header(kind::CONTROLLER_TERMINATE, size_of::<Terminate>());
+        let mut common = CommonHeader::of(kind::CONTROLLER_TERMINATE, size_of::<Terminate>());
         common.total_bytes = U32::new((size_of::<Terminate>() + quote.len()) as u32);
         let request = Terminate {
             common,
@@ -216,7 +216,7 @@ impl<B: Backend> Turn<'_, '_, B> {
 impl crate::queue::Queue {
     /// The common header of a PDU with nothing but a header.
     fn common(&self, kind: u8, bytes: usize) -> CommonHeader {
-        let mut common = header(kind, bytes);
+        let mut common = CommonHeader::of(kind, bytes);
         if self.digests.header {
             common.flags = pdu::flags::HEADER_DIGEST;
             common.total_bytes = U32::new((bytes + DIGEST_BYTES) as u32);
@@ -258,23 +258,4 @@ impl Sender {
             && self.data_left == 0
             && (!self.digest || usize::from(self.tail_sent) == DIGEST_BYTES)
     }
-}
-
-fn header(kind: u8, bytes: usize) -> CommonHeader {
-    CommonHeader {
-        kind,
-        flags: 0,
-        header_bytes: bytes as u8,
-        data_offset: 0,
-        total_bytes: U32::new(bytes as u32),
-    }
-}
-
-/// Copies what fits and returns how much that was.
-fn put(room: &mut [u8], bytes: &[u8]) -> usize {
-    let count = room.len().min(bytes.len());
-    if let (Some(to), Some(from)) = (room.get_mut(..count), bytes.get(..count)) {
-        to.copy_from_slice(from);
-    }
-    count
 }

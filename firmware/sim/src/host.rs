@@ -26,7 +26,6 @@ use crate::settings::HostSettings;
 use crate::trace::Trace;
 
 use association::Association;
-pub use association::HostStream;
 use commands::Commands;
 
 /// Sockets of a host: those of one association, and those of the last one that are not quite closed.

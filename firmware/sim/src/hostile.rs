@@ -6,6 +6,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use dataplane::QueueStream;
 use fastrand::Rng;
 use hal_api::{Instant, PortInfo};
 use hal_fakes::{FakeFrameQueue, FarEnd, frame_queue_pair};
@@ -17,7 +18,7 @@ use nvmeof::pdu::{CommonHeader, kind};
 use zerocopy::IntoBytes;
 
 use crate::card;
-use crate::host::{Common, HostStream};
+use crate::host::Common;
 use crate::kinds::Kind;
 use crate::network::Network;
 
@@ -216,7 +217,7 @@ impl Hostile {
             StreamState::Closed => return false,
             StreamState::Open | StreamState::PeerClosed => {}
         }
-        let mut stream = HostStream(stream);
+        let mut stream = QueueStream(stream);
         match &mut evil.part {
             Part::Admin(queue, bring_up) | Part::Io(queue, bring_up) => {
                 if queue.poll(&mut stream, &mut **bring_up).is_err() {

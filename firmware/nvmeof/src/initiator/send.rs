@@ -11,7 +11,7 @@ use super::queue::{HostQueue, Payload, Phase, QueueOptions};
 use super::slots::{NONE, Slot, State, Transfer};
 use crate::pdu::{
     CommandCapsule, CommonHeader, DIGEST_BYTES, DataHeader, Fatal, Initialize, MAX_QUOTED_BYTES, Terminate,
-    flags, kind,
+    flags, kind, put,
 };
 
 /// The PDU that is being sent: a header, then perhaps data, then perhaps a digest.
@@ -49,7 +49,7 @@ impl Sender {
             quote_bytes: 0,
         };
         let request = Initialize {
-            common: header(kind::INITIALIZE_REQUEST, size_of::<Initialize>()),
+            common: CommonHeader::of(kind::INITIALIZE_REQUEST, size_of::<Initialize>()),
             format: U16::new(0),
             alignment: options.alignment,
             digests: options.digests.to_field(),
@@ -63,7 +63,7 @@ impl Sender {
     /// Lets an H2CTermReq (TCP 3.6.2.4) with the wrong header follow the PDU that is under way.
     pub(super) fn terminate(&mut self, fatal: Fatal, quote: &[u8]) {
         self.quote_bytes = put(&mut self.quote, quote);
-        let mut common = header(kind::HOST_TERMINATE, size_of::<Terminate>());
+        let mut common = CommonHeader::of(kind::HOST_TERMINATE, size_of::<Terminate>());
         common.total_bytes = U32::new((size_of::<Terminate>() + self.quote_bytes) as u32);
         self.terminate = Some(Terminate {
             common,
@@ -258,7 +258,7 @@ impl<S: BorrowMut<[Slot]>> HostQueue<S> {
 
     /// The common header of a PDU with so much data, and where the data stands.
     fn common(&self, kind: u8, bytes: usize, data_bytes: u32) -> (CommonHeader, usize) {
-        let mut common = header(kind, bytes);
+        let mut common = CommonHeader::of(kind, bytes);
         let mut header_bytes = bytes;
         if self.digests.header {
             common.flags |= flags::HEADER_DIGEST;
@@ -278,23 +278,4 @@ impl<S: BorrowMut<[Slot]>> HostQueue<S> {
         common.total_bytes = U32::new(total);
         (common, data_at)
     }
-}
-
-fn header(kind: u8, bytes: usize) -> CommonHeader {
-    CommonHeader {
-        kind,
-        flags: 0,
-        header_bytes: bytes as u8,
-        data_offset: 0,
-        total_bytes: U32::new(bytes as u32),
-    }
-}
-
-/// Copies what fits and returns how much that was.
-fn put(room: &mut [u8], bytes: &[u8]) -> usize {
-    let count = room.len().min(bytes.len());
-    if let (Some(to), Some(from)) = (room.get_mut(..count), bytes.get(..count)) {
-        to.copy_from_slice(from);
-    }
-    count
 }

@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use dataplane::QueueStream;
 use hal_api::Instant;
 use hal_fakes::FakeFrameQueue;
 use net::{ConnectionId, Stack, StreamState};
-use nvmeof::Stream;
 use nvmeof::initiator::{BringUp, BringUpError, HostQueue, QueueOptions, Slot, Transfer, commands};
 use nvmeof::pdu::Digests;
 
@@ -20,28 +20,6 @@ const CARD: ([u8; 4], u16) = ([10, 0, 0, 1], 4420);
 const ADMIN_SLOTS: usize = 31;
 /// What a host waits for a connection to come up. A card may hold a Connect until old writes have ended.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// The stack's stream as a queue sees it.
-#[derive(Debug)]
-pub struct HostStream<'a>(pub net::Stream<'a>);
-
-impl Stream for HostStream<'_> {
-    fn receive(&mut self, take: impl FnOnce(&[u8]) -> usize) -> usize {
-        self.0.receive(take)
-    }
-    fn send_room(&self) -> usize {
-        self.0.send_room()
-    }
-    fn send(&mut self, fill: impl FnOnce(&mut [u8]) -> usize) -> usize {
-        self.0.send(fill)
-    }
-    fn close(&mut self) {
-        self.0.close();
-    }
-    fn abort(&mut self) {
-        self.0.abort();
-    }
-}
 
 /// A connection, which is a queue.
 pub(super) struct Connection {
@@ -237,7 +215,7 @@ impl Host {
         if state == StreamState::Connecting {
             return Ok(());
         }
-        let mut stream = HostStream(stream);
+        let mut stream = QueueStream(stream);
         let result = match &mut connection.bring_up {
             Some(bring_up) => connection.queue.poll(&mut stream, &mut **bring_up),
             None => connection.queue.poll(&mut stream, &mut self.commands),
