@@ -93,6 +93,10 @@ impl SubsystemConfig {
     }
 }
 
+/// RTD3E: how long hosts may wait for CSTS.SHST, within which drives are flushed, after a reset where need be. A Linux host
+/// takes it for its time limit, of 5 s otherwise.
+pub const SHUTDOWN_LATENCY_US: u32 = 12_000_000;
+
 /// `text` as a field of ASCII padded with blanks; what does not fit is cut, what is not printable ASCII
 /// becomes a blank.
 #[must_use]

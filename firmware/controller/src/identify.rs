@@ -10,7 +10,7 @@ use zerocopy::FromBytes;
 use crate::admit::Transfer;
 use crate::config::{
     CRITICAL_TEMPERATURE_K, ERROR_LOG_ENTRIES, KEEP_ALIVE_UNITS, MAX_ABORTS, MAX_ASYNC_EVENT_REQUESTS,
-    MAX_NAMESPACES, WARNING_TEMPERATURE_K,
+    MAX_NAMESPACES, SHUTDOWN_LATENCY_US, WARNING_TEMPERATURE_K,
 };
 use crate::events::Notice;
 use crate::identity::LAST_NSID;
@@ -151,6 +151,7 @@ fn fill_common(subsystem: &Subsystem, controller: &Controller, page: &mut Identi
     page.mdts = config.max_transfer_shift;
     page.controller_id.set(controller.id);
     page.version.set(VERSION);
+    page.entry_latency_us.set(SHUTDOWN_LATENCY_US);
     page.attributes.set(field::ATTRIBUTES);
     page.async_event_limit = MAX_ASYNC_EVENT_REQUESTS as u8 - 1;
     page.abort_limit = MAX_ABORTS - 1;

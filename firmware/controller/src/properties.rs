@@ -88,6 +88,12 @@ impl Subsystem {
         any
     }
 
+    /// The controllers whose shutdowns wait since [`Self::begin_shutdowns`].
+    pub fn flushing_controllers(&self) -> impl Iterator<Item = u16> {
+        let flushing = self.controllers().filter(|controller| controller.shutdown == Shutdown::Flushing);
+        flushing.map(|controller| controller.id)
+    }
+
     /// Drives' caches were flushed since [`Self::begin_shutdowns`]: CSTS.SHST says that the shutdowns are complete.
     pub fn complete_shutdowns(&mut self) {
         for controller in

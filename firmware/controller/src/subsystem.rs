@@ -159,6 +159,10 @@ impl Subsystem {
         if slot.generation == handle.generation { slot.controller.as_mut() } else { None }
     }
 
+    pub(crate) fn controllers(&self) -> impl Iterator<Item = &Controller> {
+        self.slots.iter().filter_map(|slot| slot.controller.as_ref())
+    }
+
     pub(crate) fn controllers_mut(&mut self) -> impl Iterator<Item = &mut Controller> {
         self.slots.iter_mut().filter_map(|slot| slot.controller.as_mut())
     }

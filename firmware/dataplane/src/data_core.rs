@@ -169,7 +169,7 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> Role for DataCore<F, D> {
             // Some requests end at once.
             work += served + self.collect_completions(now);
         }
-        self.flush_for_hosts();
+        self.flush_for_hosts(now);
         self.advance_shutdown(now);
         self.transmit(now);
         work

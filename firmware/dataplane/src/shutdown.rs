@@ -41,17 +41,27 @@ pub(crate) struct HostFlush {
 
 impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
     /// A host that has set CC.SHN may lose interest in the card, and so in what it wrote: CSTS.SHST is complete only once
-    /// the drives' caches are flushed (Base 3.6.2). All drives, since every controller has every namespace.
-    pub(crate) fn flush_for_hosts(&mut self) {
+    /// the drives' caches are flushed (Base 3.6.2), or cannot be in time. All drives, since every controller has every
+    /// namespace.
+    pub(crate) fn flush_for_hosts(&mut self, now: Instant) {
         let HostFlush { ticket, running } = self.host_flush;
-        if running && self.drives.iter().all(|drive| drive.has_flushed(ticket)) {
+        if running && self.drives.iter().all(|drive| drive.flushed(ticket).is_some()) {
             self.host_flush.running = false;
+            for drive in self.drives.iter().filter(|drive| drive.flushed(ticket) == Some(false)) {
+                for controller in self.subsystem.flushing_controllers() {
+                    hal_log::warn!(
+                        "controller {}: shut down although drive {} has not flushed its writes",
+                        controller,
+                        drive.name().as_str()
+                    );
+                }
+            }
             self.subsystem.complete_shutdowns();
         }
         if !self.host_flush.running && self.subsystem.begin_shutdowns() {
             let ticket = ticket.wrapping_add(1);
             self.host_flush = HostFlush { ticket, running: true };
-            self.drives.iter_mut().for_each(|drive| drive.ask_flush(ticket));
+            self.drives.iter_mut().for_each(|drive| drive.ask_flush(ticket, now));
         }
     }
 

@@ -95,6 +95,8 @@ pub struct Drive<D: NvmeDevice> {
     event: Option<Event>,
     /// It takes Asynchronous Event Requests, and an interrupt tells of their ends.
     wants_events: bool,
+    /// No Asynchronous Event Request goes out before.
+    events_from: Instant,
     report: Report,
     failures: u64,
     events_told: u64,
@@ -141,7 +143,7 @@ impl<D: NvmeDevice> Drive<D> {
             last_failure: None,
             resets: 0,
             errand: Errand::None,
-            rounds: FlushRounds::default(),
+            rounds: FlushRounds::NONE,
             end_by: None,
             ended_well: false,
             entry_latency_us: 0,
@@ -149,6 +151,7 @@ impl<D: NvmeDevice> Drive<D> {
             async_events: 0,
             event: None,
             wants_events: false,
+            events_from: Instant::ZERO,
             report: Report::default(),
             failures: 0,
             events_told: 0,
@@ -174,6 +177,10 @@ impl<D: NvmeDevice> Drive<D> {
             State::Closing { .. } => self.poll_errands(now, pool),
             _ => self.advance(now, pool),
         };
+        // In an orderly end requests end first.
+        if !matches!(self.state, State::Closing { .. }) {
+            work += self.poll_flush(now);
+        }
         if self.is_ending() {
             work += self.poll_shutdown(now, pool);
         }
@@ -279,7 +286,7 @@ impl<D: NvmeDevice> Drive<D> {
             (State::Ready, Some(deadline)) => self.health_at.min(deadline),
             _ => own,
         };
-        own.min(parts.io.earliest_deadline())
+        own.min(parts.io.earliest_deadline()).min(self.rounds.deadline())
     }
 
     /// Whether requests are carried out now.
@@ -366,6 +373,6 @@ impl<D: NvmeDevice> Drive<D> {
                 return 1;
             }
         }
-        self.poll_errands(now, pool) + self.poll_flush(now)
+        self.poll_errands(now, pool)
     }
 }

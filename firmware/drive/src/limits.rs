@@ -46,6 +46,8 @@ pub const READY_POLL: Duration = Duration::from_millis(5);
 pub const HEALTH_INTERVAL: Duration = Duration::from_secs(1);
 /// Between two reads of the SMART log.
 pub const SMART_INTERVAL: Duration = Duration::from_secs(10);
+/// Between an event of a drive and the next Asynchronous Event Request: one that ends each at once fills no log.
+pub const EVENT_INTERVAL: Duration = Duration::from_secs(1);
 /// A command that was at the drive for so long halves the number of commands that are given to the drive at once.
 pub const SLOW_COMMAND: Duration = Duration::from_secs(2);
 /// A command that was home so fast lets the drive have one more.
@@ -56,6 +58,8 @@ pub const COUNTERS_FIRST: Duration = Duration::from_secs(1);
 pub const COUNTERS_INTERVAL: Duration = Duration::from_secs(10);
 /// In an orderly end: until when requests and flushes have to be over.
 pub const CLOSING_LIMIT: Duration = Duration::from_secs(10);
+/// How long the flush may take that a host's own shutdown waits for, a reset of the drive included.
+pub const HOST_FLUSH_LIMIT: Duration = Duration::from_secs(10);
 /// How long a drive may take for its shutdown, where it states less (RTD3E) or nothing.
 pub const SHUTDOWN_LEAST: Duration = Duration::from_secs(5);
 /// The same where it states more.

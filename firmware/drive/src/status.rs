@@ -16,9 +16,6 @@ pub const INTERRUPTED: Status = Status::COMMAND_INTERRUPTED;
 /// The drive is gone or failed, and is tried again from time to time. DNR is clear.
 pub const AWAY: Status = Status::NAMESPACE_NOT_READY;
 
-/// A Flush whose writes are gone: the drive has lost its power. With DNR: a repetition would succeed and hide it.
-pub const WRITES_LOST: Status = Status::WRITE_FAULT.do_not_retry();
-
 const GENERIC: u16 = 0;
 const COMMAND_SPECIFIC: u16 = 1;
 const MEDIA_ERRORS: u16 = 2;

@@ -196,6 +196,7 @@ impl<B: Backend> Turn<'_, '_, B> {
             && let Some(context) = &self.queue.context
             && self.env.subsystem.take_lost_writes(context.controller, entry.command.nsid.get())
         {
+            // With DNR: a repetition would succeed and hide the loss.
             self.finish(slot, Status::WRITE_FAULT.do_not_retry(), 0);
             return true;
         }

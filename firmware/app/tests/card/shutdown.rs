@@ -119,3 +119,24 @@ fn a_hosts_own_shutdown_is_complete_when_caches_are_flushed() {
     let end = other.admin.execute(&mut card, host::property_get(0x1c), Payload::None);
     assert_eq!(end.result >> 2 & 0b11, 0b10);
 }
+
+#[test]
+fn a_hosts_own_shutdown_waits_for_a_drive_that_is_being_reset() {
+    let mut card = Card::boot(MEMORY, [NvmeConfig::default()]);
+    let mut host = Host::connect(&mut card, 1);
+    let nsid = by_drive(&mut card, &mut host)[0];
+    let write = blocks(io::WRITE, nsid, 0, 8);
+    let end = host.io.execute(&mut card, write, Payload::InCapsule(pattern(4096, 1)));
+    assert_eq!(end.status, Status::SUCCESS);
+    // It keeps its power, and so its cache.
+    card.drives[0].set_link_down(true);
+    card.pass(Duration::from_secs(2));
+    host.admin.execute(&mut card, property_set(0x14, 0x0046_4001), Payload::None);
+    card.pass(Duration::from_millis(500));
+    let end = host.admin.execute(&mut card, host::property_get(0x1c), Payload::None);
+    assert_eq!(end.result >> 2 & 0b11, 0b01, "writes may be in its cache");
+    card.drives[0].set_link_down(false);
+    card.pass(Duration::from_secs(6));
+    let end = host.admin.execute(&mut card, host::property_get(0x1c), Payload::None);
+    assert_eq!((end.result >> 2 & 0b11, card.drives[0].io_commands(io::FLUSH)), (0b10, 1));
+}

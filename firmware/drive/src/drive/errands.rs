@@ -10,7 +10,7 @@ use super::bring_up::Task;
 use super::{Drive, State};
 use crate::admin::{Progress, abort};
 use crate::events::FailReason;
-use crate::limits::{ABORT_TIMEOUT, ADMIN_TIMEOUT, SMART_INTERVAL};
+use crate::limits::{ABORT_TIMEOUT, ADMIN_TIMEOUT, EVENT_INTERVAL, SMART_INTERVAL};
 
 /// Types of events (Base figure 146).
 const ERROR: u8 = 0;
@@ -47,7 +47,7 @@ impl<D: NvmeDevice> Drive<D> {
         let Some(parts) = &mut self.parts else { return 0 };
         let progress = parts.admin.progress(now);
         if let Some(event) = parts.admin.take_event() {
-            self.take_event_of_drive(&event);
+            self.take_event_of_drive(&event, now);
         }
         match progress {
             Progress::Waiting => usize::from(self.is_idle() && self.next_errand(now, pool)),
@@ -99,7 +99,7 @@ impl<D: NvmeDevice> Drive<D> {
             let command = parts.admin.get_smart(pool);
             return parts.admin.send(command, now, ADMIN_TIMEOUT);
         }
-        if self.wants_events && !parts.admin.awaits_event() {
+        if self.wants_events && now >= self.events_from && !parts.admin.awaits_event() {
             return parts.admin.await_event();
         }
         false
@@ -135,13 +135,14 @@ impl<D: NvmeDevice> Drive<D> {
     }
 
     /// The Asynchronous Event Request has ended.
-    fn take_event_of_drive(&mut self, completion: &Completion) {
+    fn take_event_of_drive(&mut self, completion: &Completion, now: Instant) {
         if !completion.status().is_success() {
             // It takes none: its health is read from time to time all the same.
             self.wants_events = false;
             return;
         }
         self.events_told += 1;
+        self.events_from = now + EVENT_INTERVAL;
         let name = self.name();
         let [kind, information, page, _] = completion.result.get().to_le_bytes();
         let kind = kind & 0b111;

@@ -6,7 +6,7 @@ use super::Drive;
 
 /// `BB:DD.F` in hexadecimal digits.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Name([u8; 7]);
+pub struct Name([u8; 7]);
 
 impl Name {
     fn of(address: u16) -> Self {
@@ -18,6 +18,8 @@ impl Name {
         Self([digit(bus >> 4), digit(bus), b':', digit(device >> 4), digit(device), b'.', digit(function)])
     }
 
+    /// As text.
+    #[must_use]
     pub fn as_str(&self) -> &str {
         // Digits only.
         core::str::from_utf8(&self.0).unwrap_or_default()
@@ -25,7 +27,9 @@ impl Name {
 }
 
 impl<D: NvmeDevice> Drive<D> {
-    pub(crate) fn name(&self) -> Name {
+    /// How logs name the drive.
+    #[must_use]
+    pub fn name(&self) -> Name {
         Name::of(self.device.address())
     }
 }

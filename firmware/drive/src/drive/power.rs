@@ -10,7 +10,7 @@ use nvme::registers::Configuration;
 
 use super::{Drive, State};
 use crate::events::DriveEvent;
-use crate::status::WRITES_LOST;
+use crate::status::INTERRUPTED;
 
 impl<D: NvmeDevice> Drive<D> {
     /// The drive is gone, or has to go, without a warning: it loses the bus, requests end, what comes is refused, and
@@ -18,8 +18,8 @@ impl<D: NvmeDevice> Drive<D> {
     /// [`Self::take_apart`].
     pub(crate) fn abandon(&mut self, pool: &mut PagePool) {
         self.let_go(pool);
-        self.rounds.give_up();
         self.lose_writes();
+        self.rounds.end();
         self.state = State::ShutDown;
     }
 
@@ -64,7 +64,8 @@ impl<D: NvmeDevice> Drive<D> {
         let mut count = 0u32;
         while let Some(nsid) = parts.io.next_unflushed(0) {
             parts.io.forget_unflushed(nsid);
-            parts.io.fail_waiting_flushes(nsid, WRITES_LOST);
+            // The host repeats it, and that one fails: once for each loss.
+            parts.io.fail_waiting_flushes(nsid, INTERRUPTED);
             // At most one entry for each namespace, and as much room.
             if !self.lost_writes.contains(&nsid) {
                 let _ = self.lost_writes.push(nsid);
@@ -73,6 +74,7 @@ impl<D: NvmeDevice> Drive<D> {
         }
         if count > 0 {
             parts.io.counters.lost_caches += 1;
+            self.rounds.fail();
             hal_log::error!(
                 "drive {}: lost power with unflushed writes in its cache; the next Flush of {} namespaces fails",
                 name.as_str(),

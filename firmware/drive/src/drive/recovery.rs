@@ -12,7 +12,7 @@ impl<D: NvmeDevice> Drive<D> {
     /// the drive is told of its shutdown instead.
     pub(super) fn reset(&mut self, reason: FailReason, now: Instant, pool: &mut PagePool) {
         if self.is_ending() {
-            self.rounds.give_up();
+            self.give_up_flush();
             return self.tell(now, pool);
         }
         if self.device.status() == u32::MAX {
@@ -29,7 +29,7 @@ impl<D: NvmeDevice> Drive<D> {
             self.recent_resets = 0;
             return self.fail(FailReason::TooManyResets, now, pool);
         }
-        self.rounds.give_up();
+        self.rounds.start_over();
         if let Some(parts) = &mut self.parts {
             parts.io.hold();
             parts.admin.forget();
@@ -40,7 +40,7 @@ impl<D: NvmeDevice> Drive<D> {
     /// Gives the drive up for a while: it may touch no memory any more, so all pages come back.
     pub(super) fn fail(&mut self, reason: FailReason, now: Instant, pool: &mut PagePool) {
         self.let_go(pool);
-        self.rounds.give_up();
+        self.rounds.start_over();
         if self.known && !self.lost {
             self.failures += 1;
         }

@@ -10,60 +10,109 @@ use hal_mem::PagePool;
 use nvme::registers::{Configuration, ControllerStatus};
 
 use super::{Drive, State};
-use crate::limits::{CLOSING_LIMIT, SHUTDOWN_LEAST, SHUTDOWN_MOST};
+use crate::limits::{CLOSING_LIMIT, HOST_FLUSH_LIMIT, SHUTDOWN_LEAST, SHUTDOWN_MOST};
 
 /// Flushes of everything that is dirty, one after another; who asks waits for one that began afterwards.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct FlushRounds {
     asked: u32,
     started: u32,
     done: u32,
     /// The namespace flushed last in this round.
     last: u32,
-    /// One of the round has failed.
+    /// Something of what is asked for could not be flushed.
     failed: bool,
+    /// Until when it has to be over.
+    until: Instant,
 }
 
 impl FlushRounds {
+    pub(super) const NONE: Self =
+        Self { asked: 0, started: 0, done: 0, last: 0, failed: false, until: Instant::FAR_FUTURE };
+
     /// Whether some round was asked for that is not over.
     pub(super) fn are_open(&self) -> bool {
         self.done != self.asked
     }
 
-    /// The drive cannot flush any more: all that was asked is over.
-    pub(super) fn give_up(&mut self) {
+    /// When what is asked for is given up.
+    pub(super) fn deadline(&self) -> Instant {
+        if self.are_open() { self.until } else { Instant::FAR_FUTURE }
+    }
+
+    fn ask(&mut self, ticket: u32, until: Instant) {
+        if !self.are_open() {
+            self.failed = false;
+        }
+        self.asked = self.asked.max(ticket);
+        self.until = until;
+    }
+
+    /// The drive is being reset: a round begins anew when it is back.
+    pub(super) fn start_over(&mut self) {
+        self.started = self.done;
+    }
+
+    /// What was to be flushed is gone, or the drive does not flush it.
+    pub(super) fn fail(&mut self) {
         self.failed |= self.are_open();
+    }
+
+    /// All that was asked is over.
+    pub(super) fn end(&mut self) {
         (self.started, self.done) = (self.asked, self.asked);
     }
 }
 
 impl<D: NvmeDevice> Drive<D> {
-    /// Asks for a flush of all acknowledged writes. `ticket` rises from call to call; [`Self::has_flushed`] takes it.
-    pub fn ask_flush(&mut self, ticket: u32) {
-        self.rounds.asked = self.rounds.asked.max(ticket);
-        if !matches!(self.state, State::Ready | State::Closing { .. }) {
-            self.rounds.give_up();
+    /// Asks for a flush of all acknowledged writes, within [`HOST_FLUSH_LIMIT`]; a drive that is being reset is waited for.
+    /// `ticket` rises from call to call; [`Self::flushed`] takes it.
+    pub fn ask_flush(&mut self, ticket: u32, now: Instant) {
+        self.rounds.ask(ticket, now + HOST_FLUSH_LIMIT);
+        if self.state == State::ShutDown || !self.is_dirty() {
+            self.give_up_flush();
         }
     }
 
-    /// Whether the flush asked for with this ticket is over, successful or not.
+    /// Whether everything was flushed, once the flush asked for with this ticket is over.
     #[must_use]
-    pub fn has_flushed(&self, ticket: u32) -> bool {
-        self.rounds.done >= ticket.min(self.rounds.asked)
+    pub fn flushed(&self, ticket: u32) -> Option<bool> {
+        (self.rounds.done >= ticket.min(self.rounds.asked)).then_some(!self.rounds.failed)
     }
 
-    /// One step of a flush round.
+    /// Whether acknowledged writes may be in the drive's cache only.
+    fn is_dirty(&self) -> bool {
+        self.parts.as_ref().is_some_and(|parts| parts.io.next_unflushed(0).is_some())
+    }
+
+    /// The drive cannot flush any more, or there is nothing left to flush: all that was asked is over.
+    pub(super) fn give_up_flush(&mut self) {
+        if self.is_dirty() {
+            self.rounds.fail();
+        }
+        self.rounds.end();
+    }
+
+    /// One step of a flush round. While the drive is being reset or tried again, the round waits.
     pub(super) fn poll_flush(&mut self, now: Instant) -> usize {
-        let Some(parts) = &mut self.parts else { return 0 };
-        let rounds = &mut self.rounds;
-        if !rounds.are_open() || parts.io.is_flushing() {
+        if !self.rounds.are_open() {
             return 0;
         }
-        if let Some(status) = parts.io.take_own_flush() {
-            rounds.failed |= !status.is_success();
+        let works = matches!(self.state, State::Ready | State::Closing { .. });
+        if now >= self.rounds.until || !(works || self.is_dirty()) {
+            self.give_up_flush();
+            return 1;
         }
+        let Some(parts) = &mut self.parts else { return 0 };
+        if !works || parts.io.is_flushing() {
+            return 0;
+        }
+        let rounds = &mut self.rounds;
+        let status = parts.io.take_own_flush();
         if rounds.started == rounds.done {
-            (rounds.started, rounds.last, rounds.failed) = (rounds.asked, 0, false);
+            (rounds.started, rounds.last) = (rounds.asked, 0);
+        } else if status.is_some_and(|status| !status.is_success()) {
+            rounds.fail();
         }
         match parts.io.next_unflushed(rounds.last) {
             Some(nsid) => {
@@ -101,7 +150,7 @@ impl<D: NvmeDevice> Drive<D> {
         let Some(end_by) = self.end_by else { return 0 };
         match self.state {
             State::Ready => {
-                self.rounds.asked = self.rounds.asked.wrapping_add(1);
+                self.rounds.ask(self.rounds.asked.wrapping_add(1), end_by);
                 self.state = State::Closing { flushing: false };
                 1
             }
@@ -134,7 +183,7 @@ impl<D: NvmeDevice> Drive<D> {
         if self.rounds.are_open() && !late {
             return self.poll_flush(now);
         }
-        self.rounds.give_up();
+        self.give_up_flush();
         if self.rounds.failed {
             hal_log::error!("drive {}: not flushed before its shutdown", self.name().as_str());
         }
@@ -183,7 +232,7 @@ impl<D: NvmeDevice> Drive<D> {
     /// Takes the bus away; everything comes back.
     fn conclude(&mut self, pool: &mut PagePool) {
         self.let_go(pool);
-        self.rounds.give_up();
+        self.give_up_flush();
         self.state = State::ShutDown;
     }
 

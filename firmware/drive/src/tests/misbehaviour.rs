@@ -266,6 +266,19 @@ fn a_health_warning_is_read_at_once() {
 }
 
 #[test]
+fn a_drive_that_ends_each_event_request_at_once_is_asked_once_a_second() {
+    let mut rig = Rig::ready(NvmeConfig::default());
+    let began = rig.now;
+    while rig.now.since(began) < Duration::from_secs(5) {
+        if rig.drive.awaits_event() {
+            rig.control.raise_event(0xc0_1207);
+        }
+        rig.turn();
+    }
+    assert!((3..=6).contains(&rig.drive.counters().events), "{}", rig.drive.counters().events);
+}
+
+#[test]
 fn a_drive_that_takes_no_event_requests_works() {
     let mut rig = Rig::new(NvmeConfig::default());
     inject_admin(&rig, admin::ASYNC_EVENT_REQUEST, u32::MAX, NvmeEffect::Status(0x4001));

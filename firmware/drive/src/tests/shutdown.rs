@@ -117,23 +117,87 @@ fn drives_that_are_away_or_on_their_way_end_too() {
     assert!(rig.drive.has_ended_well());
 }
 
+/// A write that the drive's cache holds.
+fn acknowledged_write(rig: &mut Rig) {
+    write(rig, 0);
+    rig.run_until(|rig| !rig.ended.is_empty());
+    for ended in rig.ended.drain(..) {
+        assert_eq!(ended.status, Status::SUCCESS);
+        rig.pool.give_back(ended.pages.expect("not quarantined"));
+    }
+}
+
 #[test]
 fn a_flush_that_was_asked_for_covers_what_was_acknowledged_before() {
     let mut rig = Rig::ready(NvmeConfig::default());
-    rig.drive.ask_flush(1);
-    rig.run_until(|rig| rig.drive.has_flushed(1));
-    assert_eq!(rig.control.io_commands(io::FLUSH), 0);
-    write(&mut rig, 0);
-    rig.run_until(|rig| !rig.ended.is_empty());
-    rig.drive.ask_flush(2);
-    assert!(!rig.drive.has_flushed(2));
-    rig.run_until(|rig| rig.drive.has_flushed(2));
+    rig.drive.ask_flush(1, rig.now);
+    assert_eq!(rig.drive.flushed(1), Some(true), "there is nothing to flush");
+    acknowledged_write(&mut rig);
+    rig.drive.ask_flush(2, rig.now);
+    assert_eq!(rig.drive.flushed(2), None);
+    rig.run_until(|rig| rig.drive.flushed(2) == Some(true));
     assert_eq!(rig.control.io_commands(io::FLUSH), 1);
     rig.control.set_removed(true);
     rig.pass(2);
     rig.turn();
-    rig.drive.ask_flush(3);
-    assert!(rig.drive.has_flushed(3));
+    rig.drive.ask_flush(3, rig.now);
+    assert_eq!(rig.drive.flushed(3), Some(true));
+}
+
+#[test]
+fn a_flush_that_was_asked_for_waits_for_a_drive_that_is_being_reset() {
+    // Asked for during the reset, and before it.
+    for before in [false, true] {
+        let mut rig = Rig::ready(NvmeConfig::default());
+        acknowledged_write(&mut rig);
+        if before {
+            rig.inject(io::FLUSH, 1, NvmeEffect::Never);
+            rig.drive.ask_flush(1, rig.now);
+            rig.turn();
+            rig.turn();
+            assert_eq!(rig.control.io_commands(io::FLUSH), 1);
+        }
+        rig.control.set_fatal();
+        rig.pass(2);
+        rig.turn();
+        assert!(!rig.drive.is_ready());
+        if !before {
+            rig.drive.ask_flush(1, rig.now);
+        }
+        rig.turn();
+        assert_eq!(rig.drive.flushed(1), None);
+        rig.run_until(|rig| rig.drive.flushed(1).is_some());
+        assert_eq!(rig.drive.flushed(1), Some(true));
+        assert_eq!(rig.control.io_commands(io::FLUSH), 1 + u64::from(before));
+    }
+}
+
+#[test]
+fn a_flush_that_was_asked_for_and_fails_or_takes_too_long_is_told_as_such() {
+    for effect in [NvmeEffect::Status(0x0280), NvmeEffect::Never] {
+        let mut rig = Rig::ready(NvmeConfig::default());
+        acknowledged_write(&mut rig);
+        rig.inject(io::FLUSH, 1, effect);
+        rig.drive.ask_flush(1, rig.now);
+        rig.turn();
+        rig.now = rig.now.max(rig.drive.next_deadline(rig.now));
+        rig.run_until(|rig| rig.drive.flushed(1).is_some());
+        assert_eq!(rig.drive.flushed(1), Some(false));
+    }
+    // One that does not come back, and one that comes back without its cache.
+    for comes_back in [false, true] {
+        let media: Box<dyn hal_fakes::Media> = Box::new(hal_fakes::CachedMedia::new(16384 << 9));
+        let mut rig = Rig::ready_with_media(NvmeConfig::default(), vec![media]);
+        acknowledged_write(&mut rig);
+        rig.control.set_removed(true);
+        rig.pass(2);
+        rig.turn();
+        rig.drive.ask_flush(1, rig.now);
+        assert_eq!(rig.drive.flushed(1), None);
+        rig.control.set_removed(!comes_back);
+        rig.run_until(|rig| rig.drive.flushed(1).is_some());
+        assert_eq!((rig.drive.flushed(1), rig.drive.is_at_work()), (Some(false), comes_back));
+    }
 }
 
 #[test]

@@ -111,7 +111,11 @@ pub(crate) fn version() -> u8 {
 pub(crate) fn acknowledge_all() {
     match VERSION.load(Ordering::Relaxed) {
         2 => {
-            cpu_interface_v2().acknowledge_all();
+            let (_, stopped) = cpu_interface_v2().acknowledge_all();
+            if stopped {
+                // A core that crashes waits for this one to stop. Raised again, it comes as FIQ.
+                stop(crate::core_index());
+            }
         }
         3 => {
             for _ in 0..MOST_ACKNOWLEDGED {

@@ -60,9 +60,22 @@ fn the_watchdogs_interrupts_are_in_group_0_and_ahead_of_the_others() {
 fn a_line_that_stays_raised_does_not_hold_the_core() {
     let memory = DmaRegion::leak_for_host(0x1000);
     over(&memory).write32(0x00c, 30);
-    assert_eq!(CpuInterfaceV2::new(over(&memory)).acknowledge_all(), MOST_ACKNOWLEDGED);
+    assert_eq!(CpuInterfaceV2::new(over(&memory)).acknowledge_all(), (MOST_ACKNOWLEDGED, false));
     over(&memory).write32(0x00c, 1023);
-    assert_eq!(CpuInterfaceV2::new(over(&memory)).acknowledge_all(), 0);
+    assert_eq!(CpuInterfaceV2::new(over(&memory)).acknowledge_all(), (0, false));
+}
+
+#[test]
+fn the_interrupt_that_stops_a_core_is_not_swallowed_with_the_others() {
+    let memory = DmaRegion::leak_for_host(0x1000);
+    // From core 3.
+    over(&memory).write32(0x00c, 3 << 10 | STOP_INTERRUPT);
+    assert_eq!(CpuInterfaceV2::new(over(&memory)).acknowledge_all(), (1, true));
+    assert_eq!(
+        over(&memory).read32(0x010),
+        3 << 10 | STOP_INTERRUPT,
+        "ended, so that it can be raised again"
+    );
 }
 
 #[test]

@@ -131,16 +131,21 @@ impl CpuInterfaceV2 {
     }
 
     /// Acknowledges and ends the interrupts pending for the calling core, up to [`MOST_ACKNOWLEDGED`]; returns how
-    /// many.
-    pub fn acknowledge_all(&mut self) -> u32 {
+    /// many, and whether the one that stops the core was among them: the register serves both groups, so that it may come
+    /// here just before it is taken as FIQ. Nothing is acknowledged after it, and the caller has to raise it again.
+    pub fn acknowledge_all(&mut self) -> (u32, bool) {
         for count in 0..MOST_ACKNOWLEDGED {
             let acknowledged = self.registers.read32(GICC_IAR);
-            if acknowledged & 0x3ff >= 1020 {
-                return count;
+            let interrupt = acknowledged & 0x3ff;
+            if interrupt >= 1020 {
+                return (count, false);
             }
             self.registers.write32(GICC_EOIR, acknowledged);
+            if interrupt == STOP_INTERRUPT {
+                return (count + 1, true);
+            }
         }
-        MOST_ACKNOWLEDGED
+        (MOST_ACKNOWLEDGED, false)
     }
 }
 
