@@ -1,5 +1,6 @@
 //! Operations through io_uring: many at once, none of which keeps the core waiting.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -35,11 +36,14 @@ pub(super) struct Ring {
     places: Vec<Running>,
     free: Vec<u32>,
     running: usize,
+    /// Ends that were taken to make room, before anyone asked for them.
+    ended: VecDeque<cqueue::Entry>,
 }
 
 impl Ring {
     pub(super) fn new() -> io::Result<Self> {
-        Ok(Self { uring: IoUring::new(ENTRIES)?, places: Vec::new(), free: Vec::new(), running: 0 })
+        let uring = IoUring::new(ENTRIES)?;
+        Ok(Self { uring, places: Vec::new(), free: Vec::new(), running: 0, ended: VecDeque::new() })
     }
 
     pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
@@ -110,10 +114,18 @@ impl Ring {
         }
     }
 
+    /// Whether the kernel has ends for which the ring had no room.
+    #[cfg(test)]
+    pub(super) fn has_overflowed(&mut self) -> bool {
+        self.uring.submission().cq_overflow()
+    }
+
     /// Waits until nothing runs. What ended is forgotten.
     pub(super) fn wait_for_all(&mut self) {
         while self.running > 0 {
-            let _ = self.uring.submit_and_wait(1);
+            if self.ended.is_empty() {
+                let _ = self.uring.submit_and_wait(1);
+            }
             while let Some(entry) = self.next_end() {
                 self.retire(entry.user_data() as u32);
             }
@@ -121,7 +133,7 @@ impl Ring {
     }
 
     fn next_end(&mut self) -> Option<cqueue::Entry> {
-        self.uring.completion().next()
+        self.ended.pop_front().or_else(|| self.uring.completion().next())
     }
 
     fn retire(&mut self, place: u32) {
@@ -174,7 +186,11 @@ impl Ring {
             // operation's end is seen: nothing is retired before, and dropping the ring waits for all.
             match unsafe { self.uring.submission().push(&entry) } {
                 Ok(()) => return,
-                Err(_) => self.submit(),
+                Err(_) => {
+                    // A kernel with no room for ends takes no entries.
+                    self.submit();
+                    self.ended.extend(self.uring.completion());
+                }
             }
         }
     }

@@ -143,6 +143,24 @@ fn more_operations_than_the_ring_has_entries_all_end() {
     });
 }
 
+/// Old kernels take no entry while there are ends without room in the ring.
+#[test]
+fn ends_are_taken_while_many_operations_are_started() {
+    both(BLOCKS as u64 * 4096, |mut media, _| {
+        // In the page cache, so that each read ends as it is started.
+        media.poke(0, &[7; BLOCKS * 4096]);
+        let memory = Memory::new();
+        let segments = memory.segments(1);
+        let read = MediaRequest { memory: &segments, ..request(MediaOperation::Read, 0, 1) };
+        let mut waiting = (0..1000).filter(|_| media.start(&read).is_none()).count();
+        media.commit();
+        assert!(!media.ring.as_mut().is_some_and(ring::Ring::has_overflowed));
+        while waiting > 0 {
+            waiting -= usize::from(media.poll().is_some());
+        }
+    });
+}
+
 #[test]
 fn the_model_takes_a_file_of_the_namespaces_size() {
     let file = TemporaryFile::new(1 << 20);
