@@ -29,6 +29,8 @@ pub const NQN: &str = "nqn.2014-08.org.example:card";
 const PORT_BUFFERS: usize = 256;
 /// Queue pairs of a drive: for administration and for the one data core.
 pub const QUEUE_PAIRS: u16 = 2;
+/// Queue pairs of all drives together.
+const MOST_QUEUES: usize = 16;
 /// What an interrupt takes at most, in microseconds.
 const INTERRUPT_US: u64 = 40;
 /// Work that waits so long in a device of a sleeping core was forgotten.
@@ -69,9 +71,9 @@ struct Sleep {
     deadline: Instant,
     /// Frames that had come to the port by then, if it was armed.
     port: Option<u64>,
-    /// Completions that armed queues of drives had posted by then, and which queues those are: a bit for each.
+    /// Which queues of drives were armed, a bit for each, and what they had posted before.
     armed: u64,
-    posted: u64,
+    posted: [u64; MOST_QUEUES],
 }
 
 /// Takes note of a sleep; the simulator does the waiting.
@@ -83,8 +85,12 @@ struct SimWake {
 impl Wake for SimWake {
     fn sleep_until(&mut self, deadline: Instant) {
         let port = self.devices.port.as_ref().filter(|port| port.is_armed()).map(FarEnd::arrivals);
-        let armed = self.devices.armed();
-        self.asleep.set(Some(Sleep { deadline, port, armed, posted: self.devices.posted(armed) }));
+        let (mut armed, mut posted) = (0, [0; MOST_QUEUES]);
+        for (index, news) in self.devices.queues().filter(|(_, news)| news.armed) {
+            armed |= 1 << index;
+            posted[index] = news.posted_before_arming;
+        }
+        self.asleep.set(Some(Sleep { deadline, port, armed, posted }));
     }
 }
 
@@ -102,12 +108,14 @@ impl Devices {
         all.enumerate()
     }
 
-    fn armed(&self) -> u64 {
-        self.queues().filter(|(_, news)| news.armed).fold(0, |bits, (index, _)| bits | 1 << index)
+    /// Whether a queue that was armed has got something since.
+    fn have_raised(&self, sleep: &Sleep) -> bool {
+        self.queues().any(|(index, news)| sleep.armed >> index & 1 != 0 && news.posted > sleep.posted[index])
     }
 
-    fn posted(&self, armed: u64) -> u64 {
-        self.queues().filter(|(index, _)| armed >> index & 1 != 0).map(|(_, news)| news.posted).sum()
+    /// How often a core that was about to sleep found a completion.
+    fn found_by_arming(&self) -> u64 {
+        self.queues().map(|(_, news)| news.found_by_arming).sum()
     }
 
     /// Whether something waits to be taken.
@@ -134,6 +142,17 @@ pub struct Card {
     random: Rng,
     time: Time,
     trace: Trace,
+    told: Told,
+}
+
+/// What the card has counted, as far as the record has it.
+#[derive(Debug, Clone, Copy, Default)]
+struct Told {
+    late: u64,
+    aborted: u64,
+    resets: u64,
+    quarantined: u64,
+    found_by_arming: u64,
 }
 
 impl Card {
@@ -173,7 +192,7 @@ impl Card {
         let data = assemble(hardware, &options, &sizes, memory, seed, time.now()).expect("enough memory");
         let data = SharedData(Rc::new(RefCell::new(data)));
         let cores = cores(settings.one_core, &data, &devices, time);
-        Self { data, cores, random, time: time.clone(), trace: trace.clone() }
+        Self { data, cores, random, time: time.clone(), trace: trace.clone(), told: Told::default() }
     }
 
     /// What the pools hold.
@@ -200,6 +219,32 @@ impl Card {
         let data = self.data.0.borrow();
         let drives = || data.drives().iter();
         (drives().map(drive::Drive::outstanding).sum(), drives().map(drive::Drive::quarantined).sum())
+    }
+
+    /// Puts into the record what the card has counted since the last call.
+    pub fn note_counters(&mut self) {
+        let mut now = Told {
+            quarantined: self.at_drives().1 as u64,
+            found_by_arming: self.cores.iter().map(|core| core.devices.found_by_arming()).sum(),
+            ..Told::default()
+        };
+        for counters in self.data.0.borrow().drives().iter().map(drive::Drive::counters) {
+            now.late += counters.command_timeouts;
+            now.aborted += counters.aborted;
+            now.resets += counters.resets;
+        }
+        let before = std::mem::replace(&mut self.told, now);
+        for (kind, before, now) in [
+            (Kind::CommandLate, before.late, now.late),
+            (Kind::AbortHelps, before.aborted, now.aborted),
+            (Kind::DriveReset, before.resets, now.resets),
+            (Kind::Quarantine, before.quarantined, now.quarantined),
+            (Kind::FoundByArming, before.found_by_arming, now.found_by_arming),
+        ] {
+            if now > before {
+                self.trace.event(kind, &[now], format_args!("{before} -> {now}"));
+            }
+        }
     }
 
     /// How many cores there are.
@@ -246,7 +291,9 @@ impl Card {
         }
         core.asleep.set(None);
         let before = core.turns.turns();
+        self.time.set_in_turn(true);
         core.turns.turn();
+        self.time.set_in_turn(false);
         let after = core.turns.turns();
         if let Some(sleep) = core.asleep.get() {
             let values = [index as u64, sleep.deadline.as_micros()];
@@ -273,7 +320,7 @@ impl Card {
             }
             let devices = &core.devices;
             let arrived = |before: u64| devices.port.as_ref().is_some_and(|port| port.arrivals() > before);
-            let raised = sleep.port.is_some_and(arrived) || devices.posted(sleep.armed) > sleep.posted;
+            let raised = sleep.port.is_some_and(arrived) || devices.have_raised(&sleep);
             if raised {
                 core.next = now + Duration::from_micros(self.random.u64(0..=INTERRUPT_US));
                 self.trace.detail(Kind::Interrupt, &[index as u64], format_args!("core {index}"));

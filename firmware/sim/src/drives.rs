@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use hal_api::Instant;
-use hal_fakes::{FakeNvme, NvmeConfig, NvmeControl, NvmeEffect, NvmeInjection, NvmeNamespace};
+use hal_fakes::{FakeNvme, NvmeAbort, NvmeConfig, NvmeControl, NvmeEffect, NvmeInjection, NvmeNamespace};
 
 use crate::card::QUEUE_PAIRS;
 use crate::host::Target;
@@ -142,6 +142,11 @@ impl Drives {
     pub fn power_on(&mut self) -> Vec<(FakeNvme, NvmeControl)> {
         let power_on = |drive: &mut Drive| {
             let (device, control) = FakeNvme::with_media(drive.config.clone(), drive.blocks.media());
+            control.set_abort(match drive.settings.aborts {
+                0..=5 => NvmeAbort::Works,
+                6..=7 => NvmeAbort::TooLate,
+                _ => NvmeAbort::Refused,
+            });
             if drive.away_until.is_some() {
                 control.set_removed(true);
             }

@@ -72,6 +72,18 @@ kinds! {
     DriveFatal = "drive fatal";
     /// A command that never ends was injected.
     CommandHangs = "command hangs";
+    /// The card found a command late, and sent an Abort.
+    CommandLate = "command late";
+    /// An Abort brought a late command home.
+    AbortHelps = "abort helps";
+    /// The card reset a drive.
+    DriveReset = "drive reset";
+    /// A host was told of a request whose pages are still at a drive.
+    Quarantine = "quarantine entered";
+    /// A drive ended an operation in the middle of a turn.
+    MediaInTurn = "media ends in a turn";
+    /// A core that was about to sleep found a completion that had come since its last poll.
+    FoundByArming = "found by arming";
     /// A wrong command identifier was injected.
     WrongIdentifier = "wrong identifier";
     /// A doubled completion was injected.

@@ -5,7 +5,7 @@
 //! there. Both are checked, also for operations that a reset ends.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fastrand::Rng;
@@ -16,20 +16,38 @@ use crate::kinds::Kind;
 use crate::trace::{Trace, digest};
 use crate::watch::Watch;
 
+/// What ends within so many microseconds may end in the middle of a turn.
+const TURN_US: u64 = 20;
+/// A hang that no Abort ends is one of so many.
+const STUBBORN_ONE_IN: u32 = 3;
+
 /// The virtual clock, as devices see it.
 #[derive(Debug, Clone, Default)]
-pub struct Time(Arc<AtomicU64>);
+pub struct Time {
+    now: Arc<AtomicU64>,
+    /// A core is in the middle of a turn, which takes a while.
+    in_turn: Arc<AtomicBool>,
+}
 
 impl Time {
     /// Now.
     #[must_use]
     pub fn now(&self) -> Instant {
-        Instant::from_micros(self.0.load(Ordering::Relaxed))
+        Instant::from_micros(self.now.load(Ordering::Relaxed))
     }
 
     /// Time goes on.
     pub fn set(&self, now: Instant) {
-        self.0.store(now.as_micros(), Ordering::Relaxed);
+        self.now.store(now.as_micros(), Ordering::Relaxed);
+    }
+
+    /// A core begins a turn, or ends it: devices work on meanwhile.
+    pub fn set_in_turn(&self, in_turn: bool) {
+        self.in_turn.store(in_turn, Ordering::Relaxed);
+    }
+
+    fn is_in_turn(&self) -> bool {
+        self.in_turn.load(Ordering::Relaxed)
     }
 }
 
@@ -87,6 +105,8 @@ struct Cached {
 #[derive(Debug)]
 struct Running {
     due_us: u64,
+    /// It hangs, and an Abort changes nothing.
+    stubborn: bool,
     sequence: u64,
     tag: u32,
     operation: MediaOperation,
@@ -216,8 +236,10 @@ impl Shared {
                 if request.fua { " FUA" } else { "" }
             ),
         );
+        let stubborn = due_us == u64::MAX && self.random.u32(0..STUBBORN_ONE_IN) == 0;
         store.running.push(Running {
             due_us,
+            stubborn,
             sequence: self.sequence,
             tag: request.tag,
             operation: request.operation,
@@ -254,8 +276,13 @@ impl Shared {
 
     /// Ends the operation that is due first.
     fn poll(&mut self, index: usize) -> Option<MediaEnd> {
-        let now = self.time.now().as_micros();
-        if self.next.load(Ordering::Relaxed) > now {
+        let next = self.next.load(Ordering::Relaxed);
+        let mut now = self.time.now().as_micros();
+        if self.time.is_in_turn() && next > now && next <= now + TURN_US && self.random.u32(0..4) == 0 {
+            self.trace.detail(Kind::MediaInTurn, &[next], format_args!("until {next}"));
+            now = next;
+        }
+        if next > now {
             return None;
         }
         let store = &mut self.stores[index];
@@ -273,6 +300,30 @@ impl Shared {
             ),
         );
         Some(MediaEnd { tag: running.tag, status })
+    }
+
+    /// An Abort: some of what hangs ends.
+    fn abort(&mut self, index: usize, tag: u32) -> u32 {
+        let helped =
+            |running: &Running| running.tag == tag && running.due_us == u64::MAX && !running.stubborn;
+        let mut ended = 0;
+        while let Some(place) = self.stores[index].running.iter().position(helped) {
+            let running = self.stores[index].running.swap_remove(place);
+            self.give_up(index, &running);
+            ended += 1;
+        }
+        ended
+    }
+
+    /// An Abort that comes too late: what hangs goes on.
+    fn let_go(&mut self, index: usize, tag: u32) {
+        let now = self.time.now().as_micros();
+        for running in &mut self.stores[index].running {
+            if running.tag == tag && running.due_us == u64::MAX && !running.stubborn {
+                running.due_us = now;
+            }
+        }
+        self.note_next();
     }
 
     fn finish(&mut self, index: usize, running: &Running) -> u16 {
@@ -375,21 +426,7 @@ impl Shared {
     fn abandon(&mut self, index: usize) {
         let running = core::mem::take(&mut self.stores[index].running);
         self.note_next();
-        for running in &running {
-            self.check(running);
-            match running.operation {
-                // It may still have been writing there.
-                MediaOperation::Read => scatter(&running.memory, &vec![0xde; running.data.len()]),
-                MediaOperation::Flush => (),
-                _ => {
-                    for block in 0..running.blocks {
-                        if self.random.bool() {
-                            self.put(index, running, block);
-                        }
-                    }
-                }
-            }
-        }
+        running.iter().for_each(|running| self.give_up(index, running));
         if !running.is_empty() {
             let (name, count) = (self.stores[index].name, running.len() as u64);
             self.trace.event(
@@ -397,6 +434,22 @@ impl Shared {
                 &[name.into(), count],
                 format_args!("ns {name}, {count} operations"),
             );
+        }
+    }
+
+    /// An operation that ends before its time: it may still have been writing, to memory or to blocks.
+    fn give_up(&mut self, index: usize, running: &Running) {
+        self.check(running);
+        match running.operation {
+            MediaOperation::Read => scatter(&running.memory, &vec![0xde; running.data.len()]),
+            MediaOperation::Flush => (),
+            _ => {
+                for block in 0..running.blocks {
+                    if self.random.bool() {
+                        self.put(index, running, block);
+                    }
+                }
+            }
         }
     }
 
@@ -443,6 +496,14 @@ impl Media for SimMedia {
 
     fn abandon(&mut self) {
         lock(&self.shared).abandon(self.index);
+    }
+
+    fn abort(&mut self, tag: u32) -> u32 {
+        lock(&self.shared).abort(self.index, tag)
+    }
+
+    fn let_go(&mut self, tag: u32) {
+        lock(&self.shared).let_go(self.index, tag);
     }
 
     fn lose_power(&mut self) {

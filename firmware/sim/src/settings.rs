@@ -33,6 +33,8 @@ pub struct DriveSettings {
     pub failing: u32,
     /// Operations of ten thousand that hang, while faults are on.
     pub hanging: u32,
+    /// What it makes of an Abort, of ten: 0 to 5 most hanging commands end, 6 and 7 they go on, else it refuses.
+    pub aborts: u32,
     /// It is not there when the card starts, and comes later.
     pub absent: bool,
 }
@@ -128,7 +130,11 @@ impl Settings {
     #[must_use]
     pub fn of_seed(seed: u64) -> Self {
         let settings = Self::drawn(seed);
-        if Rng::with_seed(seed ^ 0x9107).u32(0..12) == 0 { settings.made_prompt() } else { settings }
+        match Rng::with_seed(seed ^ 0x9107).u32(0..24) {
+            0 | 1 => settings.made_prompt(),
+            2 | 3 => settings.made_long(&mut Rng::with_seed(seed ^ 0x10a6)),
+            _ => settings,
+        }
     }
 
     /// The worst network that there is, for hosts that come and go.
@@ -156,6 +162,33 @@ impl Settings {
             drive.latency_us.1 = drive.latency_us.1.min(800).max(drive.latency_us.0);
         }
         self.prompt = true;
+        self
+    }
+
+    /// The same for a minute, with few commands: the card's own limits of 15 to 25 s pass while hosts send.
+    fn made_long(mut self, random: &mut Rng) -> Self {
+        self.faulty_ms = 60_000;
+        self.hostile = 0;
+        self.hosts.truncate(2);
+        for host in &mut self.hosts {
+            host.pause_us = random.u64(20_000..=80_000);
+        }
+        for drive in &mut self.drives {
+            drive.hanging = if random.bool() { random.u32(20..=200) } else { 0 };
+        }
+        let chaos = &mut self.chaos;
+        for rare in [
+            &mut chaos.host_ms,
+            &mut chaos.cut_ms,
+            &mut chaos.removal_ms,
+            &mut chaos.fatal_ms,
+            &mut chaos.lie_ms,
+            &mut chaos.slow_ms,
+            &mut chaos.power_ms,
+            &mut chaos.pause_ms,
+        ] {
+            *rare *= 8;
+        }
         self
     }
 
@@ -229,6 +262,7 @@ fn drive(random: &mut Rng, calm: bool) -> DriveSettings {
         latency_us: (least, least + random.u64(0..=2000)),
         failing: faulty(random, 80),
         hanging: faulty(random, 40),
+        aborts: random.u32(0..10),
         absent: !calm && random.u32(0..10) == 0,
     }
 }

@@ -194,8 +194,9 @@ impl World {
     }
 
     /// Nothing is ever lent twice or returned twice.
-    fn check_counts(&self) {
-        let Some(card) = &self.card else { return };
+    fn check_counts(&mut self) {
+        let Some(card) = &mut self.card else { return };
+        card.note_counters();
         let counts = card.counts();
         let sane = counts.slots_free <= counts.slots
             && counts.pages_free <= counts.pages

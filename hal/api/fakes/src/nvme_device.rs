@@ -426,8 +426,10 @@ impl CommandQueue for FakeNvmeQueue {
 
     fn arm(&mut self) -> bool {
         let mut model = lock(&self.model);
+        // The device works on meanwhile: what it ends before it is asked raises no interrupt, only the look finds it.
+        model.go_on(self.qid);
         model.set_armed(self.qid, true);
-        model.has_completion(self.qid)
+        model.look_once_more(self.qid)
     }
 
     fn disarm(&mut self) {

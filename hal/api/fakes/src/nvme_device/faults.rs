@@ -138,9 +138,10 @@ impl Model {
                 self.finish(Home { qid, cid, effect: None }, ABORT_REQUESTED, 0);
                 (0, 0)
             }
-            NvmeAbort::Works => (0, 1),
+            NvmeAbort::Works => (0, u32::from(!self.abort_at_media(qid, cid, ABORT_REQUESTED))),
             NvmeAbort::TooLate => {
                 queue.let_go(cid);
+                self.let_go_at_media(qid, cid);
                 (0, 1)
             }
         }

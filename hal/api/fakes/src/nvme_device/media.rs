@@ -157,6 +157,15 @@ pub trait Media: Debug + Send {
     /// memory any more; a write among it may or may not have happened.
     fn abandon(&mut self) {}
 
+    /// An Abort names the command that the operations with this tag belong to. How many of them it ends: [`Media::poll`]
+    /// tells nothing of those any more, and they touch no memory.
+    fn abort(&mut self, _tag: u32) -> u32 {
+        0
+    }
+
+    /// Operations with this tag that hang go on, because somebody has asked for them.
+    fn let_go(&mut self, _tag: u32) {}
+
     /// The drive has lost its power, after [`Media::abandon`]: what is not durable may be lost.
     fn lose_power(&mut self) {}
 

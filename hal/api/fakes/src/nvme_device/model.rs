@@ -31,6 +31,10 @@ pub(super) struct Queue {
     pub(super) armed: bool,
     /// Completions since the start.
     pub(super) posted: u64,
+    /// The same, when the driver asked for an interrupt last.
+    posted_before_arming: u64,
+    /// How often a driver that asked for an interrupt found a completion at its second look.
+    found_by_arming: u64,
 }
 
 impl Default for Queue {
@@ -46,13 +50,21 @@ impl Default for Queue {
             fetched: 0,
             armed: false,
             posted: 0,
+            posted_before_arming: 0,
+            found_by_arming: 0,
         }
     }
 }
 
 impl Queue {
     pub(super) fn news(&self) -> QueueNews {
-        QueueNews { armed: self.armed, posted: self.posted, waiting: !self.completions.is_empty() }
+        QueueNews {
+            armed: self.armed,
+            posted: self.posted,
+            posted_before_arming: self.posted_before_arming,
+            found_by_arming: self.found_by_arming,
+            waiting: self.completions.front().is_some_and(has_phase),
+        }
     }
 
     fn push(&mut self, fetched: Fetched) {
@@ -331,7 +343,13 @@ impl Model {
         self.forget_events();
         self.faults.last_due = 0;
         for queue in &mut self.queues {
-            *queue = Queue { armed: queue.armed, posted: queue.posted, ..Queue::default() };
+            *queue = Queue {
+                armed: queue.armed,
+                posted: queue.posted,
+                posted_before_arming: queue.posted_before_arming,
+                found_by_arming: queue.found_by_arming,
+                ..Queue::default()
+            };
         }
     }
 
@@ -445,16 +463,22 @@ impl Model {
 
     /// The driver asks for an interrupt, or no longer.
     pub(super) fn set_armed(&mut self, qid: u16, armed: bool) {
-        self.queues[usize::from(qid)].armed = armed;
+        let queue = &mut self.queues[usize::from(qid)];
+        queue.armed = armed;
+        queue.posted_before_arming = queue.posted;
     }
 
     /// Whether a completion is there, or ready to be made.
-    pub(super) fn has_completion(&mut self, qid: u16) -> bool {
+    pub(super) fn look_once_more(&mut self, qid: u16) -> bool {
         self.go_on(qid);
-        self.queues[usize::from(qid)].completions.front().is_some_and(has_phase)
+        let queue = &mut self.queues[usize::from(qid)];
+        let found = queue.completions.front().is_some_and(has_phase);
+        queue.found_by_arming += u64::from(found);
+        found
     }
 
-    fn go_on(&mut self, qid: u16) {
+    /// The device works while its driver looks elsewhere.
+    pub(super) fn go_on(&mut self, qid: u16) {
         if self.is_at_work() {
             self.run(qid);
         }

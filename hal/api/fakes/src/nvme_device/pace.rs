@@ -10,6 +10,10 @@ pub struct QueueNews {
     pub armed: bool,
     /// Completions posted since the start.
     pub posted: u64,
+    /// The same, when the driver asked for an interrupt last: what comes later raises one.
+    pub posted_before_arming: u64,
+    /// How often a driver that asked for an interrupt found a completion at its second look.
+    pub found_by_arming: u64,
     /// A completion waits to be taken.
     pub waiting: bool,
 }

@@ -63,6 +63,12 @@ impl AtMedia {
         self.count += 1;
     }
 
+    /// The tag of a command.
+    fn tag_of(&self, qid: u16, cid: u16) -> Option<u32> {
+        let is_it = |moving: &Moving| (moving.home.qid, moving.home.cid) == (qid, cid);
+        self.places.iter().position(|place| place.as_ref().is_some_and(is_it)).map(|place| place as u32)
+    }
+
     /// One part has ended. The command, once all have.
     fn end(&mut self, end: MediaEnd) -> Option<Moving> {
         let place = self.places.get_mut(end.tag as usize).expect("a tag that was given out");
@@ -231,6 +237,24 @@ impl Model {
             None => status,
         };
         self.finish(home, status, 0);
+    }
+
+    /// Lets the media end a command before its time, with `status`. False where they do not.
+    pub(super) fn abort_at_media(&mut self, qid: u16, cid: u16, status: u16) -> bool {
+        let Some(tag) = self.at_media.tag_of(qid, cid) else { return false };
+        let ended: u32 = self.disks.iter_mut().map(|(_, disk)| disk.abort(tag)).sum();
+        for _ in 0..ended {
+            if let Some(moving) = self.at_media.end(MediaEnd { tag, status }) {
+                self.finish_moving(moving);
+            }
+        }
+        ended > 0
+    }
+
+    /// A command that hangs at the media goes on.
+    pub(super) fn let_go_at_media(&mut self, qid: u16, cid: u16) {
+        let Some(tag) = self.at_media.tag_of(qid, cid) else { return };
+        self.disks.iter_mut().for_each(|(_, disk)| disk.let_go(tag));
     }
 
     /// Forgets what the media work on.
