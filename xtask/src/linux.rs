@@ -5,6 +5,7 @@ pub mod flood;
 pub mod host;
 pub mod relay;
 pub mod script;
+pub mod segment;
 pub mod wire;
 
 use crate::accelerator;

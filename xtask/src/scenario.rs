@@ -2,6 +2,7 @@
 //! its wire, does what the file says, and judges the card's log and what the host has seen.
 
 mod crowd;
+mod device_log;
 mod faults;
 mod file;
 mod golden;

@@ -154,17 +154,28 @@ impl<B: Backend> Turn<'_, '_, B> {
         self.queue.waiting_for_backend = Fifo::EMPTY;
         self.queue.parked_connect = None;
         let mut left = self.queue.outstanding.saturating_sub(self.queue.at_backend);
+        let (mut from_host, mut to_host) = (0u16, 0u16);
         for slot in 0..self.slots.total() {
             if left == 0 {
                 break;
             }
             let entry = self.slots.at(slot);
             if entry.queue == self.index && entry.state != SlotState::AtBackend {
+                from_host += u16::from(entry.state == SlotState::ReceivingData);
+                to_host += u16::from(entry.state == SlotState::SendData);
                 self.free_slot(slot);
                 left -= 1;
             }
         }
         debug_assert_eq!(self.queue.outstanding, self.queue.at_backend);
+        if from_host + to_host > 0 {
+            hal_log::info!(
+                "connection {}: lost within data, of {} commands from the host and of {} to it",
+                self.index,
+                from_host,
+                to_host
+            );
+        }
     }
 
     /// The connection cannot go on: nothing more is read, a TermReq goes out, and the host has to close.

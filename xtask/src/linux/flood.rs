@@ -1,10 +1,11 @@
 //! Connection requests that nobody completes, made frame by frame.
 
 use super::relay::{Relay, Side};
+use super::segment::{SYN, Segment};
 use crate::qemu;
 use anyhow::{Context, Result};
 use serde::Deserialize;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -58,41 +59,20 @@ impl Drop for RunningFlood {
 fn request(number: u32, card: &str, address: Ipv4Addr, port: u16) -> Vec<u8> {
     let [a, b, c, _] = address.octets();
     let neighbour = 100 + (number % 100) as u8;
+    let mut station = [0; 6];
+    let bytes = card.split(':').filter_map(|byte| u8::from_str_radix(byte, 16).ok());
+    station.iter_mut().zip(bytes).for_each(|(place, byte)| *place = byte);
     let source = Ipv4Addr::new(a, b, c, neighbour);
-    let source_port = 1024 + (number / 100 % 60_000) as u16;
-    let mut frame: Vec<u8> = card.split(':').filter_map(|byte| u8::from_str_radix(byte, 16).ok()).collect();
-    frame.extend([0x52, 0x54, 0, 0, 0, neighbour, 8, 0]);
-    // IPv4 (RFC 791, 3.1): 40 bytes, do not fragment, TCP.
-    let mut ip = vec![0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0];
-    ip.extend(source.octets());
-    ip.extend(address.octets());
-    let sum = checksum(&ip);
-    ip[10..12].copy_from_slice(&sum);
-    // TCP (RFC 9293, 3.1): SYN, no options.
-    let mut tcp = Vec::new();
-    tcp.extend(source_port.to_be_bytes());
-    tcp.extend(port.to_be_bytes());
-    tcp.extend(number.wrapping_mul(2_654_435_761).to_be_bytes());
-    tcp.extend([0, 0, 0, 0, 0x50, 2, 0xfa, 0xf0, 0, 0, 0, 0]);
-    let mut covered = [source.octets(), address.octets()].concat();
-    covered.extend([0, 6, 0, 20]);
-    covered.extend(&tcp);
-    let sum = checksum(&covered);
-    tcp[16..18].copy_from_slice(&sum);
-    frame.extend(ip);
-    frame.extend(tcp);
-    frame.resize(60, 0);
-    frame
-}
-
-/// The Internet checksum (RFC 1071) of an even number of bytes.
-fn checksum(bytes: &[u8]) -> [u8; 2] {
-    let words = bytes.chunks_exact(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])));
-    let mut sum: u32 = words.sum();
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    (!(sum as u16)).to_be_bytes()
+    let request = Segment {
+        stations: [station, [0x52, 0x54, 0, 0, 0, neighbour]],
+        from: SocketAddrV4::new(source, 1024 + (number / 100 % 60_000) as u16),
+        to: SocketAddrV4::new(address, port),
+        sequence: number.wrapping_mul(2_654_435_761),
+        acknowledged: 0,
+        flags: SYN,
+        data_bytes: 0,
+    };
+    request.frame()
 }
 
 #[cfg(test)]
@@ -100,14 +80,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_has_right_checksums_and_a_place_of_its_own() {
+    fn each_request_has_a_place_of_its_own() {
         let target = Ipv4Addr::new(10, 0, 0, 1);
         let frame = request(12_345, "52:54:00:ca:4d:00", target, 4420);
         assert_eq!((frame.len(), &frame[..6]), (60, &[0x52, 0x54, 0, 0xca, 0x4d, 0][..]));
-        assert_eq!(checksum(&frame[14..34]), [0, 0]);
-        let mut covered = [&frame[26..34], &[0, 6, 0, 20]].concat();
-        covered.extend(&frame[34..54]);
-        assert_eq!(checksum(&covered), [0, 0]);
         let ends = |number| request(number, "52:54:00:ca:4d:00", target, 4420)[26..36].to_vec();
         assert_ne!(ends(0), ends(1));
         assert_ne!(ends(0), ends(100));

@@ -1,11 +1,13 @@
 //! A wire that we hold in the middle: frames between two machines pass through this process, which may lose,
-//! repeat, swap and damage some of them, pass none, or add its own.
+//! repeat, swap and damage some of them, pass none, reset connections, or add its own.
 
+use super::segment::{ETHERNET_BYTES, Segment};
 use crate::paths::TemporaryFolder;
 use crate::qemu;
 use anyhow::{Context, Result};
 use serde::Deserialize;
 use std::io::{ErrorKind, Read, Write};
+use std::net::SocketAddrV4;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,10 +16,13 @@ use std::time::Duration;
 const OVERTAKING_LIMIT: Duration = Duration::from_millis(20);
 /// Bytes before each frame on QEMU's stream: its length.
 const LENGTH_BYTES: usize = 4;
-/// Bytes of an Ethernet header.
-const ETHERNET_BYTES: usize = 14;
 /// More than any frame: what announces more is no stream of frames.
 const MAX_FRAME_BYTES: usize = 1 << 17;
+/// A connection carries data when so much came in segments of at least [`FULL_SEGMENT_BYTES`], one behind the other: more
+/// than identify data and log pages, so that it is the data of a command, and more of it is to follow.
+const DATA_RUN_BYTES: u32 = 10_000;
+/// Data of a segment that is followed by more of the same.
+const FULL_SEGMENT_BYTES: u32 = 1000;
 
 /// What happens to frames, in percent of them, each way. Nothing unless said.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq)]
@@ -62,7 +67,8 @@ impl Weather {
 }
 
 /// One of the two machines.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
 pub enum Side {
     /// The card's.
     Card,
@@ -90,10 +96,36 @@ pub struct Passed {
     pub disturbed: u64,
 }
 
+/// The connection that is next to carry data towards one side is reset there, in the middle of the data.
+struct AwaitedReset {
+    towards: Side,
+    /// The run of full segments that was seen last: whose, the byte that comes next, and bytes so far.
+    run: Option<(SocketAddrV4, SocketAddrV4, u32, u32)>,
+}
+
+impl AwaitedReset {
+    /// The frame with the reset, once the segment in `frame` is long enough in the middle of data.
+    fn behind(&mut self, frame: &[u8]) -> Option<Vec<u8>> {
+        let segment = Segment::read(frame)?;
+        if segment.data_bytes < FULL_SEGMENT_BYTES {
+            return None;
+        }
+        let before = match self.run {
+            Some((from, to, next, bytes)) if (from, to, next) == (segment.from, segment.to, segment.sequence) => bytes,
+            _ => 0,
+        };
+        let bytes = before + segment.data_bytes;
+        self.run = Some((segment.from, segment.to, segment.end(), bytes));
+        (bytes >= DATA_RUN_BYTES).then(|| segment.reset_behind().frame())
+    }
+}
+
 struct State {
     weather: Weather,
     random: Random,
     passed: Passed,
+    /// A connection is to be reset.
+    reset: Option<AwaitedReset>,
     /// Where frames for each side go, once its machine is there.
     ends: [Option<UnixStream>; 2],
 }
@@ -112,6 +144,7 @@ impl Relay {
             weather: Weather::default(),
             random: Random(seed | 1),
             passed: Passed::default(),
+            reset: None,
             ends: [None, None],
         };
         let state = Arc::new(Mutex::new(state));
@@ -140,6 +173,17 @@ impl Relay {
     /// From now on frames fare so.
     pub fn set_weather(&self, weather: Weather) {
         locked(&self.state).weather = weather;
+    }
+
+    /// Resets the connection that is next to carry data towards that side, there and in the middle of the data; the other
+    /// side learns it from the answer to what it sends then.
+    pub fn reset_towards(&self, side: Side) {
+        locked(&self.state).reset = Some(AwaitedReset { towards: side, run: None });
+    }
+
+    /// Whether that has happened.
+    pub fn has_reset(&self) -> bool {
+        locked(&self.state).reset.is_none()
     }
 
     /// What became of the frames so far.
@@ -190,6 +234,9 @@ fn pass_on(side: Side, mut stream: UnixStream, state: &Mutex<State>) {
             for _ in 0..fate.copies() {
                 deliver(&mut state, side.other(), &frame);
             }
+            if let Some(reset) = state.reset_behind(side.other(), &frame) {
+                deliver(&mut state, side.other(), &reset);
+            }
             if let Some(late) = overtaken.take() {
                 deliver(&mut state, side.other(), &late);
             }
@@ -231,6 +278,14 @@ impl Fate {
 }
 
 impl State {
+    /// The frame that resets a connection behind this frame to `side`, where it is time for one.
+    fn reset_behind(&mut self, side: Side, frame: &[u8]) -> Option<Vec<u8>> {
+        let awaited = self.reset.as_mut().filter(|awaited| awaited.towards == side)?;
+        let reset = awaited.behind(frame)?;
+        self.reset = None;
+        Some(reset)
+    }
+
     fn fate(&mut self, frame: &mut [u8]) -> Fate {
         let Weather { loss, repeat, swap, damage, cut } = self.weather;
         if cut || self.random.hits(loss) {
@@ -301,7 +356,7 @@ mod tests {
     use super::*;
 
     fn state(weather: Weather) -> State {
-        State { weather, random: Random(7), passed: Passed::default(), ends: [None, None] }
+        State { weather, random: Random(7), passed: Passed::default(), reset: None, ends: [None, None] }
     }
 
     #[test]
@@ -313,6 +368,46 @@ mod tests {
         assert_eq!(frames.next(), Some(vec![1, 2, 3]));
         assert_eq!(frames.next(), Some(vec![9]));
         assert_eq!(frames.next(), None);
+    }
+
+    /// A frame with a segment of `data_bytes`, as far as its headers say.
+    fn frame(from: &str, sequence: u32, data_bytes: u16) -> Vec<u8> {
+        let segment = Segment {
+            stations: [[2; 6]; 2],
+            from: from.parse().unwrap(),
+            to: "10.0.0.1:4420".parse().unwrap(),
+            sequence,
+            acknowledged: 0,
+            flags: 0x10,
+            data_bytes: 0,
+        };
+        let mut frame = segment.frame();
+        frame.truncate(ETHERNET_BYTES + 40);
+        frame[16..18].copy_from_slice(&(40 + data_bytes).to_be_bytes());
+        frame.resize(ETHERNET_BYTES + 40 + usize::from(data_bytes), 0);
+        frame
+    }
+
+    #[test]
+    fn a_connection_is_reset_once_and_in_the_middle_of_data_towards_that_side() {
+        let mut state = state(Weather::default());
+        state.reset = Some(AwaitedReset { towards: Side::Card, run: None });
+        let (one, other) = ("10.0.0.2:1000", "10.0.0.2:1001");
+        let step = |number: u32| number * 1448;
+        for number in 0..5 {
+            assert_eq!(state.reset_behind(Side::Card, &frame(one, step(number), 1448)), None);
+            assert_eq!(state.reset_behind(Side::Host, &frame(one, step(number), 1448)), None);
+        }
+        // Another connection's data, and a gap, begin anew.
+        assert_eq!(state.reset_behind(Side::Card, &frame(other, 0, 1448)), None);
+        for number in 5..11 {
+            assert_eq!(state.reset_behind(Side::Card, &frame(one, step(number), 1448)), None);
+            assert_eq!(state.reset_behind(Side::Card, &frame(other, 9, 80)), None);
+        }
+        let reset = state.reset_behind(Side::Card, &frame(one, step(11), 1448)).unwrap();
+        assert_eq!(Segment::read(&reset).unwrap().sequence, step(12));
+        assert!(state.reset.is_none());
+        assert_eq!(state.reset_behind(Side::Card, &frame(one, step(12), 1448)), None);
     }
 
     #[test]

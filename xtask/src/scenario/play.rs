@@ -1,6 +1,7 @@
 //! One run of a scenario: the card, perhaps a host, the steps, the end.
 
 use super::Stage;
+use super::device_log::DeviceLog;
 use super::faults::Faults;
 use super::file::{Boot, Scenario};
 use super::golden;
@@ -76,6 +77,7 @@ struct Play<'a> {
     stage: &'a Stage,
     vm: Vm,
     log: CardLog,
+    devices: DeviceLog,
     judge: Judge<'a>,
     site: Option<Site<'a>>,
     /// Lines of the card's log before it were looked at by a step.
@@ -114,6 +116,7 @@ impl<'a> Play<'a> {
             stage,
             vm,
             log: CardLog::new(&stage.image.elf)?,
+            devices: DeviceLog::beside(log),
             judge: Judge::new(scenario)?,
             site,
             seen: 0,
@@ -190,6 +193,14 @@ impl<'a> Play<'a> {
                 let what = format!("the card has said no line like `{}`", pattern.0);
                 self.until(step.limit, &what, &mut |play| Ok(play.card_has_said(&pattern.0)))?;
             }
+            Action::Device(pattern) => {
+                // Where the card is off nothing more can come.
+                if !self.devices.tells(&pattern.0)? {
+                    let what = || format!("no drive has told `{}`", pattern.0);
+                    let mut tells = |play: &mut Self| play.devices.tells(&pattern.0);
+                    self.until(step.limit, "it has not come", &mut tells).with_context(what)?;
+                }
+            }
             Action::Console(pattern) => {
                 let what = format!("the host has said no line like `{}`", pattern.0);
                 self.until(step.limit, &what, &mut |play| Ok(play.site()?.has_said(&pattern.0)))?;
@@ -216,6 +227,12 @@ impl<'a> Play<'a> {
                 commands.iter().try_for_each(|command| qmp.send(&command.0).map(drop))?;
             }
             Action::Network(weather) => self.site()?.relay().set_weather(*weather),
+            Action::Reset(side) => {
+                self.site()?.relay().reset_towards(*side);
+                self.until(step.limit, "no connection carried so much data", &mut |play| {
+                    Ok(play.site()?.relay().has_reset())
+                })?;
+            }
             Action::Flood(flood) => self.site()?.flood(*flood, card)?,
             Action::HostPower(Switch::Off) => self.site()?.power_off(),
             Action::HostPower(Switch::On) => {
@@ -238,6 +255,7 @@ impl<'a> Play<'a> {
     /// Presses the button and follows the card until it has switched itself off.
     fn press_power_button(&mut self, limit: Duration) -> Result<()> {
         let deadline = Instant::now() + limit;
+        self.devices.forget()?;
         self.qmp()?.command("system_powerdown", Value::Null)?;
         while let Some(bytes) = self.vm.read_to_end(Duration::from_millis(50))? {
             self.log.feed(&bytes).into_iter().try_for_each(|line| self.judge.take(line))?;
@@ -261,6 +279,7 @@ impl<'a> Play<'a> {
         let log = self.vm.log().with_extension("again.serial");
         self.vm = Vm::start(&mut command, &log)?;
         self.log = CardLog::new(&self.stage.image.elf)?;
+        self.devices = DeviceLog::beside(&log);
         self.ready().map(drop)
     }
 
@@ -274,6 +293,7 @@ impl<'a> Play<'a> {
             Action::Mend(drive) => self.faults.mend(&mut qmp, drive),
             Action::Plug(drive) => self.faults.plug(&mut qmp, drive, &self.drives),
             Action::Unplug(drive) => {
+                self.devices.forget()?;
                 self.faults.ask_for(&mut qmp, drive)?;
                 drop(qmp);
                 self.until(step.limit, "the drive is not out", &mut |play| {

@@ -2,7 +2,7 @@
 
 use super::file::{Command, Pattern};
 use crate::linux::flood::Flood;
-use crate::linux::relay::Weather;
+use crate::linux::relay::{Side, Weather};
 use crate::qemu::Drive;
 use serde::Deserialize;
 use std::time::Duration;
@@ -26,6 +26,8 @@ pub struct Step {
 pub enum Action {
     /// Waits for such a line of the card's log, behind the line that the last such step found.
     Card(Pattern),
+    /// Waits until the drives' models have told such a thing, behind what the last such step found.
+    Device(Pattern),
     /// Waits for such a line on the host's console, behind the line that the last such step found.
     Console(Pattern),
     /// Runs shell commands in the host; each has to succeed.
@@ -52,6 +54,8 @@ pub enum Action {
     Unplug(String),
     /// What happens to frames between host and card from now on.
     Network(Weather),
+    /// The connection that is next to carry data towards that side is reset in the middle of the data.
+    Reset(Side),
     /// A flood of connection requests begins; 0 a second ends it.
     Flood(Flood),
     /// The card's link goes up or down.
@@ -135,6 +139,7 @@ pub struct Table {
     limit_s: Option<u64>,
     card: Option<Pattern>,
     console: Option<Pattern>,
+    device: Option<Pattern>,
     run: Option<String>,
     start: Option<String>,
     finish: Option<String>,
@@ -147,6 +152,7 @@ pub struct Table {
     plug: Option<Drive>,
     unplug: Option<String>,
     network: Option<Weather>,
+    reset: Option<Side>,
     flood: Option<Flood>,
     link: Option<Switch>,
     host_power: Option<Switch>,
@@ -172,8 +178,8 @@ impl TryFrom<Table> for Step {
                 Err(format!("expected one of `{other}` and `{one}`; a step does one thing"))
             }
             _ => Err(
-                "expected one of card, console, run, start, finish, qmp, host_qmp, fail, slow, hang, mend, plug, \
-                      unplug, network, flood, link, host_power, card_power, pause_s"
+                "expected one of card, device, console, run, start, finish, qmp, host_qmp, fail, slow, hang, mend, plug, \
+                      unplug, network, reset, flood, link, host_power, card_power, pause_s"
                     .to_owned(),
             ),
         }
@@ -186,6 +192,7 @@ impl Table {
         let all = [
             ("card", self.card.map(Action::Card)),
             ("console", self.console.map(Action::Console)),
+            ("device", self.device.map(Action::Device)),
             ("run", self.run.map(Action::Run)),
             ("start", self.start.map(Action::Start)),
             ("finish", self.finish.map(Action::Finish)),
@@ -198,6 +205,7 @@ impl Table {
             ("plug", self.plug.map(Action::Plug)),
             ("unplug", self.unplug.map(Action::Unplug)),
             ("network", self.network.map(Action::Network)),
+            ("reset", self.reset.map(Action::Reset)),
             ("flood", self.flood.map(Action::Flood)),
             ("link", self.link.map(Action::Link)),
             ("host_power", self.host_power.map(Action::HostPower)),
@@ -213,6 +221,7 @@ impl Action {
     fn text(&self, word: &str) -> String {
         match self {
             Self::Card(Pattern(pattern)) => format!("the card says `{pattern}`"),
+            Self::Device(Pattern(pattern)) => format!("a drive tells `{pattern}`"),
             Self::Console(Pattern(pattern)) => format!("the host says `{pattern}`"),
             Self::Run(text) | Self::Start(text) => text.lines().next().unwrap_or_default().to_owned(),
             Self::Finish(name) => format!("{name}: its end"),
@@ -226,6 +235,8 @@ impl Action {
             Self::Plug(drive) => format!("drive {} is plugged in", drive.name),
             Self::Unplug(drive) => format!("drive {drive} is unplugged"),
             Self::Network(weather) => format!("network: {}", weather.text()),
+            Self::Reset(Side::Card) => "a connection is reset within its data to the card".to_owned(),
+            Self::Reset(Side::Host) => "a connection is reset within its data to the host".to_owned(),
             Self::Flood(flood) => format!("{} connection requests a second", flood.syn_per_s),
             Self::Link(Switch::On) => "the link comes up".to_owned(),
             Self::Link(Switch::Off) => "the link goes down".to_owned(),
@@ -250,10 +261,18 @@ impl Step {
 
     /// Whether it makes no sense without a host.
     pub fn needs_host(&self) -> bool {
-        use Action::{Console, Finish, Flood, HostPower, HostQmp, Network, Run, Start};
+        use Action::{Console, Finish, Flood, HostPower, HostQmp, Network, Reset, Run, Start};
         matches!(
             self.action,
-            Console(_) | Finish(_) | Flood(_) | HostPower(_) | HostQmp(_) | Network(_) | Run(_) | Start(_)
+            Console(_)
+                | Finish(_)
+                | Flood(_)
+                | HostPower(_)
+                | HostQmp(_)
+                | Network(_)
+                | Reset(_)
+                | Run(_)
+                | Start(_)
         )
     }
 }
