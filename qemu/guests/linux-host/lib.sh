@@ -80,6 +80,32 @@ drive() {
     eval "device_of \$NSID_$(echo "$1" | tr - _)"
 }
 
+# drive_comes NAME, drive_goes NAME: waits until that drive's namespace is there, or is not.
+drive_comes() {
+    wait_30_s drive_is_there "$1" || { echo "the namespace of drive $1 has not come in 30 s"; return 1; }
+}
+
+drive_goes() {
+    wait_30_s drive_is_gone "$1" || { echo "the namespace of drive $1 is still there after 30 s"; return 1; }
+}
+
+drive_is_there() {
+    [ -n "$(drive "$1")" ]
+}
+
+drive_is_gone() {
+    [ -z "$(drive "$1")" ]
+}
+
+# wait_30_s COMMAND...: until the command succeeds.
+wait_30_s() {
+    end=$(($(date +%s) + 30))
+    until "$@"; do
+        [ "$(date +%s)" -gt $end ] && return 1
+        sleep 0.1
+    done
+}
+
 # The controller's character device.
 controller() {
     for device in /dev/nvme[0-9] /dev/nvme[0-9][0-9]; do

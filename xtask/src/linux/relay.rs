@@ -111,7 +111,11 @@ impl AwaitedReset {
             return None;
         }
         let before = match self.run {
-            Some((from, to, next, bytes)) if (from, to, next) == (segment.from, segment.to, segment.sequence) => bytes,
+            Some((from, to, next, bytes))
+                if (from, to, next) == (segment.from, segment.to, segment.sequence) =>
+            {
+                bytes
+            }
             _ => 0,
         };
         let bytes = before + segment.data_bytes;
