@@ -3,6 +3,7 @@
 mod idle;
 mod instructions;
 mod native;
+mod recovery;
 
 use crate::image::{self, Image};
 use crate::linux::card::Card;
@@ -32,6 +33,8 @@ enum Figure {
     Instructions(instructions::Options),
     /// IOPS and latency that a user-space host sees, of the card as a Linux process, in QEMU, or of any target
     Native(native::Options),
+    /// Time from a panic of the card to its being ready, and to the first I/O of a Linux host that was connected
+    Recovery(recovery::Options),
 }
 
 /// Measures and prints.
@@ -40,6 +43,7 @@ pub fn run(options: &Options) -> Result<()> {
         Figure::Idle(options) => machines().and_then(|()| idle::run(options)),
         Figure::Instructions(options) => machines().and_then(|()| instructions::run(options)),
         Figure::Native(options) => native::run(options),
+        Figure::Recovery(options) => machines().and_then(|()| recovery::run(options)),
     }
 }
 

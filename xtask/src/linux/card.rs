@@ -33,12 +33,14 @@ pub struct CardPlan<'a> {
     pub mtu: u32,
     /// More QEMU arguments.
     pub arguments: Vec<String>,
+    /// More boot arguments. With some, the card may break down and start again.
+    pub append: String,
 }
 
 impl<'a> CardPlan<'a> {
     /// The machine as it is.
     pub fn new(image: &'a Image, name: &'a str) -> Self {
-        Self { image, name, cores: None, mtu: 1500, arguments: Vec::new() }
+        Self { image, name, cores: None, mtu: 1500, arguments: Vec::new(), append: String::new() }
     }
 }
 
@@ -50,8 +52,11 @@ pub struct Card {
     pub ready: Ready,
     /// The lines of its log so far.
     pub lines: Vec<String>,
+    /// When each of them came.
+    pub heard: Vec<Instant>,
     log: CardLog,
     copy: File,
+    restarts: bool,
     _drives: TemporaryFolder,
 }
 
@@ -61,7 +66,12 @@ impl Card {
         let mut machine = Machine::of("qemu-aarch64")?;
         machine.smp = plan.cores.unwrap_or(machine.smp);
         let mut command = machine.command();
-        command.arg("-no-reboot").arg("-kernel").arg(&plan.image.flat).args(["-append", "ip=10.0.0.1/24"]);
+        let restarts = !plan.append.is_empty();
+        if !restarts {
+            command.arg("-no-reboot");
+        }
+        let append = format!("ip=10.0.0.1/24 {}", plan.append);
+        command.arg("-kernel").arg(&plan.image.flat).args(["-append", append.trim_end()]);
         command.args(&plan.arguments);
         let drives = TemporaryFolder::for_drives()?;
         for number in 0..4 {
@@ -72,7 +82,7 @@ impl Card {
         }
         let mtu = if plan.mtu == 1500 { String::new() } else { format!(",host_mtu={}", plan.mtu) };
         qemu::add_port_with(&mut command, 0, &wire.card_netdev(), &mtu);
-        Self::follow(wire.enclose(command), CardLog::new(&plan.image.elf)?, plan.name, drives)
+        Self::follow(wire.enclose(command), CardLog::new(&plan.image.elf)?, plan.name, drives, restarts)
     }
 
     /// Starts the card as a process of this machine, with the same drives, and waits until it is ready.
@@ -86,14 +96,29 @@ impl Card {
             arguments.extend(["--drive".to_owned(), drive]);
         }
         let command = wire.enclose(hosted::logging(program, &arguments));
-        Self::follow(command, CardLog::of_process(), name, drives)
+        Self::follow(command, CardLog::of_process(), name, drives, false)
     }
 
-    fn follow(mut command: Command, log: CardLog, name: &str, drives: TemporaryFolder) -> Result<Self> {
+    fn follow(
+        mut command: Command,
+        log: CardLog,
+        name: &str,
+        drives: TemporaryFolder,
+        restarts: bool,
+    ) -> Result<Self> {
         let vm = Vm::start(&mut command, &paths::logs()?.join(format!("{name}.serial")))?;
         let copy = File::create(log_file(name)?)?;
         let nobody = Ready { namespaces: 0, nqn: String::new(), address: String::new(), port: 0 };
-        let mut card = Self { vm, log, lines: Vec::new(), copy, ready: nobody, _drives: drives };
+        let mut card = Self {
+            vm,
+            log,
+            lines: Vec::new(),
+            heard: Vec::new(),
+            copy,
+            ready: nobody,
+            restarts,
+            _drives: drives,
+        };
         let deadline = Instant::now() + BOOT_LIMIT;
         let mut seen = 0;
         while Instant::now() < deadline {
@@ -112,8 +137,9 @@ impl Card {
         let bytes = self.vm.read(wait).context("the card")?;
         for line in self.log.feed(&bytes) {
             writeln!(self.copy, "{}", line.plain)?;
-            let bad = line.text.starts_with("*** ");
+            let bad = line.text.starts_with("*** ") && !self.restarts;
             self.lines.push(line.text);
+            self.heard.push(Instant::now());
             if bad {
                 bail!("the card broke down");
             }

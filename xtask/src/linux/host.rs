@@ -16,6 +16,9 @@ use std::time::{Duration, Instant};
 /// How long the host may take to be up.
 const BOOT_LIMIT: Duration = Duration::from_secs(120);
 
+/// How late a line of the card's log may be seen while the host is silent.
+const LISTEN_INTERVAL: Duration = Duration::from_millis(10);
+
 /// What host to start.
 pub struct HostPlan<'a> {
     /// Kernel and first file system.
@@ -121,7 +124,7 @@ impl Host {
             if !up && started.elapsed() > BOOT_LIMIT {
                 bail!("the Linux host is not up after {} s", BOOT_LIMIT.as_secs());
             }
-            let lines = self.hear(Duration::from_millis(50))?;
+            let lines = self.hear(LISTEN_INTERVAL)?;
             if let Some(card) = card.as_deref_mut() {
                 card.listen(Duration::ZERO)?;
             }
