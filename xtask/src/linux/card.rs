@@ -33,14 +33,17 @@ pub struct CardPlan<'a> {
     pub mtu: u32,
     /// More QEMU arguments.
     pub arguments: Vec<String>,
-    /// More boot arguments. With some, the card may break down and start again.
+    /// More boot arguments.
     pub append: String,
+    /// The card may break down and start again.
+    pub restarts: bool,
 }
 
 impl<'a> CardPlan<'a> {
     /// The machine as it is.
     pub fn new(image: &'a Image, name: &'a str) -> Self {
-        Self { image, name, cores: None, mtu: 1500, arguments: Vec::new(), append: String::new() }
+        let (arguments, append) = (Vec::new(), String::new());
+        Self { image, name, cores: None, mtu: 1500, arguments, append, restarts: false }
     }
 }
 
@@ -66,8 +69,7 @@ impl Card {
         let mut machine = Machine::of("qemu-aarch64")?;
         machine.smp = plan.cores.unwrap_or(machine.smp);
         let mut command = machine.command();
-        let restarts = !plan.append.is_empty();
-        if !restarts {
+        if !plan.restarts {
             command.arg("-no-reboot");
         }
         let append = format!("ip=10.0.0.1/24 {}", plan.append);
@@ -82,7 +84,8 @@ impl Card {
         }
         let mtu = if plan.mtu == 1500 { String::new() } else { format!(",host_mtu={}", plan.mtu) };
         qemu::add_port_with(&mut command, 0, &wire.card_netdev(), &mtu);
-        Self::follow(wire.enclose(command), CardLog::new(&plan.image.elf)?, plan.name, drives, restarts)
+        let log = CardLog::new(&plan.image.elf)?;
+        Self::follow(wire.enclose(command), log, plan.name, drives, plan.restarts)
     }
 
     /// Starts the card as a process of this machine, with the same drives, and waits until it is ready.
