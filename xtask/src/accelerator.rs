@@ -6,13 +6,23 @@ use crate::{interrupt, paths};
 use anyhow::Result;
 use std::path::Path;
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// QEMU's translator, a thread per processor.
 const TRANSLATOR: &str = "tcg,thread=multi";
 
-/// Value of `-accel`. A /dev/kvm that exists may still not work, or only almost: a kernel is started to see.
+/// Value of `-accel`, found out once. A /dev/kvm that exists may still not work, or only almost: a kernel is started to see.
 pub fn choose(kernel: &Path) -> Result<&'static str> {
+    static CHOSEN: Mutex<Option<&'static str>> = Mutex::new(None);
+    let mut chosen = CHOSEN.lock().unwrap_or_else(PoisonError::into_inner);
+    if chosen.is_none() {
+        *chosen = Some(try_out(kernel)?);
+    }
+    Ok(chosen.unwrap_or(TRANSLATOR))
+}
+
+fn try_out(kernel: &Path) -> Result<&'static str> {
     if !Path::new("/dev/kvm").exists() {
         return Ok(TRANSLATOR);
     }

@@ -1,6 +1,6 @@
 //! `fmt`, `lint`, `doc` and the host tests: cargo's own tools over the right crates.
 
-use crate::command::{Step, output};
+use crate::command::{Step, output, patient};
 use crate::report::Verdict;
 use crate::{board, paths, toolchain};
 use anyhow::{Context, Result};
@@ -60,7 +60,7 @@ pub fn doc() -> Result<()> {
 
 /// Unit, property and documentation tests of all crates that build for this machine.
 pub fn host_tests() -> Result<()> {
-    Step::new("host tests", cargo(&["test", "--locked"])?, 2400).visible().run()
+    Step::new("host tests", patient(cargo(&["test", "--locked"])?), 2400).visible().run()
 }
 
 /// Crates with unsafe code, and those whose tests and fuzz corpus drive it hardest.
@@ -89,7 +89,7 @@ pub fn asan_tests() -> Result<Verdict> {
     // The card's memory lives as long as the card: what tests leak, they leak on purpose.
     command.env("ASAN_OPTIONS", "detect_leaks=0");
     command.env("CARGO_TARGET_DIR", paths::target()?.join("asan"));
-    Step::new("tests under AddressSanitizer", command, 1800).visible().run()?;
+    Step::new("tests under AddressSanitizer", patient(command), 1800).visible().run()?;
     Ok(Verdict::Passed)
 }
 
@@ -103,7 +103,7 @@ pub fn loom_tests() -> Result<()> {
             cargo(&["test", "--locked", "--release", "--lib", "--package", name, "loom_tests"])?;
         command.env("RUSTFLAGS", "--cfg loom").env("LOOM_MAX_PREEMPTIONS", "4");
         command.env("CARGO_TARGET_DIR", paths::target()?.join("loom"));
-        Step::new(format!("loom tests of {name}"), command, 1200).visible().run()?;
+        Step::new(format!("loom tests of {name}"), patient(command), 1200).visible().run()?;
     }
     Ok(())
 }

@@ -5,6 +5,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
+use std::cell::RefCell;
 use std::fs::File;
 use std::io::IsTerminal;
 use std::os::unix::process::CommandExt;
@@ -156,9 +157,53 @@ pub fn tail(log: &Path, lines: usize) -> Result<String> {
     Ok(all[all.len().saturating_sub(lines)..].join("\n"))
 }
 
+thread_local! {
+    /// What this thread has said, where it is held back because others run beside it.
+    static HELD: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Runs the work and returns what it has said meanwhile in this thread, which then stands together.
+pub fn held_back<T>(work: impl FnOnce() -> T) -> (T, String) {
+    HELD.set(Some(String::new()));
+    let result = work();
+    (result, HELD.take().unwrap_or_default())
+}
+
+/// Keeps the line if this thread's words are held back.
+fn is_held(line: &str) -> bool {
+    HELD.with_borrow_mut(|held| held.as_mut().map(|held| held.push_str(&format!("{line}\n"))).is_some())
+}
+
+/// A line of results, on standard output.
+pub fn say(line: &str) {
+    if !is_held(line) {
+        println!("{line}");
+    }
+}
+
 /// A line about what happens now, on standard error.
 pub fn note(text: &str) {
-    eprintln!("==> {text}");
+    let line = format!("==> {text}");
+    if !is_held(&line) {
+        eprintln!("{line}");
+    }
+}
+
+/// The same command, which leaves the processors to everything else that wants them: virtual machines have clocks.
+pub fn patient(command: Command) -> Command {
+    let Some(nice) = paths::find_program("nice") else { return command };
+    let mut patient = Command::new(nice);
+    patient.args(["-n", "10"]).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => patient.env(name, value),
+            None => patient.env_remove(name),
+        };
+    }
+    if let Some(folder) = command.get_current_dir() {
+        patient.current_dir(folder);
+    }
+    patient
 }
 
 /// The command as one would type it.
@@ -235,6 +280,23 @@ mod tests {
     fn a_failure_is_not_taken_for_output() {
         assert!(output(Command::new("sh").args(["-c", "echo lost; exit 3"]), 5).is_err());
         assert_eq!(output(Command::new("sh").args(["-c", "echo kept"]), 5).unwrap(), "kept\n");
+    }
+
+    #[test]
+    fn what_is_held_back_stands_together() {
+        let (value, text) = held_back(|| {
+            say("one");
+            note("two");
+            3
+        });
+        assert_eq!((value, text.as_str()), (3, "one\n==> two\n"));
+    }
+
+    #[test]
+    fn a_patient_command_is_the_same_command() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo $WORD; pwd"]).env("WORD", "kept").current_dir("/");
+        assert_eq!(output(&mut patient(command), 5).unwrap(), "kept\n/\n");
     }
 
     #[test]

@@ -24,15 +24,27 @@ pub enum Build {
 
 /// Builds the program.
 pub fn build(build: Build) -> Result<PathBuf> {
+    build_package(BOARD, build)
+}
+
+/// Builds a program of the workspace in the same way.
+pub fn build_package(package: &str, build: Build) -> Result<PathBuf> {
     let (profile, folder) = match build {
         Build::Release => ("release", "release"),
         Build::Checked => ("sim", "sim"),
         Build::Debug => ("dev", "debug"),
     };
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.current_dir(paths::root()?).args(["build", "--locked", "--package", BOARD, "--profile", profile]);
-    Step::new(format!("building {BOARD}"), command, 1800).visible().run()?;
-    Ok(paths::target()?.join(folder).join(BOARD))
+    command.current_dir(paths::root()?).args([
+        "build",
+        "--locked",
+        "--package",
+        package,
+        "--profile",
+        profile,
+    ]);
+    Step::new(format!("building {package}"), command, 1800).visible().run()?;
+    Ok(paths::target()?.join(folder).join(package))
 }
 
 /// A drive's file, as an argument; it is made where it is missing.

@@ -9,13 +9,13 @@ pub mod segment;
 pub mod wire;
 
 use crate::accelerator;
-use crate::card_log::Ready;
+use crate::card_log::Ready as CardReady;
 use crate::command::tail;
 use crate::guest::{self, Guest};
 use crate::hosted::{self, Build};
 use crate::image::{self, Image};
 use crate::paths;
-use crate::report::{Report, Verdict};
+use crate::report::{Job, Verdict};
 use crate::setup;
 use anyhow::{Result, bail};
 use card::{Card, CardPlan};
@@ -72,33 +72,66 @@ impl Options {
     }
 }
 
-/// Runs the tests of a Linux host.
-pub fn run(report: &mut Report, options: &Options) -> Result<()> {
-    if let Some(why) = guest::obstacle() {
-        report.part("linux", || Ok(Verdict::Skipped(why)));
-        return Ok(());
-    }
-    let tests = scripts("tests", options.only.as_deref())?;
-    setup::qemu()?;
-    let built = match options.against {
-        Against::Card if options.board == hosted::BOARD => {
-            Some(Built::Process(hosted::build(Build::Checked)?))
+/// The tests of a Linux host, ready to run.
+pub struct Plan {
+    options: Options,
+    tests: Vec<Script>,
+    ready: Result<Ready, String>,
+}
+
+/// What the tests share.
+struct Ready {
+    guest: Guest,
+    accelerator: &'static str,
+    built: Option<Built>,
+}
+
+impl Plan {
+    /// Finds the tests, and builds what they need.
+    pub fn new(options: Options) -> Result<Self> {
+        if let Some(why) = guest::obstacle() {
+            return Ok(Self { options, tests: Vec::new(), ready: Err(why) });
         }
-        Against::Card => Some(Built::Image(image::build(&options.board, false)?)),
-        Against::Nvmet => None,
-    };
-    let guest = guest::prepare(GUEST)?;
-    let accelerator = accelerator::choose(&guest.kernel)?;
-    for test in &tests {
-        let session = Session { test, options, guest: &guest, accelerator, built: built.as_ref() };
-        report.part(&session.name(" "), || session.run());
+        let tests = scripts("tests", options.only.as_deref())?;
+        setup::qemu()?;
+        let built = match options.against {
+            Against::Card if options.board == hosted::BOARD => {
+                Some(Built::Process(hosted::build(Build::Checked)?))
+            }
+            Against::Card => Some(Built::Image(image::build(&options.board, false)?)),
+            Against::Nvmet => None,
+        };
+        let guest = guest::prepare(GUEST)?;
+        let accelerator = accelerator::choose(&guest.kernel)?;
+        Ok(Self { options, tests, ready: Ok(Ready { guest, accelerator, built }) })
     }
-    Ok(())
+
+    /// One for each test.
+    pub fn jobs(&self) -> Vec<Job<'_>> {
+        let ready = match &self.ready {
+            Ok(ready) => ready,
+            Err(why) => {
+                let work = || Ok(Verdict::Skipped(why.clone()));
+                return vec![Job {
+                    name: "linux".to_owned(),
+                    about: "linux".to_owned(),
+                    work: Box::new(work),
+                }];
+            }
+        };
+        let job = |test| {
+            let Ready { guest, accelerator, built } = ready;
+            let session = Session { test, options: &self.options, guest, accelerator, built: built.as_ref() };
+            let (name, about) = (session.name(" "), test.about());
+            Job { name, about, work: Box::new(move || session.run()) }
+        };
+        self.tests.iter().map(job).collect()
+    }
 }
 
 /// Shell variables that say where the card is.
-pub fn environment_of(card: &Ready) -> String {
-    let Ready { namespaces, nqn, address, port } = card;
+pub fn environment_of(card: &CardReady) -> String {
+    let CardReady { namespaces, nqn, address, port } = card;
     format!("TARGET=card\nADDRESS={address}\nPORT={port}\nNQN={nqn}\nNAMESPACES={namespaces}\nLACKS=\n")
 }
 
@@ -141,7 +174,6 @@ impl Session<'_> {
         } else {
             Wire::stream()?
         };
-        self.test.announce();
         self.play(&wire).map(|()| Verdict::Passed).map_err(|error| error.context(self.logs()))
     }
 
@@ -203,7 +235,7 @@ impl Session<'_> {
     }
 
     /// Shell variables of the tests.
-    fn environment(&self, card: Option<&Ready>, stage: u32) -> String {
+    fn environment(&self, card: Option<&CardReady>, stage: u32) -> String {
         let mut text = format!("FULL={}\nSTAGE={stage}\n", u32::from(self.options.full));
         text += &card.map(environment_of).unwrap_or_else(|| {
             // Linux's target over a RAM disk does not know what it lacks here.

@@ -78,7 +78,7 @@ fn play(
     mark: &mut dyn FnMut(&str) -> Result<()>,
 ) -> Result<()> {
     let script: Script = scripts("measures", Some(script))?.remove(0);
-    script.announce();
+    println!("{}", script.about());
     let guest = guest::prepare(GUEST)?;
     let environment = environment_of(&card.ready) + variables;
     let mut host = Host::start(&HostPlan {

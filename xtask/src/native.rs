@@ -2,6 +2,7 @@
 
 use crate::card_log::{Ready, ready};
 use crate::command::{Guarded, Step, tail, typed};
+use crate::hosted::{self, Build};
 use crate::report::{Report, Verdict};
 use crate::{interrupt, paths};
 use anyhow::{Context, Result, bail};
@@ -17,7 +18,7 @@ const CHECK_LIMIT_S: u64 = 600;
 /// What the board exits with when something is wrong with its surroundings.
 const BAD_INPUT: i32 = 2;
 
-/// The two programs, built with optimisation.
+/// The two programs.
 pub struct Programs {
     card: PathBuf,
     host: PathBuf,
@@ -25,27 +26,14 @@ pub struct Programs {
 
 impl Programs {
     /// Builds both.
-    pub fn build() -> Result<Self> {
-        let host = host()?;
-        build("hosted")?;
-        Ok(Self { card: release("hosted")?, host })
+    pub fn build(build: Build) -> Result<Self> {
+        Ok(Self { host: host(build)?, card: hosted::build(build)? })
     }
 }
 
 /// Builds the user-space host and returns its place.
-pub fn host() -> Result<PathBuf> {
-    build("native-host")?;
-    release("native-host")
-}
-
-fn build(package: &str) -> Result<()> {
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.args(["build", "--locked", "--release", "--package", package]).current_dir(paths::root()?);
-    Step::new(format!("building {package}"), command, 1800).visible().run()
-}
-
-fn release(name: &str) -> Result<PathBuf> {
-    Ok(paths::target()?.join("release").join(name))
+pub fn host(build: Build) -> Result<PathBuf> {
+    hosted::build_package("native-host", build)
 }
 
 /// Why there is no hosted card here.
@@ -146,9 +134,9 @@ fn missing() -> Option<String> {
 }
 
 /// `cargo xtask test hosted`: data verified over TAP, with digests and without.
-pub fn test(report: &mut Report) {
+pub fn test(report: &Report) {
     report.part("hosted", || {
-        let programs = Programs::build()?;
+        let programs = Programs::build(Build::Checked)?;
         let mut card = match HostedCard::start(&programs, &["ram:256M", "ram:256M,block=4096"], &[]) {
             Ok(card) => card,
             Err(Obstacle::Machine(why)) => return Ok(Verdict::Skipped(why)),

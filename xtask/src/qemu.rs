@@ -6,6 +6,7 @@ use serde::Deserialize;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 /// U-Boot for QEMU's 64-bit Arm machine, as Debian packages it.
 pub const U_BOOT: &str = "/usr/lib/u-boot/qemu_arm64/u-boot.bin";
@@ -158,10 +159,15 @@ pub fn card_mac(number: usize) -> String {
     format!("52:54:00:ca:4d:{number:02x}")
 }
 
-/// The first port of 127.0.0.1 from there on that nobody listens on.
+/// The first port of 127.0.0.1 from there on that nobody listens on and that was not given before.
 pub fn free_port(first: u16) -> Result<u16> {
-    let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
-    (first..first.saturating_add(100)).find(free).context("no free port on 127.0.0.1")
+    static GIVEN: Mutex<Vec<u16>> = Mutex::new(Vec::new());
+    // One that was given away may not be listened on yet.
+    let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let free = |port: &u16| !given.contains(port) && TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    let port = (first..first.saturating_add(100)).find(free).context("no free port on 127.0.0.1")?;
+    given.push(port);
+    Ok(port)
 }
 
 /// Value of `-qmp` for a socket of QEMU's machine protocol.

@@ -12,11 +12,10 @@ mod site;
 mod step;
 
 use crate::accelerator;
-use crate::command::note;
 use crate::guest::{self, Guest};
 use crate::image;
 use crate::linux::script::GUEST;
-use crate::report::{Report, Verdict};
+use crate::report::{Job, Verdict};
 use crate::setup;
 use anyhow::{Result, bail};
 use file::Scenario;
@@ -29,41 +28,53 @@ pub struct Stage {
     linux: Option<(Guest, &'static str)>,
 }
 
-/// Runs the named scenario, or all of the board's.
-pub fn run(report: &mut Report, only: Option<&str>, board: &str, bless: bool) -> Result<()> {
-    let names = file::names()?;
-    if let Some(only) = only.filter(|only| !names.iter().any(|name| name == only)) {
-        bail!("there is no scenario `{only}`; there are: {}", names.join(", "));
-    }
-    let mut scenarios: Vec<(&str, Scenario)> = Vec::new();
-    for name in names.iter().filter(|name| only.is_none_or(|only| only == *name)) {
-        let scenario = file::read(name)?;
-        if scenario.board == board {
-            scenarios.push((name, scenario));
+/// The named scenario, or all of the board's, ready to run.
+pub struct Plan {
+    scenarios: Vec<(String, Scenario)>,
+    stage: Stage,
+    /// Why there is no Linux host here.
+    obstacle: Option<String>,
+}
+
+impl Plan {
+    /// Reads the scenarios, and builds what they need.
+    pub fn new(only: Option<&str>, board: &str, bless: bool) -> Result<Self> {
+        let names = file::names()?;
+        if let Some(only) = only.filter(|only| !names.iter().any(|name| name == only)) {
+            bail!("there is no scenario `{only}`; there are: {}", names.join(", "));
         }
-    }
-    setup::qemu()?;
-    let obstacle = guest::obstacle();
-    let image = image::build(board, false)?;
-    let linux = if obstacle.is_none() && scenarios.iter().any(|(_, scenario)| scenario.host.is_some()) {
-        let guest = guest::prepare(GUEST)?;
-        let accelerator = accelerator::choose(&guest.kernel)?;
-        Some((guest, accelerator))
-    } else {
-        None
-    };
-    let stage = Stage { image, bless, linux };
-    let count = scenarios.len();
-    for (number, (name, scenario)) in scenarios.iter().enumerate() {
-        report.part(&format!("qemu {name}"), || {
-            if scenario.host.is_some()
-                && let Some(why) = &obstacle
-            {
-                return Ok(Verdict::Skipped(why.clone()));
+        let mut scenarios: Vec<(String, Scenario)> = Vec::new();
+        for name in names.into_iter().filter(|name| only.is_none_or(|only| only == *name)) {
+            let scenario = file::read(&name)?;
+            if scenario.board == board {
+                scenarios.push((name, scenario));
             }
-            note(&format!("{name} ({} of {count}): {}", number + 1, scenario.proves));
-            play::play(name, scenario, &stage).map(|()| Verdict::Passed)
-        });
+        }
+        setup::qemu()?;
+        let obstacle = guest::obstacle();
+        let image = image::build(board, false)?;
+        let linux = if obstacle.is_none() && scenarios.iter().any(|(_, scenario)| scenario.host.is_some()) {
+            let guest = guest::prepare(GUEST)?;
+            let accelerator = accelerator::choose(&guest.kernel)?;
+            Some((guest, accelerator))
+        } else {
+            None
+        };
+        Ok(Self { scenarios, stage: Stage { image, bless, linux }, obstacle })
     }
-    Ok(())
+
+    /// One for each scenario.
+    pub fn jobs(&self) -> Vec<Job<'_>> {
+        let count = self.scenarios.len();
+        let scenarios = self.scenarios.iter().enumerate();
+        let jobs = scenarios.map(|(number, (name, scenario))| Job {
+            name: format!("qemu {name}"),
+            about: format!("{name} ({} of {count}): {}", number + 1, scenario.proves),
+            work: Box::new(move || match &self.obstacle {
+                Some(why) if scenario.host.is_some() => Ok(Verdict::Skipped(why.clone())),
+                _ => play::play(name, scenario, &self.stage).map(|()| Verdict::Passed),
+            }),
+        });
+        jobs.collect()
+    }
 }

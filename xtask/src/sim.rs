@@ -6,7 +6,7 @@
 mod results;
 mod worker;
 
-use crate::command::{Step, tail};
+use crate::command::{Step, patient, tail};
 use crate::{interrupt, paths};
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -111,7 +111,7 @@ pub fn test() -> Result<()> {
 fn build() -> Result<PathBuf> {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(["build", "--locked", "--profile", "sim", "--package", "sim"]).current_dir(paths::root()?);
-    Step::new("building the simulator", command, 1200).run()?;
+    Step::new("building the simulator", patient(command), 1200).run()?;
     Ok(paths::target()?.join("sim").join("sim"))
 }
 

@@ -1,8 +1,8 @@
 //! `cargo xtask test`, `prepush` and `ci`: the parts and their order.
 
-use crate::report::Report;
+use crate::report::{Report, machines_at_once};
 use crate::{checks, linux, native, panics, scenario, setup, sim, size, tidy};
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use clap::{Args, Subcommand};
 
 /// What to test; all parts where none is named.
@@ -44,42 +44,60 @@ enum Part {
 
 /// Runs the parts; an error when one fails.
 pub fn run(options: &Options) -> Result<()> {
-    let mut report = Report::default();
+    let report = Report::default();
     match &options.part {
         Some(Part::Host) => report.check("host", checks::host_tests),
         Some(Part::Loom) => report.check("loom", checks::loom_tests),
         Some(Part::Sim) => report.check("sim", sim::test),
         Some(Part::Asan) => report.part("asan", checks::asan_tests),
         Some(Part::Qemu { scenario, board, bless }) => {
-            scenario::run(&mut report, scenario.as_deref(), board, *bless)?;
+            let plan = scenario::Plan::new(scenario.as_deref(), board, *bless)?;
+            report.together(machines_at_once(), plan.jobs());
         }
-        Some(Part::Hosted) => native::test(&mut report),
-        Some(Part::Linux(linux)) => linux::run(&mut report, linux)?,
-        None => all(&mut report, options.full),
+        Some(Part::Hosted) => native::test(&report),
+        Some(Part::Linux(linux)) => {
+            let plan = linux::Plan::new(linux.clone())?;
+            report.together(machines_at_once(), plan.jobs());
+        }
+        None => all(&report, options.full),
     }
     report.finish()
 }
 
-fn all(report: &mut Report, full: bool) {
+/// What needs the processors, and beside it what needs virtual machines, which wait more than they work.
+fn all(report: &Report, full: bool) {
     report.check("setup", setup::run);
-    report.check("host", checks::host_tests);
-    report.check("loom", checks::loom_tests);
-    report.check("sim", sim::test);
-    report.part("asan", checks::asan_tests);
-    native::test(report);
-    // What stops a whole part (an image that does not build) is that part's failure, not the end of the run.
-    if let Err(error) = scenario::run(report, None, "qemu-aarch64", false) {
-        report.check("qemu", || Err(error));
-    }
-    let hosted = ["verify", "tap"].map(linux::Options::hosted);
-    for options in [linux::Options::all(full)].iter().chain(&hosted) {
-        if let Err(error) = linux::run(report, options) {
-            report.check("linux", || Err(error));
-        }
-    }
+    std::thread::scope(|scope| {
+        scope.spawn(|| in_machines(report, full));
+        report.check("host", checks::host_tests);
+        report.check("loom", checks::loom_tests);
+        report.check("sim", sim::test);
+        report.part("asan", checks::asan_tests);
+        native::test(report);
+    });
 }
 
-fn quick(report: &mut Report) {
+fn in_machines(report: &Report, full: bool) {
+    let hosted = ["verify", "tap"].map(linux::Options::hosted);
+    let linux = [linux::Options::all(full)].into_iter().chain(hosted).map(linux::Plan::new);
+    let scenarios = scenario::Plan::new(None, "qemu-aarch64", false);
+    let linux: Vec<_> = linux.collect();
+    let mut jobs = Vec::new();
+    // What stops a whole part (an image that does not build) is that part's failure, not the end of the run.
+    for plan in &linux {
+        match plan {
+            Ok(plan) => jobs.extend(plan.jobs()),
+            Err(error) => report.check("linux", || Err(anyhow!("{error:#}"))),
+        }
+    }
+    match &scenarios {
+        Ok(plan) => jobs.extend(plan.jobs()),
+        Err(error) => report.check("qemu", || Err(anyhow!("{error:#}"))),
+    }
+    report.together(machines_at_once(), jobs);
+}
+
+fn quick(report: &Report) {
     report.check("fmt", || checks::fmt(true));
     report.check("tidy", tidy::run);
     report.check("lint", checks::lint);
@@ -87,19 +105,19 @@ fn quick(report: &mut Report) {
 
 /// The fast subset.
 pub fn prepush() -> Result<()> {
-    let mut report = Report::default();
-    quick(&mut report);
+    let report = Report::default();
+    quick(&report);
     report.check("host", checks::host_tests);
     report.finish()
 }
 
 /// Everything.
 pub fn ci(full: bool) -> Result<()> {
-    let mut report = Report::default();
-    quick(&mut report);
+    let report = Report::default();
+    quick(&report);
     report.check("doc", checks::doc);
     report.check("size", || size::run("qemu-aarch64"));
     report.check("panics", || panics::run(&panics::Options::of("qemu-aarch64")));
-    all(&mut report, full);
+    all(&report, full);
     report.finish()
 }

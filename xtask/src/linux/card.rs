@@ -3,6 +3,7 @@
 use super::script::Script;
 use super::wire::Wire;
 use crate::card_log::{CardLog, Ready, ready};
+use crate::command::say;
 use crate::hosted;
 use crate::image::Image;
 use crate::paths::{self, TemporaryFolder};
@@ -157,7 +158,7 @@ impl Card {
         let Some(line) = self.lines.iter().find(|line| pattern.is_match(line)) else {
             bail!("the card has said no line like `{pattern}`");
         };
-        println!("  the card: {line}");
+        say(&format!("  the card: {line}"));
         Ok(())
     }
 
@@ -180,7 +181,7 @@ impl Card {
             };
             let (first, last) = (text(&first), text(&last));
             if whole && first == last {
-                println!("  the card afterwards: {last}");
+                say(&format!("  the card afterwards: {last}"));
                 return Ok(());
             }
             if Instant::now() > deadline {

@@ -3,6 +3,7 @@
 use super::card::Card;
 use super::script::FOLDER;
 use super::wire::Wire;
+use crate::command::say;
 use crate::cpio::Archive;
 use crate::guest::Guest;
 use crate::vm::Vm;
@@ -132,12 +133,12 @@ impl Host {
                 let Some(word) = line.strip_prefix("@@ ") else { continue };
                 if let Some(release) = word.strip_prefix("UP ") {
                     up = true;
-                    println!("  Linux {release} up after {:.1} s", started.elapsed().as_secs_f64());
+                    say(&format!("  Linux {release} up after {:.1} s", started.elapsed().as_secs_f64()));
                 } else if let Some(name) = word.strip_prefix("MARK ") {
                     mark(name)?;
                 } else if word == "KILL" {
                     self.vm.kill();
-                    println!("  the host's power is cut");
+                    say("  the host's power is cut");
                     return Ok(Ending::Kill);
                 } else if let Some(failures) = word.strip_prefix("DONE ") {
                     return self.judge(failures);
@@ -159,13 +160,13 @@ impl Host {
         let took = self.step_started.elapsed().as_secs_f64();
         match word.split_once(' ') {
             Some(("STEP", _)) => self.step_started = Instant::now(),
-            Some(("OK", name)) => println!("  ok      {took:6.1} s  {name}"),
+            Some(("OK", name)) => say(&format!("  ok      {took:6.1} s  {name}")),
             Some(("FAIL", name)) => {
-                println!("  FAILED  {took:6.1} s  {name}");
+                say(&format!("  FAILED  {took:6.1} s  {name}"));
                 self.failed.push(name.to_owned());
             }
-            Some(("FIGURE", figure)) => println!("  figure            {figure}"),
-            _ => println!("  {word}"),
+            Some(("FIGURE", figure)) => say(&format!("  figure            {figure}")),
+            _ => say(&format!("  {word}")),
         }
     }
 

@@ -39,9 +39,9 @@ impl Script {
         self.field("stages").and_then(|value| value.parse().ok()).unwrap_or(1)
     }
 
-    /// What the script prints about itself before it starts.
-    pub fn announce(&self) {
-        println!("{}: {}", self.name, self.field("proves").unwrap_or_default());
+    /// What the script says about itself before it starts.
+    pub fn about(&self) -> String {
+        format!("{}: {}", self.name, self.field("proves").unwrap_or_default())
     }
 }
 

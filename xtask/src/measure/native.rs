@@ -1,6 +1,7 @@
 //! IOPS and latency that a user-space host sees: of the card as a Linux process, of the card in QEMU, or of any target.
 
 use crate::command::{Guarded, note};
+use crate::hosted::Build;
 use crate::linux::card::{Card, CardPlan};
 use crate::linux::wire::Wire;
 use crate::native::{self, HostedCard, Obstacle, Programs};
@@ -71,12 +72,12 @@ struct Run {
 pub fn run(options: &Options) -> Result<()> {
     if let Some(target) = &options.target {
         let (address, nqn) = target.split_once(',').context("--target takes ADDRESS:PORT,NQN")?;
-        let host = native::host()?;
+        let host = native::host(Build::Release)?;
         return all(options, &mut || Ok(plain(&host, address, nqn)));
     }
     match options.board.as_str() {
         "hosted" => {
-            let programs = Programs::build()?;
+            let programs = Programs::build(Build::Release)?;
             let words: Vec<&str> = options.card.split_whitespace().collect();
             let mut card = match HostedCard::start(&programs, &["ram:1G"], &words) {
                 Ok(card) => card,
@@ -93,7 +94,7 @@ pub fn run(options: &Options) -> Result<()> {
 
 fn in_qemu(options: &Options) -> Result<()> {
     super::machines()?;
-    let host = native::host()?;
+    let host = native::host(Build::Release)?;
     let image = super::image()?;
     let port = qemu::free_port(4420)?;
     let mut card = Card::start(&CardPlan::new(&image, "measure-native-card"), &Wire::forwarded(port))?;

@@ -9,7 +9,7 @@ use super::judge::Judge;
 use super::site::Site;
 use super::step::{Action, Step, Switch};
 use crate::card_log::{CardLog, Ready, ready};
-use crate::command::tail;
+use crate::command::{say, tail};
 use crate::crash;
 use crate::linux::relay::Passed;
 use crate::paths::{self, TemporaryFolder};
@@ -145,7 +145,7 @@ impl<'a> Play<'a> {
                 let outcome = self.step(number, step, &card);
                 let took = started.elapsed().as_secs_f64();
                 let verdict = if outcome.is_ok() { "ok    " } else { "FAILED" };
-                println!("  {verdict}  {took:6.1} s  {}", step.name);
+                say(&format!("  {verdict}  {took:6.1} s  {}", step.name));
                 outcome.with_context(|| format!("step {} ({})", number + 1, step.name))?;
             }
         }
@@ -161,7 +161,7 @@ impl<'a> Play<'a> {
     fn weather_has_hit(&mut self) -> Result<()> {
         if self.scenario.steps.iter().any(|step| matches!(step.action, Action::Network(_))) {
             let Passed { frames, lost, disturbed } = self.site()?.relay().passed();
-            println!("  of {frames} frames {lost} were lost and {disturbed} disturbed otherwise");
+            say(&format!("  of {frames} frames {lost} were lost and {disturbed} disturbed otherwise"));
             anyhow::ensure!(lost + disturbed > 0, "the bad network has hit nothing");
         }
         Ok(())

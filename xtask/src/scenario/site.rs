@@ -4,6 +4,7 @@ use super::Stage;
 use super::file::{LinuxHost, Scenario};
 use super::step::Action;
 use crate::card_log::Ready;
+use crate::command::say;
 use crate::linux::environment_of;
 use crate::linux::flood::{Flood, RunningFlood};
 use crate::linux::host::{Host, HostPlan};
@@ -108,7 +109,7 @@ impl<'a> Site<'a> {
                 let (number, code) = end.split_once(' ').unwrap_or((end, ""));
                 self.ends.push((number.parse().context("the number of a piece")?, code.to_owned()));
             } else if let Some(figure) = line.strip_prefix("@@ FIGURE ") {
-                println!("  figure            {figure}");
+                say(&format!("  figure            {figure}"));
             }
             self.lines.push(line);
         }

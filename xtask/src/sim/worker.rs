@@ -1,6 +1,6 @@
 //! One worker process and what it says.
 
-use crate::command::{Guarded, output, tail};
+use crate::command::{Guarded, output, patient, tail};
 use crate::{interrupt, paths};
 use anyhow::{Context, Result};
 use std::io::{BufRead, BufReader};
@@ -67,6 +67,7 @@ impl Batch {
             std::fs::File::create(&log).with_context(|| format!("{} cannot be written", log.display()))?;
         let mut command = Command::new(program);
         command.args(["batch", &self.first.to_string(), &self.count.to_string()]);
+        let mut command = patient(command);
         command.env("RUST_BACKTRACE", "1").env("PENSTOCK_LOG", "off");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(errors);
         let mut child = Guarded::spawn(&mut command)?;
