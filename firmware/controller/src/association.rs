@@ -164,6 +164,7 @@ impl Subsystem {
             status: ControllerStatus::empty(),
             shutdown: Shutdown::No,
             queues: 1,
+            had_io: false,
             granted_queues,
             keep_alive_ms: rounded_keep_alive(command.keep_alive_ms.get()),
             last_activity: now,
@@ -219,6 +220,7 @@ impl Subsystem {
             return Err(Failure::of(Status::COMMAND_SEQUENCE_ERROR.do_not_retry()));
         }
         controller.queues |= 1 << queue_id;
+        controller.had_io = true;
         controller.last_activity = now;
         Ok(Connected {
             controller: handle,
@@ -286,7 +288,8 @@ impl Subsystem {
         let Some(slot) = self.slots.get_mut(usize::from(handle.index)) else { return };
         if let Some(controller) = slot.controller.take() {
             slot.generation = slot.generation.wrapping_add(1);
-            if !controller.discovery {
+            // Others have written nothing, and must not push out those that have.
+            if controller.had_io {
                 self.departed.add(controller.host_id, controller.lost_writes);
             }
             self.counters.live = self.counters.live.saturating_sub(1);

@@ -35,7 +35,7 @@ impl LostWrites {
     }
 }
 
-/// Hosts whose controllers have gone, the latest last: they may come back and ask for a Flush.
+/// Hosts whose controllers with I/O queues have gone, the latest last: they may come back and ask for a Flush.
 #[derive(Debug)]
 pub(crate) struct DepartedHosts(Deque<([u8; 16], LostWrites), MAX_DEPARTED_HOSTS>);
 
@@ -100,7 +100,7 @@ impl Subsystem {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::Bench;
+    use crate::testing::{Bench, HOST, NQN};
 
     #[test]
     fn a_loss_is_told_once_for_each_namespace() {
@@ -123,6 +123,21 @@ mod tests {
         assert!(departed.of([1; 16]).take(9) && !departed.of([3; 16]).take(9));
         departed.take([1; 16], 9);
         assert!(!departed.of([1; 16]).take(9) && departed.of([2; 16]).take(9));
+    }
+
+    #[test]
+    fn hosts_that_never_had_an_io_queue_do_not_push_out_those_that_had() {
+        let mut bench = Bench::ready();
+        let (host, others) = (bench.controller().host_id, MAX_DEPARTED_HOSTS as u8);
+        bench.subsystem.disconnect_queue(bench.admin.controller, 0);
+        for other in 0..=others {
+            let (command, mut data) = crate::testing::connect_parts(NQN, HOST, 0, 0xffff);
+            data.host_id = [100 + other; 16];
+            let connected = bench.subsystem.connect(bench.now, &command, &data).unwrap();
+            bench.subsystem.disconnect_queue(connected.controller, 0);
+        }
+        bench.subsystem.note_lost_writes(7);
+        assert!(bench.subsystem.departed.of(host).take(7));
     }
 
     #[test]

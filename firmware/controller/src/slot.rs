@@ -66,6 +66,8 @@ pub(crate) struct Controller {
     pub(crate) shutdown: Shutdown,
     /// Bit n: queue n is connected.
     pub(crate) queues: u128,
+    /// It has, or had, an I/O queue: its host may have written.
+    pub(crate) had_io: bool,
     /// I/O queues granted by Number of Queues.
     pub(crate) granted_queues: u16,
     /// As rounded up; 0 off.

@@ -11,7 +11,7 @@ use crate::limits::{COUNTERS_FIRST, COUNTERS_INTERVAL};
 /// What the log was told last.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Report {
-    told: [u64; 9],
+    told: [u64; 10],
     /// When something was seen to have moved.
     moved_at: Option<Instant>,
     last_at: Option<Instant>,
@@ -23,7 +23,7 @@ const LOOK: Duration = Duration::from_millis(100);
 
 impl Report {
     /// What is to be told now. A line waits a moment for what belongs to it, and for a while after the last one.
-    fn due(&mut self, counters: &DriveCounters, now: Instant) -> Option<[u64; 9]> {
+    fn due(&mut self, counters: &DriveCounters, now: Instant) -> Option<[u64; 10]> {
         if now < self.look_at {
             return None;
         }
@@ -42,11 +42,12 @@ impl Report {
     }
 }
 
-/// Those counters that should not move.
-const fn values(counters: &DriveCounters) -> [u64; 9] {
+/// Those counters that should not move; that of busy moves under load, and is told with the others.
+const fn values(counters: &DriveCounters) -> [u64; 10] {
     [
         counters.command_timeouts,
         counters.aborted,
+        counters.request_timeouts,
         counters.resets,
         counters.unknown_completions,
         counters.media_errors,
@@ -62,19 +63,21 @@ impl<D: NvmeDevice> Drive<D> {
     pub(crate) fn tell_counters(&mut self, now: Instant) {
         let counters = self.counters();
         let Some(values) = self.report_mut().due(&counters, now) else { return };
-        let [late, aborted, resets, unknown, media, other, lost, failures, events] = values;
+        let [late, aborted, timeouts, resets, unknown, media, other, lost, failures, events] = values;
         hal_log::info!(
-            "drive {}: counters: late {}, aborted {}, resets {}, unknown {}, media errors {}, other errors {}, lost caches {}, failures {}, events {}",
+            "drive {}: counters: late {}, aborted {}, requests timed out {}, resets {}, unknown {}, media errors {}, other errors {}, lost caches {}, failures {}, events {}, requests refused as busy {}",
             self.name().as_str(),
             late,
             aborted,
+            timeouts,
             resets,
             unknown,
             media,
             other,
             lost,
             failures,
-            events
+            events,
+            counters.busy
         );
     }
 }
@@ -95,9 +98,19 @@ mod tests {
                 counters.media_errors += 1;
             }
             if let Some(values) = report.due(&counters, Instant::from_millis(millis)) {
-                lines.push((millis / 1000, values[4]));
+                lines.push((millis / 1000, values[5]));
             }
         }
         assert_eq!(lines, [(6, 500), (22, 502)]);
+    }
+
+    #[test]
+    fn a_request_that_timed_out_is_told_and_load_alone_is_not() {
+        let mut report = Report::default();
+        let mut counters = DriveCounters { busy: 1, ..DriveCounters::default() };
+        let at = |seconds: u64| Instant::from_millis(seconds * 1000);
+        assert!((0..30).all(|seconds| report.due(&counters, at(seconds)).is_none()));
+        counters.request_timeouts = 1;
+        assert!((30..33).any(|seconds| report.due(&counters, at(seconds)).is_some()));
     }
 }

@@ -11,6 +11,7 @@
 
 mod commands;
 pub mod initiator;
+mod outgoing;
 pub mod pdu;
 mod queue;
 mod receive;

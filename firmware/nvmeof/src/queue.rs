@@ -7,7 +7,8 @@ use controller::QueueContext;
 use hal_api::Instant;
 use hal_mem::Cursor;
 
-use crate::pdu::{Digests, Fatal, MAX_QUOTED_BYTES};
+use crate::outgoing::Outgoing;
+use crate::pdu::{Digests, Fatal};
 use crate::slots::{Fifo, NONE};
 
 /// How long a new connection may take until its ICReq, and from there until its Connect, is complete.
@@ -87,19 +88,14 @@ pub(crate) enum Sending {
     Response,
 }
 
-/// The PDU that is being sent: a header, then perhaps data from pages, then perhaps a digest.
+/// The PDU that is being sent, and those that are not of a command.
 #[derive(Debug)]
 pub(crate) struct Sender {
     pub sending: Sending,
     pub slot: u16,
-    pub head: [u8; 24 + MAX_QUOTED_BYTES],
-    pub head_bytes: u8,
-    pub head_sent: u8,
-    pub data_left: u32,
+    pub pdu: Outgoing,
+    /// Where its data stands.
     pub cursor: Cursor,
-    pub digest: bool,
-    pub crc: u32,
-    pub tail_sent: u8,
     /// An ICResp waits to be sent.
     pub initialize: bool,
     /// A TermReq waits to be sent.
@@ -203,14 +199,8 @@ impl Queue {
             sender: Sender {
                 sending: Sending::Nothing,
                 slot: NONE,
-                head: [0; 24 + MAX_QUOTED_BYTES],
-                head_bytes: 0,
-                head_sent: 0,
-                data_left: 0,
+                pdu: Outgoing::NONE,
                 cursor: Cursor::NONE,
-                digest: false,
-                crc: 0,
-                tail_sent: 0,
                 initialize: false,
                 terminate: None,
             },

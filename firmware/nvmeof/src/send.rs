@@ -11,7 +11,7 @@ use zerocopy::{Immutable, IntoBytes};
 
 use crate::pdu::{
     self, CommonHeader, DIGEST_BYTES, DataHeader, Initialize, MAX_HOST_DATA_BYTES, ResponseCapsule,
-    Terminate, kind, put,
+    Terminate, kind,
 };
 use crate::queue::{DATA_TIMEOUT, Phase, SEND_TIMEOUT, Sender, Sending};
 use crate::slots::{NONE, SlotState};
@@ -25,7 +25,7 @@ impl<B: Backend> Turn<'_, '_, B> {
             if self.queue.sender.sending != Sending::Nothing {
                 let Some(rest) = room.get_mut(at..) else { break };
                 at += self.emit(rest);
-                if !self.queue.sender.is_done() {
+                if !self.queue.sender.pdu.is_done() {
                     break;
                 }
                 self.sent();
@@ -40,36 +40,12 @@ impl<B: Backend> Turn<'_, '_, B> {
 
     /// Puts as much of the current PDU into `room` as fits.
     fn emit(&mut self, room: &mut [u8]) -> usize {
-        let sender = &mut self.queue.sender;
-        let mut at = 0;
-        let (sent, head) = (usize::from(sender.head_sent), usize::from(sender.head_bytes));
-        if let Some(head) = sender.head.get(sent..head) {
-            at = put(room, head);
-            sender.head_sent += at as u8;
-        }
-        if sender.head_sent < sender.head_bytes {
-            return at;
-        }
-        if sender.data_left > 0 {
-            let rest = room.get_mut(at..).unwrap_or_default();
-            let bytes = rest.len().min(sender.data_left as usize);
-            let rest = rest.get_mut(..bytes).unwrap_or_default();
-            let read = self.env.pool.read(&mut sender.cursor, rest);
-            debug_assert_eq!(read, bytes);
-            if sender.digest {
-                sender.crc = hal_simd::crc32c(sender.crc, rest);
-            }
-            sender.data_left -= bytes as u32;
-            at += bytes;
-        }
-        if sender.data_left == 0 && sender.digest {
-            let crc = sender.crc.to_le_bytes();
-            let tail = crc.get(usize::from(sender.tail_sent)..).unwrap_or_default();
-            let bytes = put(room.get_mut(at..).unwrap_or_default(), tail);
-            sender.tail_sent += bytes as u8;
-            at += bytes;
-        }
-        at
+        let Sender { pdu, cursor, .. } = &mut self.queue.sender;
+        let pool = &self.env.pool;
+        pdu.emit(room, |rest| {
+            let read = pool.read(cursor, rest);
+            debug_assert_eq!(read, rest.len());
+        })
     }
 
     /// The last byte of the current PDU is in the send buffer.
@@ -143,7 +119,7 @@ impl<B: Backend> Turn<'_, '_, B> {
             reserved: [0; 10],
         };
         queue.sender.start(Sending::Terminate, NONE, &request, false);
-        queue.sender.append(quote);
+        queue.sender.pdu.append(quote);
     }
 
     fn start_ready_to_transfer(&mut self, slot: u16) {
@@ -189,12 +165,8 @@ impl<B: Backend> Turn<'_, '_, B> {
         };
         let sender = &mut queue.sender;
         sender.start(Sending::Data { complete }, slot, &data, digests.header);
-        sender.pad_to(data_at);
-        sender.data_left = entry.transfer_bytes;
+        sender.pdu.add_data(data_at, entry.transfer_bytes, digests.data);
         sender.cursor = entry.pages.start();
-        sender.digest = digests.data;
-        sender.crc = 0;
-        sender.tail_sent = 0;
     }
 
     fn start_response(&mut self, slot: u16) {
@@ -227,35 +199,7 @@ impl crate::queue::Queue {
 
 impl Sender {
     fn start(&mut self, sending: Sending, slot: u16, header: &(impl IntoBytes + Immutable), digest: bool) {
-        let bytes = header.as_bytes();
-        self.sending = sending;
-        self.slot = slot;
-        self.head_sent = 0;
-        self.head_bytes = 0;
-        self.data_left = 0;
-        self.cursor = Cursor::NONE;
-        self.digest = false;
-        self.append(bytes);
-        if digest {
-            self.append(&hal_simd::crc32c(0, bytes).to_le_bytes());
-        }
-    }
-
-    fn append(&mut self, bytes: &[u8]) {
-        let room = self.head.get_mut(usize::from(self.head_bytes)..).unwrap_or_default();
-        self.head_bytes += put(room, bytes) as u8;
-    }
-
-    fn pad_to(&mut self, bytes: usize) {
-        if let Some(pad) = self.head.get_mut(usize::from(self.head_bytes)..bytes) {
-            pad.fill(0);
-            self.head_bytes = bytes as u8;
-        }
-    }
-
-    fn is_done(&self) -> bool {
-        self.head_sent == self.head_bytes
-            && self.data_left == 0
-            && (!self.digest || usize::from(self.tail_sent) == DIGEST_BYTES)
+        (self.sending, self.slot, self.cursor) = (sending, slot, Cursor::NONE);
+        self.pdu.start(header, digest);
     }
 }

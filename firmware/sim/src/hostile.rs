@@ -223,7 +223,7 @@ impl Hostile {
                 if queue.poll(&mut stream, &mut **bring_up).is_err() {
                     return false;
                 }
-                match bring_up.advance(queue) {
+                match bring_up.advance(queue, common.time.now()) {
                     Ok(false) => {}
                     Ok(true) => {
                         let info = bring_up.info();

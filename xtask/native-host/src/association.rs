@@ -50,10 +50,12 @@ impl Queue {
     }
 
     fn bring_up(&mut self, mut steps: BringUp) -> Result<BringUp> {
-        let deadline = Instant::now() + BRING_UP_LIMIT;
+        let began = Instant::now();
+        let deadline = began + BRING_UP_LIMIT;
         loop {
-            self.poll(&mut steps, Duration::from_millis(10))?;
-            if steps.advance(&mut self.host).map_err(|error| anyhow!("no controller: {error:?}"))? {
+            self.poll(&mut steps, Duration::from_millis(5))?;
+            let now = hal_api::Instant::ZERO + began.elapsed();
+            if steps.advance(&mut self.host, now).map_err(|error| anyhow!("no controller: {error:?}"))? {
                 return Ok(steps);
             }
             ensure!(Instant::now() < deadline, "the connection does not come up ({:?})", steps.step());

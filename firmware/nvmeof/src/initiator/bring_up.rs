@@ -2,7 +2,9 @@
 //! ready and its namespaces are known (Base 3.5.1).
 
 use core::borrow::BorrowMut;
+use core::time::Duration;
 
+use hal_api::Instant;
 use nvme::Status;
 use nvme::fabrics::{ANY_CONTROLLER, ConnectData, MAX_NQN_BYTES};
 use nvme::identify::{IDENTIFY_BYTES, IdentifyController, IdentifyNamespace, cns};
@@ -15,6 +17,11 @@ use super::slots::{Slot, Transfer};
 
 /// Most namespaces that a [`BringUp`] looks at; those with the smallest NSIDs.
 pub const MAX_NAMESPACES: usize = 32;
+
+/// Between two looks at CSTS while RDY is awaited.
+const READY_POLL: Duration = Duration::from_millis(5);
+/// Added to CAP.TO, which counts half seconds and may be 0.
+const READY_MARGIN: Duration = Duration::from_secs(1);
 
 /// Who connects, and to what.
 #[derive(Debug, Clone, Copy)]
@@ -106,6 +113,8 @@ pub enum BringUpError {
     },
     /// CSTS.CFS: the controller has failed.
     FatalStatus,
+    /// CSTS.RDY did not become 1 within CAP.TO (Base 3.1.3.1).
+    NotReady,
     /// The controller says something that cannot be.
     Invalid {
         /// Where.
@@ -116,8 +125,8 @@ pub enum BringUpError {
 }
 
 /// Brings one connection up. In turn with [`HostQueue::poll`], to which it is the [`Payload`], [`BringUp::advance`] is
-/// called until it says that all is done. The queue must have no other commands meanwhile. How long it may take is
-/// the caller's to say.
+/// called until it says that all is done. The queue must have no other commands meanwhile. How long all of it may take
+/// is the caller's to say.
 #[derive(Debug)]
 pub struct BringUp {
     identity: Identity,
@@ -127,6 +136,11 @@ pub struct BringUp {
     wanted_queues: u16,
     step: Step,
     under_way: bool,
+    /// No command goes out before.
+    next_at: Instant,
+    ready_limit: Duration,
+    /// Until when CSTS.RDY has to be 1.
+    ready_by: Instant,
     namespace: usize,
     info: ControllerInfo,
     buffer: [u8; IDENTIFY_BYTES],
@@ -148,6 +162,9 @@ impl BringUp {
             wanted_queues: io_queues,
             step: Step::Connect,
             under_way: false,
+            next_at: Instant::ZERO,
+            ready_limit: READY_MARGIN,
+            ready_by: Instant::FAR_FUTURE,
             namespace: 0,
             info: ControllerInfo::default(),
             buffer: [0; _],
@@ -165,20 +182,33 @@ impl BringUp {
     ///
     /// # Errors
     /// [`BringUpError`]; the connection is of no use then.
-    pub fn advance<S: BorrowMut<[Slot]>>(&mut self, queue: &mut HostQueue<S>) -> Result<bool, BringUpError> {
+    pub fn advance<S: BorrowMut<[Slot]>>(
+        &mut self,
+        queue: &mut HostQueue<S>,
+        now: Instant,
+    ) -> Result<bool, BringUpError> {
         if self.under_way {
             let Some(completed) = queue.take_completed() else { return Ok(false) };
             self.under_way = false;
-            self.step = self.answered(&completed)?;
+            self.step = self.answered(&completed, now)?;
         }
         if self.step == Step::Done {
             return Ok(true);
+        }
+        if now < self.next_at {
+            return Ok(false);
         }
         let slots = queue.capacity() as u16;
         let (command, transfer) = self.command(slots);
         queue.submit(TOKEN, &command, transfer).map_err(|_| BringUpError::NotTaken)?;
         self.under_way = true;
         Ok(false)
+    }
+
+    /// When [`BringUp::advance`] has something to do although nothing has come.
+    #[must_use]
+    pub fn next_deadline(&self) -> Instant {
+        if self.under_way || self.step == Step::Done { Instant::FAR_FUTURE } else { self.next_at }
     }
 
     /// What is known so far; on an I/O queue nothing but the CNTLID.
@@ -226,7 +256,7 @@ impl BringUp {
     }
 
     /// Judges an answer; returns what comes next.
-    fn answered(&mut self, completed: &Completed) -> Result<Step, BringUpError> {
+    fn answered(&mut self, completed: &Completed, now: Instant) -> Result<Step, BringUpError> {
         let (step, result) = (self.step, completed.result);
         if !completed.status.is_success() {
             return Err(BringUpError::Refused { step, status: completed.status, result });
@@ -239,16 +269,26 @@ impl BringUp {
                 Step::Capabilities
             }
             Step::Capabilities => {
-                self.info.max_queue_entries = Capabilities(result).max_queue_entries();
+                let capabilities = Capabilities(result);
+                self.info.max_queue_entries = capabilities.max_queue_entries();
+                self.ready_limit =
+                    READY_MARGIN + Duration::from_millis(u64::from(capabilities.ready_timeout_ms()));
                 Step::Enable
             }
-            Step::Enable => Step::Ready,
+            Step::Enable => {
+                self.ready_by = now + self.ready_limit;
+                Step::Ready
+            }
             Step::Ready => {
                 let status = ControllerStatus::from_bits_retain(result as u32);
                 if status.contains(ControllerStatus::FATAL) {
                     return Err(BringUpError::FatalStatus);
                 }
-                if status.contains(ControllerStatus::READY) { Step::Controller } else { Step::Ready }
+                if !status.contains(ControllerStatus::READY) {
+                    self.next_at = now + READY_POLL;
+                    return if now < self.ready_by { Ok(Step::Ready) } else { Err(BringUpError::NotReady) };
+                }
+                Step::Controller
             }
             Step::Controller => {
                 self.controller().ok_or(invalid)?;

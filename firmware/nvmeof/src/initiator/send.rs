@@ -9,23 +9,18 @@ use zerocopy::{Immutable, IntoBytes};
 
 use super::queue::{HostQueue, Payload, Phase, QueueOptions};
 use super::slots::{NONE, Slot, State, Transfer};
+use crate::outgoing::Outgoing;
 use crate::pdu::{
     CommandCapsule, CommonHeader, DIGEST_BYTES, DataHeader, Fatal, Initialize, MAX_QUOTED_BYTES, Terminate,
     flags, kind, put,
 };
 
-/// The PDU that is being sent: a header, then perhaps data, then perhaps a digest.
+/// The PDU that is being sent, and one that ends the connection.
 #[derive(Debug)]
 pub(super) struct Sender {
-    head: [u8; size_of::<Terminate>() + MAX_QUOTED_BYTES],
-    head_bytes: usize,
-    head_sent: usize,
+    pdu: Outgoing,
     /// Whose PDU it is.
     slot: u16,
-    data_left: u32,
-    digest: bool,
-    crc: u32,
-    tail_sent: usize,
     /// A TermReq waits for the end of the PDU before it; nothing follows it.
     terminate: Option<Terminate>,
     quote: [u8; MAX_QUOTED_BYTES],
@@ -35,19 +30,8 @@ pub(super) struct Sender {
 impl Sender {
     /// Begins with an ICReq (TCP 3.6.2.2) that allows one open R2T for a command.
     pub(super) fn initialize(options: QueueOptions) -> Self {
-        let mut sender = Self {
-            head: [0; _],
-            head_bytes: 0,
-            head_sent: 0,
-            slot: NONE,
-            data_left: 0,
-            digest: false,
-            crc: 0,
-            tail_sent: 0,
-            terminate: None,
-            quote: [0; _],
-            quote_bytes: 0,
-        };
+        let mut sender =
+            Self { pdu: Outgoing::NONE, slot: NONE, terminate: None, quote: [0; _], quote_bytes: 0 };
         let request = Initialize {
             common: CommonHeader::of(kind::INITIALIZE_REQUEST, size_of::<Initialize>()),
             format: U16::new(0),
@@ -77,47 +61,16 @@ impl Sender {
     pub(super) fn stop(&mut self) {
         self.terminate = None;
         self.slot = NONE;
-        (self.head_bytes, self.head_sent, self.data_left, self.digest) = (0, 0, 0, false);
+        self.pdu.stop();
     }
 
     pub(super) fn is_busy(&self) -> bool {
-        !self.is_done() || self.terminate.is_some()
-    }
-
-    fn is_done(&self) -> bool {
-        self.head_sent == self.head_bytes
-            && self.data_left == 0
-            && (!self.digest || self.tail_sent == DIGEST_BYTES)
+        !self.pdu.is_done() || self.terminate.is_some()
     }
 
     fn start(&mut self, slot: u16, header: &(impl IntoBytes + Immutable), digest: bool) {
-        let bytes = header.as_bytes();
         self.slot = slot;
-        self.head_sent = 0;
-        self.head_bytes = 0;
-        self.data_left = 0;
-        self.digest = false;
-        self.crc = 0;
-        self.tail_sent = 0;
-        self.append(bytes);
-        if digest {
-            self.append(&hal_simd::crc32c(0, bytes).to_le_bytes());
-        }
-    }
-
-    fn append(&mut self, bytes: &[u8]) {
-        let room = self.head.get_mut(self.head_bytes..).unwrap_or_default();
-        self.head_bytes += put(room, bytes);
-    }
-
-    /// Data follows the header from `data_at` on.
-    fn add_data(&mut self, data_at: usize, bytes: u32, digest: bool) {
-        if let Some(pad) = self.head.get_mut(self.head_bytes..data_at) {
-            pad.fill(0);
-            self.head_bytes = data_at;
-        }
-        self.data_left = bytes;
-        self.digest = digest;
+        self.pdu.start(header, digest);
     }
 }
 
@@ -126,10 +79,10 @@ impl<S: BorrowMut<[Slot]>> HostQueue<S> {
     pub(super) fn fill_room(&mut self, room: &mut [u8], payload: &mut impl Payload) -> usize {
         let mut at = 0;
         loop {
-            if !self.sender.is_done() {
+            if !self.sender.pdu.is_done() {
                 let Some(rest) = room.get_mut(at..) else { break };
                 at += self.emit(rest, payload);
-                if !self.sender.is_done() {
+                if !self.sender.pdu.is_done() {
                     break;
                 }
                 self.sent();
@@ -143,39 +96,14 @@ impl<S: BorrowMut<[Slot]>> HostQueue<S> {
 
     /// Puts as much of the current PDU into `room` as fits.
     fn emit(&mut self, room: &mut [u8], payload: &mut impl Payload) -> usize {
-        let sender = &mut self.sender;
-        let mut at = 0;
-        if let Some(head) = sender.head.get(sender.head_sent..sender.head_bytes) {
-            at = put(room, head);
-            sender.head_sent += at;
-        }
-        if sender.head_sent < sender.head_bytes {
-            return at;
-        }
-        if sender.data_left > 0 {
-            let rest = room.get_mut(at..).unwrap_or_default();
-            let bytes = rest.len().min(sender.data_left as usize);
-            let rest = rest.get_mut(..bytes).unwrap_or_default();
-            if !rest.is_empty()
-                && let Some(slot) = self.slots.get_mut(sender.slot)
-            {
+        let Self { sender, slots, .. } = self;
+        let index = sender.slot;
+        sender.pdu.emit(room, |rest| {
+            if let Some(slot) = slots.get_mut(index) {
                 payload.load(slot.token, slot.moved_bytes, rest);
-                slot.moved_bytes = slot.moved_bytes.saturating_add(bytes as u32);
+                slot.moved_bytes = slot.moved_bytes.saturating_add(rest.len() as u32);
             }
-            if sender.digest {
-                sender.crc = hal_simd::crc32c(sender.crc, rest);
-            }
-            sender.data_left -= bytes as u32;
-            at += bytes;
-        }
-        if sender.data_left == 0 && sender.digest {
-            let crc = sender.crc.to_le_bytes();
-            let tail = crc.get(sender.tail_sent..).unwrap_or_default();
-            let bytes = put(room.get_mut(at..).unwrap_or_default(), tail);
-            sender.tail_sent += bytes;
-            at += bytes;
-        }
-        at
+        })
     }
 
     /// The last byte of the current PDU is in the send buffer.
@@ -198,7 +126,7 @@ impl<S: BorrowMut<[Slot]>> HostQueue<S> {
         if let Some(request) = self.sender.terminate.take() {
             let (quote, bytes) = (self.sender.quote, self.sender.quote_bytes);
             self.sender.start(NONE, &request, false);
-            self.sender.append(quote.get(..bytes).unwrap_or_default());
+            self.sender.pdu.append(quote.get(..bytes).unwrap_or_default());
             return true;
         }
         if self.phase != Phase::Live {
@@ -232,7 +160,7 @@ impl<S: BorrowMut<[Slot]>> HostQueue<S> {
         let capsule = CommandCapsule { common, command: slot.command };
         self.sender.start(index, &capsule, self.digests.header);
         if bytes > 0 {
-            self.sender.add_data(data_at, bytes, self.digests.data);
+            self.sender.pdu.add_data(data_at, bytes, self.digests.data);
         }
     }
 
@@ -253,7 +181,7 @@ impl<S: BorrowMut<[Slot]>> HostQueue<S> {
             reserved: [0; 4],
         };
         self.sender.start(index, &data, self.digests.header);
-        self.sender.add_data(data_at, bytes, self.digests.data);
+        self.sender.pdu.add_data(data_at, bytes, self.digests.data);
     }
 
     /// The common header of a PDU with so much data, and where the data stands.

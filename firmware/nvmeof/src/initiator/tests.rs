@@ -2,6 +2,7 @@
 
 mod bad_target;
 mod mutations;
+mod readiness;
 
 use nvme::{Completion, Status};
 use zerocopy::little_endian::{U16, U32};

@@ -85,7 +85,7 @@ impl Connected {
         for _ in 0..100_000 {
             let mut end = HostEnd(card.pipe(self.index));
             self.queue.poll(&mut end, &mut steps).expect("the target does nothing wrong");
-            if steps.advance(&mut self.queue)? {
+            if steps.advance(&mut self.queue, card.now)? {
                 return Ok(steps.info().clone());
             }
             card.run();

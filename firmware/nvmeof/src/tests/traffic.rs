@@ -300,6 +300,36 @@ fn a_new_association_waits_for_the_old_ones_writes() {
 }
 
 #[test]
+fn a_connect_that_waited_and_was_refused_does_not_keep_its_connection_for_ever() {
+    let mut card = Card::new();
+    let (admin, mut io) = Host::pair(&mut card, Digests::default(), |_| {});
+    card.ram.hold = true;
+    io.start(&mut card, block_command(io::WRITE, 0, 8), &Payload::InCapsule(pattern(4096, 1)));
+    card.run();
+    card.cut(io.index);
+    card.cut(admin.index);
+    let same = Host::open(&mut card);
+    same.initialize(&mut card);
+    // There is no such controller.
+    let pdu = same.connect_pdu(0, 77);
+    card.send(same.index, &pdu);
+    card.run();
+    card.tick_at(card.now + SETUP_TIMEOUT);
+    assert_eq!(same.replies(&mut card), []);
+    card.complete(0);
+    card.run();
+    let replies = same.replies(&mut card);
+    assert!(
+        matches!(replies[..], [Reply::Response { status, .. }] if status != Status::SUCCESS),
+        "{replies:?}"
+    );
+    assert!(card.is_open(same.index));
+    card.tick_at(card.now + SETUP_TIMEOUT);
+    assert!(card.pipe(same.index).aborted);
+    card.assert_clean();
+}
+
+#[test]
 fn quarantined_pages_leave_the_counts_whole() {
     let mut card = Card::new();
     let (_, mut io) = Host::pair(&mut card, Digests::default(), |_| {});

@@ -64,7 +64,12 @@ impl Association {
 
     pub fn next_deadline(&self) -> Instant {
         match (self.ready, self.answer_by) {
-            (false, _) => self.began + PATIENCE,
+            (false, _) => {
+                let asked = self.connections.iter().filter_map(|connection| connection.bring_up.as_ref());
+                let next =
+                    asked.map(|bring_up| bring_up.next_deadline()).filter(|&next| next > Instant::ZERO);
+                next.fold(self.began + PATIENCE, Instant::min)
+            }
             (true, Instant::FAR_FUTURE) => self.next_keep_alive,
             (true, answer_by) => answer_by,
         }
@@ -237,7 +242,7 @@ impl Host {
         let now = common.time.now();
         let connection = association.connections.last_mut().expect("an admin queue");
         let Some(bring_up) = &mut connection.bring_up else { return Ok(()) };
-        if !bring_up.advance(&mut connection.queue).map_err(Loss::Refused)? {
+        if !bring_up.advance(&mut connection.queue, now).map_err(Loss::Refused)? {
             return Ok(());
         }
         if association.connections.len() == 1 {
