@@ -3,16 +3,21 @@
 //! A core that sleeps is stepped at its deadline, or when a device that it had armed gets something new: nothing else
 //! wakes it. Work that waits in a device for long while its core sleeps is a lost wake-up.
 
+mod cores;
+
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
 use app::options::Options;
 use app::sizes::Sizes;
-use app::{ControlRole, CoreLoop, DataCore, Hardware, LineState, Memory, PoolCounts, Role, assemble};
+use app::{
+    DriveRings, Hardware, HotPlug, HotPlugRole, LineState, Memory, OrderlyEnd, PoolCounts, Power, PowerRole,
+    Role, SHUTDOWN_LIMIT, assemble,
+};
 use fastrand::Rng;
-use hal_api::{Clock, Instant, PortInfo, Wake};
-use hal_fakes::{FakeFrameQueue, FakeNvme, FarEnd, NvmeControl, QueueNews, frame_queue_pair};
+use hal_api::{Instant, PortInfo};
+use hal_fakes::{FakeNvme, FakeSlots, NvmeConfig, NvmeControl, frame_queue_pair};
 use hal_mem::{Arena, DmaRegion, PAGE_BYTES};
 
 use crate::kinds::Kind;
@@ -21,118 +26,48 @@ use crate::network::Network;
 use crate::settings::{CARD_MEMORY_BYTES, Settings};
 use crate::trace::Trace;
 
+pub use cores::QUEUE_PAIRS;
+use cores::{Core, Devices, SharedData, cores};
+
 /// The card's station address.
 pub const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 /// The subsystem's NQN.
 pub const NQN: &str = "nqn.2014-08.org.example:card";
 /// Buffers of the card's port in each direction.
 const PORT_BUFFERS: usize = 256;
-/// Queue pairs of a drive: for administration and for the one data core.
-pub const QUEUE_PAIRS: u16 = 2;
-/// Queue pairs of all drives together.
-const MOST_QUEUES: usize = 16;
 /// What an interrupt takes at most, in microseconds.
 const INTERRUPT_US: u64 = 40;
 /// Work that waits so long in a device of a sleeping core was forgotten.
 const LOST_WAKE_UP: Duration = Duration::from_millis(3);
 
-type Data = DataCore<FakeFrameQueue, FakeNvme>;
+/// From the press of the power button to the end of the data core, with the pauses of a core.
+const END_LIMIT: Duration = SHUTDOWN_LIMIT.saturating_add(Duration::from_secs(8));
 
-/// A data core that its loop and the simulator share.
-#[derive(Clone)]
-struct SharedData(Rc<RefCell<&'static mut Data>>);
-
-impl Role for SharedData {
-    fn poll(&mut self, now: Instant, budget: u32) -> u32 {
-        self.0.borrow_mut().poll(now, budget)
-    }
-    fn arm(&mut self) -> bool {
-        self.0.borrow_mut().arm()
-    }
-    fn disarm(&mut self) {
-        self.0.borrow_mut().disarm();
-    }
-    fn next_deadline(&mut self, now: Instant) -> Instant {
-        self.0.borrow_mut().next_deadline(now)
-    }
+/// The drives that a card starts with, each with its place in the world, and its slots.
+pub struct Plugged {
+    /// In the order of the bus.
+    pub drives: Vec<(usize, FakeNvme, NvmeControl)>,
+    /// `None` where drives do not come and go.
+    pub slots: Option<FakeSlots>,
+    /// How many drives there may ever be.
+    pub most: usize,
 }
 
-struct SimClock(Time);
-
-impl Clock for SimClock {
-    fn now(&self) -> Instant {
-        self.0.now()
-    }
-}
-
-/// A sleep that has begun.
-#[derive(Debug, Clone, Copy)]
-struct Sleep {
-    deadline: Instant,
-    /// Frames that had come to the port by then, if it was armed.
-    port: Option<u64>,
-    /// Which queues of drives were armed, a bit for each, and what they had posted before.
-    armed: u64,
-    posted: [u64; MOST_QUEUES],
-}
-
-/// Takes note of a sleep; the simulator does the waiting.
-struct SimWake {
-    asleep: Rc<Cell<Option<Sleep>>>,
-    devices: Devices,
-}
-
-impl Wake for SimWake {
-    fn sleep_until(&mut self, deadline: Instant) {
-        let port = self.devices.port.as_ref().filter(|port| port.is_armed()).map(FarEnd::arrivals);
-        let (mut armed, mut posted) = (0, [0; MOST_QUEUES]);
-        for (index, news) in self.devices.queues().filter(|(_, news)| news.armed) {
-            armed |= 1 << index;
-            posted[index] = news.posted_before_arming;
-        }
-        self.asleep.set(Some(Sleep { deadline, port, armed, posted }));
-    }
-}
-
-/// The devices that wake a core.
+/// The power button and the switch behind it.
 #[derive(Clone, Default)]
-struct Devices {
-    port: Option<FarEnd>,
-    drives: Vec<NvmeControl>,
+struct Button {
+    pressed: Rc<Cell<bool>>,
+    off: Rc<Cell<bool>>,
 }
 
-impl Devices {
-    /// Queue pairs of all drives, and their numbers.
-    fn queues(&self) -> impl Iterator<Item = (usize, QueueNews)> {
-        let all = self.drives.iter().flat_map(|drive| (0..QUEUE_PAIRS).map(|qid| drive.news(qid)));
-        all.enumerate()
+impl Power for Button {
+    fn is_pressed(&mut self) -> bool {
+        self.pressed.take()
     }
 
-    /// Whether a queue that was armed has got something since.
-    fn have_raised(&self, sleep: &Sleep) -> bool {
-        self.queues().any(|(index, news)| sleep.armed >> index & 1 != 0 && news.posted > sleep.posted[index])
+    fn off(&mut self) {
+        self.off.set(true);
     }
-
-    /// How often a core that was about to sleep found a completion.
-    fn found_by_arming(&self) -> u64 {
-        self.queues().map(|(_, news)| news.found_by_arming).sum()
-    }
-
-    /// Whether something waits to be taken.
-    fn wait(&self) -> bool {
-        self.port.as_ref().is_some_and(FarEnd::has_frame) || self.queues().any(|(_, news)| news.waiting)
-    }
-}
-
-/// A core.
-struct Core {
-    turns: CoreLoop<'static, 'static, SimClock, SimWake>,
-    asleep: Rc<Cell<Option<Sleep>>>,
-    devices: Devices,
-    /// When it takes its next turn; while it sleeps, when it is woken.
-    next: Instant,
-    /// Since when work has waited for it while it sleeps.
-    waiting_since: Option<Instant>,
 }
 
 /// A card that runs.
@@ -143,6 +78,13 @@ pub struct Card {
     time: Time,
     trace: Trace,
     told: Told,
+    devices: Devices,
+    /// Has what a drive needs to know of the card's memory.
+    reach: NvmeControl,
+    button: Button,
+    end: &'static OrderlyEnd,
+    /// Since when the orderly end is under way.
+    ending_since: Option<Instant>,
 }
 
 /// What the card has counted, as far as the record has it.
@@ -160,15 +102,18 @@ impl Card {
     #[must_use]
     pub fn start(
         settings: &Settings,
-        drives: Vec<(FakeNvme, NvmeControl)>,
+        plugged: Plugged,
         network: &mut Network,
         mut random: Rng,
         time: &Time,
         trace: &Trace,
     ) -> Self {
+        let Plugged { drives, slots, most } = plugged;
         trace.event(Kind::Boot, &[drives.len() as u64], format_args!("{} drives", drives.len()));
         let sizes = Sizes::of(CARD_MEMORY_BYTES);
         let pages = DmaRegion::leak_for_host(sizes.pages * PAGE_BYTES);
+        let (_, reach) = FakeNvme::new(NvmeConfig { namespaces: Vec::new(), ..NvmeConfig::default() });
+        reach.allow_dma(&pages);
         let info = PortInfo {
             mac: MAC,
             mtu: settings.mtu,
@@ -178,21 +123,76 @@ impl Card {
         let (port, far) = frame_queue_pair(info, info, PORT_BUFFERS);
         let port_index = network.plug(far, MAC, settings.receive_checksums_verified);
         assert_eq!(port_index, 0, "the card's port is the first");
-        let mut devices = Devices { port: Some(network.watch(0)), drives: Vec::new() };
+        let devices = Devices {
+            port: Some(network.watch(0)),
+            drives: Rc::new(RefCell::new((0..most).map(|_| None).collect())),
+        };
         let mut hardware = Hardware { port: Some(port), drives: heapless::Vec::new() };
-        for (drive, control) in drives {
-            control.allow_dma(&pages);
+        for (place, drive, control) in drives {
+            control.reach_as(&reach);
             assert!(hardware.drives.push(drive).is_ok(), "too many drives");
-            devices.drives.push(control);
+            devices.drives.borrow_mut()[place] = Some(control);
         }
         let memory = Memory { arena: Arena::leak_for_host(sizes.private_bytes), pages };
         let (options, warnings) = Options::parse("ip=10.0.0.1/24 nqn=nqn.2014-08.org.example:card");
         assert!(warnings.is_empty());
         let seed = random.u64(..);
         let data = assemble(hardware, &options, &sizes, memory, seed, time.now()).expect("enough memory");
+        let (button, end) = (Button::default(), &*Box::leak(Box::new(OrderlyEnd::new())));
+        data.end_when_asked(end);
+        let mut control: Vec<Box<dyn Role>> =
+            vec![Box::new(PowerRole::new(|| LineState::Idle, Some(button.clone()), end))];
+        if let Some(slots) = slots {
+            let (ours, theirs) = Box::leak(Box::new(DriveRings::new())).split();
+            data.obey(theirs);
+            control.push(Box::new(HotPlugRole::new(HotPlug::new(slots, ours))));
+        }
         let data = SharedData(Rc::new(RefCell::new(data)));
-        let cores = cores(settings.one_core, &data, &devices, time);
-        Self { data, cores, random, time: time.clone(), trace: trace.clone(), told: Told::default() }
+        let cores = cores(settings.one_core, control, &data, &devices, time);
+        Self {
+            data,
+            cores,
+            random,
+            time: time.clone(),
+            trace: trace.clone(),
+            told: Told::default(),
+            devices,
+            reach,
+            button,
+            end,
+            ending_since: None,
+        }
+    }
+
+    /// A drive of the world is being plugged in.
+    pub fn admit(&self, place: usize, control: &NvmeControl) {
+        control.reach_as(&self.reach);
+        self.devices.drives.borrow_mut()[place] = Some(control.clone());
+    }
+
+    /// Somebody presses the power button.
+    pub fn press_power_button(&mut self) {
+        self.button.pressed.set(true);
+        self.ending_since.get_or_insert(self.time.now());
+    }
+
+    /// Whether the card has switched itself off. Then its orderly end must be complete.
+    #[must_use]
+    pub fn is_off(&self) -> bool {
+        if let Some(since) = self.ending_since {
+            let time = self.time.now().since(since);
+            assert!(self.end.is_over() || time < END_LIMIT, "VIOLATION: no orderly end after {time:?}");
+        }
+        if !self.button.off.get() {
+            return false;
+        }
+        let counts = self.counts();
+        let done = self.end.is_over()
+            && (counts.connections, counts.draining) == (0, 0)
+            && counts.slots_free == counts.slots
+            && self.at_drives() == (0, 0);
+        assert!(done, "VIOLATION: the card is off with {counts:?} and {:?} at drives", self.at_drives());
+        true
     }
 
     /// What the pools hold.
@@ -201,16 +201,10 @@ impl Card {
         self.data.0.borrow().pool_counts()
     }
 
-    /// Whether all drives carry requests out.
+    /// How many drives carry requests out.
     #[must_use]
-    pub fn drives_are_ready(&self) -> bool {
-        self.data.0.borrow().drives().iter().all(drive::Drive::is_ready)
-    }
-
-    /// Whether a drive carries requests out.
-    #[must_use]
-    pub fn drive_is_ready(&self, index: usize) -> bool {
-        self.data.0.borrow().drives().get(index as u8).is_some_and(drive::Drive::is_ready)
+    pub fn drives_ready(&self) -> usize {
+        self.data.0.borrow().drives().iter().filter(|drive| drive.is_ready()).count()
     }
 
     /// Requests in the drives' queues, and those whose pages are in quarantine.
@@ -225,7 +219,7 @@ impl Card {
     pub fn note_counters(&mut self) {
         let mut now = Told {
             quarantined: self.at_drives().1 as u64,
-            found_by_arming: self.cores.iter().map(|core| core.devices.found_by_arming()).sum(),
+            found_by_arming: self.devices.found_by_arming(),
             ..Told::default()
         };
         for counters in self.data.0.borrow().drives().iter().map(drive::Drive::counters) {
@@ -319,9 +313,7 @@ impl Card {
                 continue;
             }
             let devices = &core.devices;
-            let arrived = |before: u64| devices.port.as_ref().is_some_and(|port| port.arrivals() > before);
-            let raised = sleep.port.is_some_and(arrived) || devices.have_raised(&sleep);
-            if raised {
+            if devices.have_raised(&sleep) {
                 core.next = now + Duration::from_micros(self.random.u64(0..=INTERRUPT_US));
                 self.trace.detail(Kind::Interrupt, &[index as u64], format_args!("core {index}"));
             }
@@ -330,20 +322,4 @@ impl Card {
             }
         }
     }
-}
-
-/// The cores of the plan: one that does all, or one for control and one for data.
-fn cores(one_core: bool, data: &SharedData, devices: &Devices, time: &Time) -> Vec<Core> {
-    let control = || Box::leak(Box::new(ControlRole::new(|| LineState::Idle))) as &'static mut dyn Role;
-    let data = Box::leak(Box::new(data.clone())) as &'static mut dyn Role;
-    let core = |roles: Vec<&'static mut dyn Role>, devices: Devices| {
-        let asleep = Rc::new(Cell::new(None));
-        let wake = SimWake { asleep: Rc::clone(&asleep), devices: devices.clone() };
-        let turns = CoreLoop::new(Vec::leak(roles), SimClock(time.clone()), wake);
-        Core { turns, asleep, devices, next: time.now(), waiting_since: None }
-    };
-    if one_core {
-        return vec![core(vec![control(), data], devices.clone())];
-    }
-    vec![core(vec![control()], Devices::default()), core(vec![data], devices.clone())]
 }

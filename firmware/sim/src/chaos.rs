@@ -16,6 +16,12 @@ pub enum Strike {
     Cut,
     /// A drive is pulled.
     Removal,
+    /// Somebody is at a slot.
+    Slot,
+    /// Somebody presses the card's power button.
+    End,
+    /// Something is wrong with a drive for a while.
+    Wrong,
     /// A drive turns fatal.
     Fatal,
     /// A drive lies.
@@ -43,6 +49,9 @@ impl Schedule {
             (Strike::Host, chaos.host_ms),
             (Strike::Cut, chaos.cut_ms),
             (Strike::Removal, chaos.removal_ms),
+            (Strike::Slot, chaos.slot_ms),
+            (Strike::End, chaos.end_ms),
+            (Strike::Wrong, chaos.wrong_ms),
             (Strike::Fatal, chaos.fatal_ms),
             (Strike::Lie, chaos.lie_ms),
             (Strike::Slow, chaos.slow_ms),

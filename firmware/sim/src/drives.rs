@@ -1,19 +1,25 @@
 //! The world's drives: their identities, which outlive the card, and their controllers, which do not.
 
+mod hands;
+mod knobs;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use fastrand::Rng;
 use hal_api::Instant;
-use hal_fakes::{FakeNvme, NvmeAbort, NvmeConfig, NvmeControl, NvmeEffect, NvmeInjection, NvmeNamespace};
+use hal_fakes::{FakeNvme, NvmeAbort, NvmeConfig, NvmeControl, NvmeNamespace};
 
-use crate::card::QUEUE_PAIRS;
+use crate::card::{Card, Plugged, QUEUE_PAIRS};
 use crate::host::Target;
 use crate::kinds::Kind;
 use crate::media::{Blocks, Temper, Time};
 use crate::settings::{DriveSettings, Settings};
 use crate::trace::Trace;
 use crate::watch::Watch;
+
+use hands::{Hands, Standing};
+use knobs::Knob;
 
 /// How often a drive that does not work is looked at.
 const IDLE: Duration = Duration::from_millis(1);
@@ -33,11 +39,36 @@ pub struct Drive {
     pub away_until: Option<Instant>,
     /// The world's names of its namespaces.
     pub namespaces: Vec<u16>,
+    /// The slot that it is in, where there are slots.
+    standing: Option<Standing>,
+    /// Something is wrong with it for a while.
+    knob: Option<Knob>,
+    /// It has done something since its power came on after which nobody can say what a shutdown is worth.
+    odd: bool,
     /// It does not work (CSTS.CFS, a reset): what is due waits, and it is looked at again then.
     idle_until: Instant,
 }
 
 impl Drive {
+    /// A controller as after power on. The one before must be gone, or pulled.
+    fn controller(&mut self) -> (FakeNvme, NvmeControl) {
+        let (device, control) = FakeNvme::with_media(self.config.clone(), self.blocks.media());
+        control.set_abort(match self.settings.aborts {
+            0..=5 => NvmeAbort::Works,
+            6..=7 => NvmeAbort::TooLate,
+            _ => NvmeAbort::Refused,
+        });
+        self.control = Some(control.clone());
+        (self.odd, self.knob) = (false, None);
+        (device, control)
+    }
+
+    /// Whether it was told of its shutdown, and nothing has happened that excuses a cache that was not flushed before.
+    fn is_shut_down_in_order(&self) -> bool {
+        let told = self.control.as_ref().is_some_and(|control| control.configuration() >> 14 & 0b11 != 0);
+        told && !self.odd && !self.blocks.is_troubled()
+    }
+
     /// When it has something to do.
     #[must_use]
     pub fn next_work(&self) -> Instant {
@@ -59,7 +90,11 @@ impl Drive {
 pub struct Drives {
     /// Each of them.
     pub all: Vec<Drive>,
+    hands: Option<Hands>,
+    /// Drives stand in slots.
+    has_slots: bool,
     random: Rng,
+    time: Time,
     trace: Trace,
 }
 
@@ -95,10 +130,14 @@ impl Drives {
                 control: None,
                 away_until: drive.absent.then_some(Instant::FAR_FUTURE),
                 namespaces: names,
+                standing: None,
+                knob: None,
+                odd: false,
                 idle_until: Instant::ZERO,
             });
         }
-        Self { all, random, trace: trace.clone() }
+        let (time, trace) = (time.clone(), trace.clone());
+        Self { all, hands: None, has_slots: settings.slots, random, time, trace }
     }
 
     /// The namespaces as hosts must find them, by NSID.
@@ -137,23 +176,36 @@ impl Drives {
         self.all.iter().flat_map(|drive| drive.namespaces.iter().map(|_| drive.settings.volatile)).collect()
     }
 
+    fn now(&self) -> Instant {
+        self.time.now()
+    }
+
     /// Controllers for a card that starts, as after power on. The last card must be gone.
     #[must_use]
-    pub fn power_on(&mut self) -> Vec<(FakeNvme, NvmeControl)> {
-        let power_on = |drive: &mut Drive| {
-            let (device, control) = FakeNvme::with_media(drive.config.clone(), drive.blocks.media());
-            control.set_abort(match drive.settings.aborts {
-                0..=5 => NvmeAbort::Works,
-                6..=7 => NvmeAbort::TooLate,
-                _ => NvmeAbort::Refused,
-            });
-            if drive.away_until.is_some() {
-                control.set_removed(true);
-            }
-            drive.control = Some(control.clone());
-            (device, control)
+    pub fn power_on(&mut self) -> Plugged {
+        if self.has_slots {
+            return self.power_on_in_slots(self.now());
+        }
+        let power_on = |(index, drive): (usize, &mut Drive)| {
+            let (device, control) = drive.controller();
+            control.set_removed(drive.away_until.is_some());
+            (index, device, control)
         };
-        self.all.iter_mut().map(power_on).collect()
+        let drives = self.all.iter_mut().enumerate().map(power_on).collect();
+        Plugged { drives, slots: None, most: self.all.len() }
+    }
+
+    /// The power of the card and of all drives goes. `in_order`: drives that were shut down have lost nothing that anybody
+    /// relies on, and the oracle is not told of them.
+    pub fn cut_power(&mut self, in_order: bool) {
+        self.hands = None;
+        for drive in &mut self.all {
+            drive.blocks.cut_power();
+            if in_order && drive.is_shut_down_in_order() {
+                let _ = drive.blocks.take_power_losses();
+            }
+            (drive.control, drive.standing) = (None, None);
+        }
     }
 
     /// Media fail and hang from now on as the settings say.
@@ -165,7 +217,7 @@ impl Drives {
     }
 
     /// Every drive is there and behaves from now on.
-    pub fn mend(&mut self) {
+    pub fn mend(&mut self, card: Option<&Card>) {
         for index in 0..self.all.len() {
             self.all[index].blocks.set_temper(|temper| {
                 (temper.failing, temper.hanging, temper.slowness) = (0, 0, 1);
@@ -173,7 +225,8 @@ impl Drives {
             if let Some(control) = &self.all[index].control {
                 control.clear_injections();
             }
-            self.bring_back(index);
+            self.all[index].end_knob();
+            self.bring_back(index, card, true);
         }
     }
 
@@ -204,42 +257,31 @@ impl Drives {
             && let Some(control) = &drive.control
         {
             drive.away_until = Some(until);
+            drive.knob = None;
             control.set_removed(true);
             self.trace.event(Kind::DriveRemoved, &[index as u64], format_args!("drive {index}"));
+            self.leave_slot(index);
         }
     }
 
     /// Plugs a pulled drive in again.
-    pub fn bring_back(&mut self, index: usize) {
+    pub fn bring_back(&mut self, index: usize, card: Option<&Card>, quiet: bool) {
         let drive = &mut self.all[index];
-        if drive.away_until.take().is_some()
-            && let Some(control) = &drive.control
-        {
+        let Some(card) = card else {
+            // It is there when the card starts.
+            drive.away_until = None;
+            return;
+        };
+        if drive.away_until.take().is_none() {
+            return;
+        }
+        if self.has_slots {
+            return self.insert(index, card, quiet);
+        }
+        if let Some(control) = &drive.control {
             control.set_removed(false);
             self.trace.event(Kind::DriveReturned, &[index as u64], format_args!("drive {index}"));
         }
-    }
-
-    /// A drive turns fatal.
-    pub fn turn_fatal(&mut self, index: usize) {
-        if let Some(control) = &self.all[index].control {
-            control.set_fatal();
-            self.trace.event(Kind::DriveFatal, &[index as u64], format_args!("drive {index}"));
-        }
-    }
-
-    /// A drive's next completions are lies.
-    pub fn lie(&mut self, index: usize) {
-        let status = [0x0281, 0x4281, 0x0280, 0x0006, 0x0021][self.random.usize(0..5)];
-        let (effect, kind) = match self.random.u32(0..3) {
-            0 => (NvmeEffect::Duplicate, Kind::DoubledCompletion),
-            1 => (NvmeEffect::WrongIdentifier, Kind::WrongIdentifier),
-            _ => (NvmeEffect::Status(status), Kind::InjectedStatus),
-        };
-        let count = self.random.u32(1..=12);
-        let Some(control) = &self.all[index].control else { return };
-        control.inject(NvmeInjection { queue: Some(1), opcode: None, skip: 0, count, effect });
-        self.trace.event(kind, &[index as u64, count.into()], format_args!("drive {index}, {count} times"));
     }
 }
 

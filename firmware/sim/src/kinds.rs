@@ -68,6 +68,34 @@ kinds! {
     DriveRemoved = "drive removed";
     /// A pulled drive came back.
     DriveReturned = "drive returns";
+    /// A drive was put into a slot.
+    DriveInserted = "drive put in";
+    /// The attention button of a slot was pressed.
+    ButtonPressed = "attention button";
+    /// A slot with a drive lost its power.
+    SlotPowerLost = "slot without power";
+    /// The card switched the slot of a drive off that was shut down in order.
+    DriveOffInOrder = "drive off in order";
+    /// A drive was taken out of a slot without power.
+    DriveTakenOut = "drive taken out";
+    /// The card's power button was pressed.
+    PowerButton = "power button";
+    /// The card ended in order and switched itself off.
+    OrderlyEnd = "card ends in order";
+    /// A drive's doorbells went nowhere for a while.
+    DriveDeaf = "drive deaf";
+    /// A drive's link was down for a while.
+    LinkDown = "link down";
+    /// A drive's CSTS.RDY was stuck for a while.
+    ReadyStuck = "ready stuck";
+    /// A drive began a flood of events.
+    EventFlood = "event flood";
+    /// A drive told of an event.
+    DriveEvent = "drive event";
+    /// A wrong phase tag was injected.
+    WrongPhase = "wrong phase";
+    /// A queue head beyond the queue was injected.
+    WrongHead = "wrong head";
     /// A drive set CSTS.CFS.
     DriveFatal = "drive fatal";
     /// A command that never ends was injected.

@@ -80,6 +80,10 @@ struct Shared {
     volatile: bool,
     sequence: u64,
     power_losses: u32,
+    /// Of the controller that is in use: others are pulled and do nothing.
+    epoch: u32,
+    /// Something has hung, was given up, or a flush has failed since the power came on.
+    troubled: bool,
     stores: Vec<Store>,
 }
 
@@ -133,6 +137,7 @@ pub struct Blocks {
 struct SimMedia {
     shared: Arc<Mutex<Shared>>,
     index: usize,
+    epoch: u32,
 }
 
 fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
@@ -169,17 +174,29 @@ impl Blocks {
             volatile,
             sequence: 0,
             power_losses: 0,
+            epoch: 0,
+            troubled: false,
             stores: namespaces.iter().map(store).collect(),
         };
         Self { shared: Arc::new(Mutex::new(shared)), next }
     }
 
-    /// The media of all namespaces, in order, for a controller; the one before must be gone.
+    /// The media of all namespaces, in order, for a controller; the one before must be gone or pulled for good.
     #[must_use]
     pub fn media(&self) -> Vec<Box<dyn Media>> {
-        let count = lock(&self.shared).stores.len();
-        let media = |index| Box::new(SimMedia { shared: Arc::clone(&self.shared), index }) as Box<dyn Media>;
-        (0..count).map(media).collect()
+        let mut shared = lock(&self.shared);
+        shared.epoch += 1;
+        shared.troubled = false;
+        let epoch = shared.epoch;
+        let media =
+            |index| Box::new(SimMedia { shared: Arc::clone(&self.shared), index, epoch }) as Box<dyn Media>;
+        (0..shared.stores.len()).map(media).collect()
+    }
+
+    /// Whether something has hung, was given up, or a flush has failed since the power came on.
+    #[must_use]
+    pub fn is_troubled(&self) -> bool {
+        lock(&self.shared).troubled
     }
 
     /// When the next operation ends.
@@ -258,6 +275,7 @@ impl Shared {
         let temper = self.temper;
         if self.random.u32(0..10_000) < temper.hanging {
             self.trace.event(Kind::CommandHangs, &[], format_args!("{operation:?}"));
+            self.troubled = true;
             return u64::MAX;
         }
         let mut micros = self.random.u64(temper.least_us..=temper.most_us.max(temper.least_us));
@@ -352,6 +370,7 @@ impl Shared {
     /// An error status of any class; a write may have happened in part.
     fn fail(&mut self, index: usize, running: &Running) -> u16 {
         let changes = !matches!(running.operation, MediaOperation::Read | MediaOperation::Flush);
+        self.troubled |= running.operation == MediaOperation::Flush;
         for block in 0..running.blocks {
             if changes && self.random.bool() {
                 self.put(index, running, block);
@@ -428,6 +447,7 @@ impl Shared {
         self.note_next();
         running.iter().for_each(|running| self.give_up(index, running));
         if !running.is_empty() {
+            self.troubled = true;
             let (name, count) = (self.stores[index].name, running.len() as u64);
             self.trace.event(
                 Kind::MediaAbandoned,
@@ -481,6 +501,13 @@ impl Store {
     }
 }
 
+impl SimMedia {
+    /// The blocks, unless another controller has them.
+    fn ours(&self) -> Option<MutexGuard<'_, Shared>> {
+        Some(lock(&self.shared)).filter(|shared| shared.epoch == self.epoch)
+    }
+}
+
 impl Media for SimMedia {
     fn bytes(&self) -> u64 {
         lock(&self.shared).stores[self.index].durable.len() as u64
@@ -491,23 +518,29 @@ impl Media for SimMedia {
     }
 
     fn poll(&mut self) -> Option<MediaEnd> {
-        lock(&self.shared).poll(self.index)
+        self.ours()?.poll(self.index)
     }
 
     fn abandon(&mut self) {
-        lock(&self.shared).abandon(self.index);
+        if let Some(mut shared) = self.ours() {
+            shared.abandon(self.index);
+        }
     }
 
     fn abort(&mut self, tag: u32) -> u32 {
-        lock(&self.shared).abort(self.index, tag)
+        self.ours().map_or(0, |mut shared| shared.abort(self.index, tag))
     }
 
     fn let_go(&mut self, tag: u32) {
-        lock(&self.shared).let_go(self.index, tag);
+        if let Some(mut shared) = self.ours() {
+            shared.let_go(self.index, tag);
+        }
     }
 
     fn lose_power(&mut self) {
-        lock(&self.shared).lose(self.index);
+        if let Some(mut shared) = self.ours() {
+            shared.lose(self.index);
+        }
     }
 
     fn peek(&mut self, offset_bytes: u64, into: &mut [u8]) {

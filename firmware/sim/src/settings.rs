@@ -84,6 +84,12 @@ pub struct Chaos {
     pub cut_ms: u64,
     /// A drive is pulled, and comes back.
     pub removal_ms: u64,
+    /// Somebody is at a slot: the button is pressed, a drive is pulled, a slot loses its power.
+    pub slot_ms: u64,
+    /// Somebody presses the card's power button.
+    pub end_ms: u64,
+    /// A drive is deaf, unreachable or stuck for a while, or floods the card with events.
+    pub wrong_ms: u64,
     /// A drive turns fatal.
     pub fatal_ms: u64,
     /// A drive lies in its completions.
@@ -105,6 +111,8 @@ pub struct Settings {
     pub receive_checksums_verified: bool,
     /// The port fills in TCP checksums of what it sends.
     pub transmit_checksum_offload: bool,
+    /// Drives stand in slots, and come and go.
+    pub slots: bool,
     /// Bytes of an IP packet.
     pub mtu: u16,
     /// One-way time of a frame in microseconds, least and most.
@@ -181,6 +189,9 @@ impl Settings {
             &mut chaos.host_ms,
             &mut chaos.cut_ms,
             &mut chaos.removal_ms,
+            &mut chaos.slot_ms,
+            &mut chaos.end_ms,
+            &mut chaos.wrong_ms,
             &mut chaos.fatal_ms,
             &mut chaos.lie_ms,
             &mut chaos.slow_ms,
@@ -212,6 +223,7 @@ impl Settings {
                 slow_ms: some(random, 5, 800..=4000),
                 power_ms: some(random, 8, 1500..=6000),
                 pause_ms: some(random, 5, 500..=4000),
+                ..Chaos::default()
             }
         };
         let weather = if calm || random.u32(0..3) > 0 {
@@ -240,7 +252,21 @@ impl Settings {
             chaos,
             prompt: false,
             faulty_ms: random.u64(600..=3500),
+            slots: random.bool(),
         }
+        .with_card_faults(random, calm)
+    }
+
+    /// What the card and its slots suffer.
+    fn with_card_faults(mut self, random: &mut Rng, calm: bool) -> Self {
+        let mut some = |one_in: u32, range: core::ops::RangeInclusive<u64>| {
+            let mean = random.u64(range);
+            if random.u32(0..one_in) == 0 && !calm { mean } else { 0 }
+        };
+        let (slot_ms, end_ms, wrong_ms) = (some(2, 500..=5000), some(8, 1000..=8000), some(4, 500..=5000));
+        let slot_ms = if self.slots { slot_ms } else { 0 };
+        self.chaos = Chaos { slot_ms, end_ms, wrong_ms, ..self.chaos };
+        self
     }
 }
 

@@ -37,6 +37,8 @@ enum Actor {
     Hostile(usize),
     Chaos,
     Return(usize),
+    Knob(usize),
+    Hands,
     PowerOn,
 }
 
@@ -122,9 +124,11 @@ impl World {
         offer(self.network.next_arrival(), Actor::Network);
         offer(self.chaos.next(), Actor::Chaos);
         offer(self.power_on, Actor::PowerOn);
+        offer(self.drives.next_look(), Actor::Hands);
         for (index, drive) in self.drives.all.iter().enumerate() {
             offer(drive.next_work(), Actor::Drive(index));
             offer(drive.away_until.unwrap_or(Instant::FAR_FUTURE), Actor::Return(index));
+            offer(drive.next_turn(), Actor::Knob(index));
         }
         if let Some(card) = &self.card {
             (0..card.core_count()).for_each(|core| offer(card.next_turn(core), Actor::Core(core)));
@@ -160,9 +164,14 @@ impl World {
             Actor::Hostile(index) => self.hostile[index].step(&self.common, &mut self.network),
             Actor::Chaos => self.strike(),
             Actor::Return(index) => {
-                self.drives.bring_back(index);
+                self.drives.bring_back(index, self.card.as_ref(), self.common.quiet);
                 self.note_losses();
             }
+            Actor::Knob(index) => {
+                self.drives.turn_knob(index);
+                self.interrupt();
+            }
+            Actor::Hands => self.drives.see_to_slots(self.common.quiet),
             Actor::PowerOn => self.start_card(),
         }
     }
@@ -171,6 +180,9 @@ impl World {
         let Some(card) = &mut self.card else { return };
         card.turn(core);
         self.network.collect(0);
+        if core == 0 {
+            self.follow_control();
+        }
         // What the turn has given to the drives begins, and what needs no media ends.
         for index in 0..self.drives.all.len() {
             self.work(index);
@@ -222,6 +234,23 @@ impl World {
                 self.drives.pull(drive, now + Duration::from_millis(self.random.u64(1..5000)));
                 self.note_losses();
             }
+            Strike::Slot => {
+                self.common.faults.disturb(drive);
+                self.drives.touch(drive);
+                self.note_losses();
+            }
+            Strike::End => {
+                if let Some(card) = &mut self.card {
+                    card.press_power_button();
+                    self.common.trace.event(Kind::PowerButton, &[], format_args!(""));
+                    self.common.faults.disturb_all();
+                }
+            }
+            Strike::Wrong => {
+                self.common.faults.disturb(drive);
+                self.drives.go_wrong(drive);
+                self.note_losses();
+            }
             Strike::Fatal => {
                 self.common.faults.disturb(drive);
                 self.drives.turn_fatal(drive);
@@ -259,17 +288,28 @@ impl World {
         }
     }
 
+    /// The control core may have switched a slot, or the card.
+    fn follow_control(&mut self) {
+        self.drives.follow_power();
+        self.note_losses();
+        if self.card.as_ref().is_some_and(Card::is_off) {
+            self.common.trace.event(Kind::OrderlyEnd, &[], format_args!(""));
+            self.lose_power(true);
+        }
+    }
+
     /// The card and all drives lose their power.
     fn cut_power(&mut self) {
-        if self.card.take().is_none() {
-            return;
+        if self.card.is_some() {
+            self.common.trace.event(Kind::PowerCut, &[], format_args!("for {START_TIME:?}"));
+            self.common.faults.disturb_all();
+            self.lose_power(false);
         }
-        self.common.trace.event(Kind::PowerCut, &[], format_args!("for {START_TIME:?}"));
-        self.common.faults.disturb_all();
-        for drive in &mut self.drives.all {
-            drive.blocks.cut_power();
-            drive.control = None;
-        }
+    }
+
+    fn lose_power(&mut self, in_order: bool) {
+        self.card = None;
+        self.drives.cut_power(in_order);
         for host in &mut self.hosts {
             host.card_lost_power(&mut self.common);
         }

@@ -60,8 +60,8 @@ impl World {
         self.common.over = true;
         self.until("all drives are ready", START_LIMIT, |world| {
             let Some(card) = &world.card else { return false };
-            let ready = |index| card.drive_is_ready(index) || !world.drives.is_there(index);
-            (0..world.drives.all.len()).all(ready)
+            let drives = world.drives.all.len();
+            card.drives_ready() == (0..drives).filter(|&index| world.drives.is_there(index)).count()
         });
         self.common.over = false;
         let counts = self.card.as_ref().map(Card::counts).expect("a card");
@@ -77,8 +77,8 @@ impl World {
             self.until("hosts and drives have mended", MEND_LIMIT, |world| {
                 let Some(card) = &world.card else { return false };
                 // A command of a lost connection may still hang at a drive, which is reset in the end.
-                let ready = card.drives_are_ready() && card.at_drives() == (0, 0);
-                ready && world.hosts.iter().all(Host::is_idle)
+                let ready = card.drives_ready() == world.drives.all.len() && card.at_drives() == (0, 0);
+                ready && world.drives.nobody_leaves() && world.hosts.iter().all(Host::is_idle)
             });
             let looked = self.now() + LOOK_AROUND;
             while self.now() < looked {
@@ -118,7 +118,7 @@ impl World {
     fn mend(&mut self) {
         self.chaos.end();
         self.network.clear_up();
-        self.drives.mend();
+        self.drives.mend(self.card.as_ref());
         for hostile in &mut self.hostile {
             hostile.stop(&mut self.network);
         }

@@ -264,6 +264,12 @@ impl NvmeControl {
         lock(&self.model).dma.allow(region);
     }
 
+    /// Lets the device read and write what `other` may.
+    pub fn reach_as(&self, other: &NvmeControl) {
+        let windows = lock(&other.model).dma.windows();
+        lock(&self.model).dma.set_windows(windows);
+    }
+
     /// Adds an effect on commands to come.
     pub fn inject(&self, injection: NvmeInjection) {
         lock(&self.model).injections.push(injection);

@@ -23,6 +23,14 @@ impl Dma {
         self.windows.push((start, start + region.len() as u64));
     }
 
+    pub(super) fn windows(&self) -> Vec<(u64, u64)> {
+        self.windows.clone()
+    }
+
+    pub(super) fn set_windows(&mut self, windows: Vec<(u64, u64)>) {
+        self.windows = windows;
+    }
+
     /// A segment of allowed memory.
     fn segment(&self, address: u64, bytes: usize) -> Segment {
         let end = address.checked_add(bytes as u64).expect("DMA wraps around");
