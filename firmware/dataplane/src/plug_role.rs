@@ -120,7 +120,8 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
     pub(crate) fn take_up_again(&mut self, namespace: &Namespace) -> bool {
         let attached = self.subsystem.namespaces().iter().find(|other| other.nsid == namespace.nsid);
         let Some(BackendNamespace { drive, .. }) = attached.map(|other| other.backend) else { return false };
-        if self.drives.get(drive).is_some() {
+        // One that is on its way out was pulled, and may be in another slot before its old place is empty.
+        if self.drives.get(drive).is_some() && !self.drives.is_leaving(drive) {
             return false;
         }
         if self.subsystem.rebind(namespace) {

@@ -110,6 +110,12 @@ impl<D: NvmeDevice> Drives<D> {
         self.occupants().find(|occupant| occupant.number == number).map(|occupant| &occupant.drive)
     }
 
+    /// Whether the drive with this number is being taken out.
+    #[must_use]
+    pub fn is_leaving(&self, number: u8) -> bool {
+        self.occupants().any(|occupant| occupant.number == number && occupant.removal.is_some())
+    }
+
     /// The number of the drive in a place.
     #[must_use]
     pub fn number_in(&self, place: usize) -> Option<u8> {

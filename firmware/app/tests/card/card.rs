@@ -109,6 +109,17 @@ impl Card {
         }
     }
 
+    /// Lets time pass in control alone: the data core is busy elsewhere.
+    pub fn pass_in_control(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.now < end {
+            if let Some(hot_plug) = &mut self.hot_plug {
+                hot_plug.poll(self.now, BUDGET);
+            }
+            self.now = self.now + STEP;
+        }
+    }
+
     /// Lets time pass, with turns in it.
     pub fn pass(&mut self, time: Duration) {
         let end = self.now + time;

@@ -152,8 +152,5 @@ pub(super) fn cores(
         let roles = core::iter::once(data).chain(control).collect();
         return vec![Core::new(roles, devices.clone(), time)];
     }
-    vec![
-        Core::new(control.collect(), Devices::default(), time),
-        Core::new(vec![data], devices.clone(), time),
-    ]
+    vec![Core::new(control.collect(), Devices::default(), time), Core::new(vec![data], devices.clone(), time)]
 }

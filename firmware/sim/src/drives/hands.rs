@@ -43,7 +43,12 @@ impl Drives {
     pub(super) fn power_on_in_slots(&mut self, now: Instant) -> Plugged {
         let most = self.all.len();
         let (slots, control) = FakeSlots::new(most + 1, 0);
-        self.hands = Some(Hands { slots: control.clone(), count: most + 1, next_look: now + LOOK, undecided_until: now });
+        self.hands = Some(Hands {
+            slots: control.clone(),
+            count: most + 1,
+            next_look: now + LOOK,
+            undecided_until: now,
+        });
         let mut drives = Vec::new();
         for (place, drive) in self.all.iter_mut().enumerate() {
             drive.standing = None;

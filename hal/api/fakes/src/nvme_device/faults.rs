@@ -104,6 +104,9 @@ impl NvmeControl {
 
 impl Model {
     fn raise_event(&mut self, event: u32) {
+        if self.removed {
+            return;
+        }
         self.faults.events.push(event);
         self.tell_events();
     }
