@@ -96,14 +96,15 @@ pub fn asan_tests() -> Result<Verdict> {
 /// Crates with structures that cores share; each has tests called `loom_tests`.
 const LOOM_CRATES: [&str; 2] = ["hal-mem", "hal-log-sink"];
 
-/// Those tests, in a build of their own: `cfg(loom)` puts the model checker in the place of the atomics.
+/// Those tests, in a build of their own: `cfg(loom)` puts the model checker in the place of the atomics. The
+/// simulator's profile is quick to build, and checks more than the release does.
 pub fn loom_tests() -> Result<()> {
+    let mut command = cargo(&["test", "--locked", "--profile", "sim", "--lib"])?;
     for name in LOOM_CRATES {
-        let mut command =
-            cargo(&["test", "--locked", "--release", "--lib", "--package", name, "loom_tests"])?;
-        command.env("RUSTFLAGS", "--cfg loom").env("LOOM_MAX_PREEMPTIONS", "4");
-        command.env("CARGO_TARGET_DIR", paths::target()?.join("loom"));
-        Step::new(format!("loom tests of {name}"), patient(command), 1200).visible().run()?;
+        command.args(["--package", name]);
     }
-    Ok(())
+    command.arg("loom_tests");
+    command.env("RUSTFLAGS", "--cfg loom").env("LOOM_MAX_PREEMPTIONS", "4");
+    command.env("CARGO_TARGET_DIR", paths::target()?.join("loom"));
+    Step::new("loom tests", patient(command), 1200).visible().run()
 }
