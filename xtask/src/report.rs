@@ -91,7 +91,9 @@ impl Report {
                     self.part(&job.name, job.work);
                     continue;
                 }
-                note(&format!("begins: {}", job.about));
+                if !interrupt::pending() {
+                    note(&format!("begins: {}", job.about));
+                }
                 let ((), said) = held_back(|| self.part(&job.name, job.work));
                 print!("{said}");
             }
