@@ -1,10 +1,10 @@
 //! Identify (Base 5.17, NVM 4.1.5).
 
 use nvme::identify::{
-    IDENTIFY_BYTES, IdentifyController, IdentifyNamespace, IdentifyNvmController, IndependentNamespace, cns,
-    descriptor,
+    ControllerList, IDENTIFY_BYTES, IdentifyController, IdentifyNamespace, IdentifyNvmController,
+    IndependentNamespace, cns, descriptor,
 };
-use nvme::{Command, NSID_LAST, Status};
+use nvme::{Command, NSID_ALL, NSID_LAST, Status};
 use zerocopy::FromBytes;
 
 use crate::admit::Transfer;
@@ -63,35 +63,69 @@ fn cns_of(command: &Command) -> u8 {
     command.cdw10.get() as u8
 }
 
-/// Checks CNS, CSI, CNTID and NSID.
+/// CNTID: of which controller, or from which CNTLID on.
+fn controller_id_of(command: &Command) -> u16 {
+    (command.cdw10.get() >> 16) as u16
+}
+
+/// Checks CNS, CSI, CNTID and NSID. All namespaces there are count as allocated and are attached to every I/O controller.
 pub(crate) fn check(subsystem: &Subsystem, controller: &Controller, command: &Command) -> Result<(), Status> {
     let invalid_field = Err(Status::INVALID_FIELD.do_not_retry());
-    let invalid_namespace = Err(Status::INVALID_NAMESPACE.do_not_retry());
-    let nsid = command.nsid.get();
-    let command_set = (command.cdw11.get() >> 24) as u8;
-    let controller_id = (command.cdw10.get() >> 16) as u16;
     let selector = cns_of(command);
     if controller.discovery && selector != cns::CONTROLLER {
         return invalid_field;
     }
-    let wants_command_set = matches!(
-        selector,
-        cns::COMMAND_SET_NAMESPACE | cns::COMMAND_SET_CONTROLLER | cns::COMMAND_SET_ACTIVE_NAMESPACES
-    );
-    if wants_command_set && command_set != NVM_COMMAND_SET {
+    let command_set = (command.cdw11.get() >> 24) as u8;
+    if is_of_command_set(selector) && command_set != NVM_COMMAND_SET {
         return invalid_field;
     }
+    let controller_id = controller_id_of(command);
     match selector {
-        cns::CONTROLLER | cns::COMMAND_SET_CONTROLLER => Ok(()),
-        cns::NAMESPACE | cns::COMMAND_SET_NAMESPACE | cns::INDEPENDENT_NAMESPACE => match nsid {
+        cns::CONTROLLER | cns::COMMAND_SET_CONTROLLER | cns::CONTROLLERS => Ok(()),
+        cns::COMMAND_SETS if controller_id == THIS_CONTROLLER || controller_id == controller.id => Ok(()),
+        cns::COMMAND_SETS => invalid_field,
+        _ => check_namespace(subsystem, selector, command.nsid.get()),
+    }
+}
+
+/// Whether the structure depends on CSI.
+fn is_of_command_set(selector: u8) -> bool {
+    matches!(
+        selector,
+        cns::COMMAND_SET_NAMESPACE
+            | cns::COMMAND_SET_CONTROLLER
+            | cns::COMMAND_SET_ACTIVE_NAMESPACES
+            | cns::COMMAND_SET_ALLOCATED_NAMESPACES
+            | cns::COMMAND_SET_ALLOCATED_NAMESPACE
+    )
+}
+
+/// Which NSIDs a structure takes; FFFFFFFFh stands for what all namespaces have in common, which takes Namespace
+/// Management to be of use and is refused.
+fn check_namespace(subsystem: &Subsystem, selector: u8, nsid: u32) -> Result<(), Status> {
+    let invalid_field = Err(Status::INVALID_FIELD.do_not_retry());
+    let invalid_namespace = Err(Status::INVALID_NAMESPACE.do_not_retry());
+    match selector {
+        cns::NAMESPACE
+        | cns::COMMAND_SET_NAMESPACE
+        | cns::INDEPENDENT_NAMESPACE
+        | cns::ALLOCATED_NAMESPACE
+        | cns::COMMAND_SET_ALLOCATED_NAMESPACE => match nsid {
             1..=LAST_NSID => Ok(()),
             _ => invalid_namespace,
         },
-        cns::ACTIVE_NAMESPACES | cns::COMMAND_SET_ACTIVE_NAMESPACES if nsid >= NSID_LAST => invalid_namespace,
-        cns::ACTIVE_NAMESPACES | cns::COMMAND_SET_ACTIVE_NAMESPACES => Ok(()),
+        cns::ACTIVE_NAMESPACES
+        | cns::COMMAND_SET_ACTIVE_NAMESPACES
+        | cns::ALLOCATED_NAMESPACES
+        | cns::COMMAND_SET_ALLOCATED_NAMESPACES => match nsid {
+            NSID_LAST.. => invalid_namespace,
+            _ => Ok(()),
+        },
         cns::NAMESPACE_DESCRIPTORS if subsystem.namespaces.find(nsid).is_none() => invalid_namespace,
         cns::NAMESPACE_DESCRIPTORS => Ok(()),
-        cns::COMMAND_SETS if controller_id == THIS_CONTROLLER || controller_id == controller.id => Ok(()),
+        cns::ATTACHED_CONTROLLERS if subsystem.namespaces.find(nsid).is_some() => Ok(()),
+        cns::ATTACHED_CONTROLLERS if matches!(nsid, 1..=LAST_NSID | NSID_ALL) => invalid_field,
+        cns::ATTACHED_CONTROLLERS => invalid_namespace,
         _ => invalid_field,
     }
 }
@@ -113,12 +147,18 @@ pub(crate) fn fill(subsystem: &Subsystem, controller: &Controller, command: &Com
                 }
             }
         }
-        (cns::NAMESPACE, Some(namespace)) => {
+        (cns::NAMESPACE | cns::ALLOCATED_NAMESPACE, Some(namespace)) => {
             if let Ok((page, _)) = IdentifyNamespace::mut_from_prefix(into) {
                 fill_namespace(namespace, page);
             }
         }
-        (cns::ACTIVE_NAMESPACES | cns::COMMAND_SET_ACTIVE_NAMESPACES, _) => {
+        (
+            cns::ACTIVE_NAMESPACES
+            | cns::COMMAND_SET_ACTIVE_NAMESPACES
+            | cns::ALLOCATED_NAMESPACES
+            | cns::COMMAND_SET_ALLOCATED_NAMESPACES,
+            _,
+        ) => {
             let above = subsystem.namespaces.after(command.nsid.get());
             for (place, namespace) in into.chunks_exact_mut(4).zip(above) {
                 put(place, &namespace.nsid.to_le_bytes());
@@ -134,6 +174,11 @@ pub(crate) fn fill(subsystem: &Subsystem, controller: &Controller, command: &Com
             if let Ok((page, _)) = IndependentNamespace::mut_from_prefix(into) {
                 page.multipath = field::SHARED;
                 page.status = field::NAMESPACE_READY;
+            }
+        }
+        (cns::CONTROLLERS | cns::ATTACHED_CONTROLLERS, _) => {
+            if let Ok((list, _)) = ControllerList::mut_from_prefix(into) {
+                fill_controllers(subsystem, controller_id_of(command), list);
             }
         }
         // One combination of command sets: NVM alone.
@@ -205,6 +250,20 @@ fn fill_namespace(namespace: &Namespace, page: &mut IdentifyNamespace) {
     if let Some(format) = page.lba_formats.first_mut() {
         format.block_shift = namespace.block_shift;
     }
+}
+
+/// The I/O controllers from `first` on, in order of CNTLID. Discovery controllers belong to another subsystem.
+fn fill_controllers(subsystem: &Subsystem, first: u16, list: &mut ControllerList) {
+    let mut next = first;
+    let mut count = 0;
+    for place in &mut list.identifiers {
+        let ids = subsystem.controllers().filter(|controller| !controller.discovery).map(|found| found.id);
+        let Some(id) = ids.filter(|&id| id >= next).min() else { break };
+        place.set(id);
+        next = id.saturating_add(1);
+        count += 1;
+    }
+    list.count.set(count);
 }
 
 /// Namespace Identification Descriptor list: what there is of UUID, NGUID and EUI-64, and the command set.

@@ -21,6 +21,18 @@ pub mod cns {
     pub const COMMAND_SET_ACTIVE_NAMESPACES: u8 = 0x07;
     /// I/O command set independent Identify Namespace.
     pub const INDEPENDENT_NAMESPACE: u8 = 0x08;
+    /// Allocated namespaces with greater NSIDs.
+    pub const ALLOCATED_NAMESPACES: u8 = 0x10;
+    /// Identify Namespace of the NVM command set, of any allocated namespace.
+    pub const ALLOCATED_NAMESPACE: u8 = 0x11;
+    /// Controllers that a namespace is attached to.
+    pub const ATTACHED_CONTROLLERS: u8 = 0x12;
+    /// Controllers of the subsystem.
+    pub const CONTROLLERS: u8 = 0x13;
+    /// Allocated namespaces of one I/O command set.
+    pub const COMMAND_SET_ALLOCATED_NAMESPACES: u8 = 0x1a;
+    /// I/O command set specific Identify Namespace, of any allocated namespace.
+    pub const COMMAND_SET_ALLOCATED_NAMESPACE: u8 = 0x1b;
     /// I/O Command Set vector.
     pub const COMMAND_SETS: u8 = 0x1c;
 }
@@ -367,6 +379,21 @@ pub struct IndependentNamespace {
 }
 
 const _: () = assert!(core::mem::offset_of!(IndependentNamespace, status) == 14);
+
+/// Controllers that a Controller List names at most (Base 4.4.1).
+pub const CONTROLLER_LIST_ENTRIES: usize = 2047;
+
+/// Controller List (Base 4.4.1).
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct ControllerList {
+    /// NUMID: how many identifiers follow.
+    pub count: U16,
+    /// CNTLIDs, rising; unused ones are 0.
+    pub identifiers: [U16; CONTROLLER_LIST_ENTRIES],
+}
+
+const _: () = assert!(size_of::<ControllerList>() == IDENTIFY_BYTES);
 
 /// Types of Namespace Identification Descriptors (Base 5.17.2.3).
 pub mod descriptor {

@@ -208,7 +208,9 @@ fn shaped(r: [u32; 6]) -> (Command, bool) {
     let features = [1u32, 2, 4, 5, 6, 7, 10, 11, 14, 15, 22, 0x81];
     match (opcode, is_admin) {
         (admin::IDENTIFY, true) => {
-            command.cdw10.set(pick(&[0, 1, 2, 3, 5, 6, 7, 8, 0xffff_001c], r[2]));
+            command
+                .cdw10
+                .set(pick(&[0, 1, 2, 3, 5, 6, 7, 8, 0x10, 0x11, 0x12, 0x13, 0x1a, 0x1b, 0xffff_001c], r[2]));
         }
         (admin::GET_LOG_PAGE, true) => {
             command.cdw10.set(pick(&[0, 1, 2, 3, 4, 5, 0x70], r[2]) | r[3] << 15);

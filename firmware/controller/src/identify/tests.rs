@@ -82,7 +82,13 @@ fn descriptors_leave_out_what_is_not_there() {
 #[test]
 fn inactive_namespaces_are_zeros_and_impossible_ones_are_errors() {
     let mut bench = Bench::ready();
-    for selector in [cns::NAMESPACE, cns::COMMAND_SET_NAMESPACE, cns::INDEPENDENT_NAMESPACE] {
+    for selector in [
+        cns::NAMESPACE,
+        cns::COMMAND_SET_NAMESPACE,
+        cns::INDEPENDENT_NAMESPACE,
+        cns::ALLOCATED_NAMESPACE,
+        cns::COMMAND_SET_ALLOCATED_NAMESPACE,
+    ] {
         for inactive in [1, 0x000f_ffff] {
             assert_eq!(bench.data_of(&identify(selector, inactive)), [0; 4096]);
         }
@@ -99,7 +105,12 @@ fn inactive_namespaces_are_zeros_and_impossible_ones_are_errors() {
 #[test]
 fn active_lists_begin_above_the_nsid_given() {
     let mut bench = Bench::ready();
-    for selector in [cns::ACTIVE_NAMESPACES, cns::COMMAND_SET_ACTIVE_NAMESPACES] {
+    for selector in [
+        cns::ACTIVE_NAMESPACES,
+        cns::COMMAND_SET_ACTIVE_NAMESPACES,
+        cns::ALLOCATED_NAMESPACES,
+        cns::COMMAND_SET_ALLOCATED_NAMESPACES,
+    ] {
         assert_eq!(bench.data_of(&identify(selector, 0))[..12], [3, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(bench.data_of(&identify(selector, 3))[..8], [7, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(bench.data_of(&identify(selector, 0xffff_fffd)), [0; 4096]);
@@ -126,7 +137,7 @@ fn command_sets_are_nvm_alone() {
     assert_eq!(bench.data_of(&identify(cns::COMMAND_SET_CONTROLLER, 0))[..4], [8, 0, 0, 0]);
     let independent = bench.data_of(&identify(cns::INDEPENDENT_NAMESPACE, 7));
     assert_eq!((independent[1], independent[14]), (1, 1));
-    for selector in [5, 6, 7] {
+    for selector in [5, 6, 7, 0x1a, 0x1b] {
         let zoned = admin_command(admin::IDENTIFY, 3, selector, 2 << 24);
         assert_eq!(bench.refusal_of(&zoned), Status::INVALID_FIELD);
     }
@@ -135,7 +146,61 @@ fn command_sets_are_nvm_alone() {
 #[test]
 fn other_pages_are_invalid_fields() {
     let mut bench = Bench::ready();
-    for selector in (4u8..=255).filter(|selector| ![5, 6, 7, 8, 0x1c].contains(selector)) {
+    let known = [5, 6, 7, 8, 0x10, 0x11, 0x12, 0x13, 0x1a, 0x1b, 0x1c];
+    for selector in (4u8..=255).filter(|selector| !known.contains(selector)) {
         assert_eq!(bench.refusal_of(&identify(selector, 3)), Status::INVALID_FIELD, "{selector:#x}");
     }
+}
+
+#[test]
+fn a_namespace_looks_the_same_whether_asked_for_as_active_or_as_allocated() {
+    let mut bench = Bench::ready();
+    for (active, allocated) in [(cns::NAMESPACE, cns::ALLOCATED_NAMESPACE), (5, 0x1b)] {
+        assert_eq!(bench.data_of(&identify(active, 7)), bench.data_of(&identify(allocated, 7)));
+    }
+    let page = bench.data_of(&identify(cns::COMMAND_SET_NAMESPACE, 7));
+    assert_eq!(page, [0; 4096], "no storage tags, no extended formats");
+}
+
+#[test]
+fn controllers_are_listed_in_order_from_the_one_asked_for() {
+    let mut bench = Bench::ready();
+    bench.connect(nvme::fabrics::DISCOVERY_NQN, "nqn.b", 0, 0xffff).unwrap();
+    bench.connect(NQN, "nqn.c", 0, 0xffff).unwrap();
+    // The IDs wrap: the next one in the table is not the next one in order.
+    bench.subsystem.slots[0].controller.as_mut().unwrap().id = 40;
+    bench.admin.controller = crate::ControllerHandle { index: 0, generation: 0 };
+    for selector in [cns::CONTROLLERS, cns::ATTACHED_CONTROLLERS] {
+        for (from, found) in [(0, &[3u16, 40][..]), (3, &[3, 40]), (4, &[40]), (40, &[40]), (0xffff, &[])] {
+            let cdw10 = u32::from(selector) | from << 16;
+            let page = bench.data_of(&admin_command(admin::IDENTIFY, 7, cdw10, 0));
+            let list = ControllerList::read_from_bytes(&page).unwrap();
+            let ids: std::vec::Vec<_> = list.identifiers.iter().map(|id| id.get()).collect();
+            assert_eq!((usize::from(list.count.get()), &ids[..found.len()]), (found.len(), found));
+            assert!(ids[found.len()..].iter().all(|&id| id == 0));
+        }
+    }
+}
+
+#[test]
+fn controllers_of_a_namespace_need_one_that_is_there() {
+    let mut bench = Bench::ready();
+    for (nsid, status) in [
+        (0, Status::INVALID_NAMESPACE),
+        (8, Status::INVALID_FIELD),
+        (0x0010_0000, Status::INVALID_NAMESPACE),
+        (NSID_LAST, Status::INVALID_NAMESPACE),
+        (NSID_ALL, Status::INVALID_FIELD),
+    ] {
+        assert_eq!(bench.refusal_of(&identify(cns::ATTACHED_CONTROLLERS, nsid)), status, "{nsid:#x}");
+        bench.data_of(&identify(cns::CONTROLLERS, nsid));
+    }
+}
+
+#[test]
+fn a_uuid_index_is_of_no_concern() {
+    let mut bench = Bench::ready();
+    let mut command = identify(cns::CONTROLLER, 0);
+    command.cdw14.set(0x7f);
+    bench.data_of(&command);
 }
