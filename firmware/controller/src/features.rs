@@ -87,7 +87,7 @@ impl Select {
 
 impl Subsystem {
     /// Whether the controller has this feature.
-    fn has_feature(&self, controller: &Controller, feature: u8) -> bool {
+    pub(crate) fn has_feature(&self, controller: &Controller, feature: u8) -> bool {
         match feature {
             id::ASYNC_EVENT_CONFIGURATION | id::KEEP_ALIVE_TIMER => true,
             _ if controller.discovery => false,
@@ -199,7 +199,7 @@ impl Subsystem {
         if command.cdw10.get() & 1 << 31 != 0 {
             return Err(Status::FEATURE_NOT_SAVEABLE.do_not_retry());
         }
-        if feature == id::ERROR_RECOVERY {
+        if is_of_namespace(feature) {
             self.check_namespace(command)?;
         } else if !matches!(command.nsid.get(), 0 | NSID_ALL) {
             return Err(Status::FEATURE_NOT_NAMESPACE_SPECIFIC.do_not_retry());
@@ -283,6 +283,11 @@ impl Subsystem {
     }
 }
 
+/// Whether namespaces have values of their own.
+pub(crate) const fn is_of_namespace(feature: u8) -> bool {
+    feature == id::ERROR_RECOVERY
+}
+
 fn offered_events(controller: &Controller) -> u32 {
     if controller.discovery {
         Notice::Discovery.configuration_bit()
@@ -309,7 +314,7 @@ fn threshold_type(command: &Command) -> u32 {
 fn capabilities(feature: u8) -> u64 {
     match feature {
         id::VOLATILE_WRITE_CACHE | id::HOST_IDENTIFIER => 0,
-        id::ERROR_RECOVERY => CHANGEABLE | NAMESPACE_SPECIFIC,
+        _ if is_of_namespace(feature) => CHANGEABLE | NAMESPACE_SPECIFIC,
         _ => CHANGEABLE,
     }
 }

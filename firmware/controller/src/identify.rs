@@ -38,8 +38,9 @@ mod field {
     pub(super) const DISCOVERY_CONTROLLER: u8 = 2;
     /// FRMW: one slot, read only.
     pub(super) const ONE_FIRMWARE_SLOT: u8 = 1 << 1 | 1;
-    /// LPA: SMART by namespace, effects log, extended data; of a discovery controller extended data alone.
-    pub(super) const LOG_ATTRIBUTES: u8 = 0b111;
+    /// LPA: SMART by namespace, effects log, extended data, and bit 5: the pages of what there is (00h, 12h, 13h) and scopes of
+    /// commands; of a discovery controller extended data alone.
+    pub(super) const LOG_ATTRIBUTES: u8 = 0b10_0111;
     pub(super) const DISCOVERY_LOG_ATTRIBUTES: u8 = 0b100;
     /// SQES and CQES: 64 and 16 bytes, required and largest.
     pub(super) const SQ_ENTRY_SIZE: u8 = 0x66;

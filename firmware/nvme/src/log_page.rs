@@ -19,6 +19,10 @@ pub mod id {
     pub const COMMAND_EFFECTS: u8 = 0x05;
     /// Asymmetric Namespace Access.
     pub const ANA: u8 = 0x0c;
+    /// Feature Identifiers Supported and Effects.
+    pub const FEATURE_EFFECTS: u8 = 0x12;
+    /// NVMe-MI Commands Supported and Effects.
+    pub const MANAGEMENT_EFFECTS: u8 = 0x13;
     /// Discovery.
     pub const DISCOVERY: u8 = 0x70;
 }
@@ -132,12 +136,24 @@ pub struct CommandEffectsLog {
 
 const _: () = assert!(size_of::<CommandEffectsLog>() == 4096);
 
-/// Bits of an entry of [`CommandEffectsLog`].
+/// Bits of an entry of [`CommandEffectsLog`], and of Feature Identifiers Supported and Effects (Base 5.16.1.6, 5.16.1.18).
 pub mod effect {
-    /// CSUPP: the command is supported.
+    /// CSUPP, FSUPP: the command, or the feature, is supported.
     pub const SUPPORTED: u32 = 1 << 0;
     /// LBCC: may change logical block contents.
     pub const BLOCK_CONTENT: u32 = 1 << 1;
+    /// CSP, FSP: it is of one namespace.
+    pub const NAMESPACE_SCOPE: u32 = 1 << 20;
+    /// CSP, FSP: it is of one controller.
+    pub const CONTROLLER_SCOPE: u32 = 1 << 21;
+}
+
+/// Bits of EFLAGS of [`DiscoveryEntry`].
+pub mod discovery_flag {
+    /// DUPRETINFO: the discovery subsystem there tells the same as this one.
+    pub const DUPLICATE: u16 = 1 << 0;
+    /// EPCSD: a host may stay connected to it, by a keep alive time-out other than 0.
+    pub const PERSISTENT: u16 = 1 << 1;
 }
 
 /// Header of the Discovery log page (Base 5.16.1.23).

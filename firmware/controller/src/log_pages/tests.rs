@@ -1,9 +1,12 @@
 //! Log pages: contents, offsets, lengths.
 
 use super::*;
+use crate::Listener;
 use crate::testing::{Bench, NQN, admin_command, get_log, read};
-use core::net::{Ipv4Addr, Ipv6Addr};
-use zerocopy::FromBytes;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use nvme::log_page::{DiscoveryEntry, DiscoveryHeader, discovery_flag, effect};
+use nvme::opcode::admin;
+use zerocopy::{FromBytes, FromZeros};
 
 fn drive_log(temperature_k: u16, spare_percent: u8, reads: u128) -> SmartLog {
     let mut log = SmartLog::new_zeroed();
@@ -73,12 +76,13 @@ fn firmware_effects_and_supported_pages() {
     assert_eq!((slots[0], &slots[8..16]), (1, &bench.subsystem.config().firmware[..]));
     let effects = bench.data_of(&get_log(id::COMMAND_EFFECTS, 4096, 0));
     let of = |at: usize| u32::from_le_bytes(effects[at..at + 4].try_into().unwrap());
-    assert_eq!((of(4 * 6), of(4 * 0x0d)), (1, 0));
-    assert_eq!((of(1024 + 4), of(1024 + 8), of(1024 + 4 * 4), of(1024 + 4 * 0x19)), (3, 1, 0, 0));
+    assert_eq!((of(4 * 6), of(4 * 0x0d)), (1 | effect::CONTROLLER_SCOPE, 0));
+    let scope = effect::NAMESPACE_SCOPE;
+    assert_eq!((of(1024 + 4), of(1024 + 8), of(1024 + 4 * 4)), (3 | scope, 1 | scope, 0));
     let supported = bench.data_of(&get_log(id::SUPPORTED, 1024, 0));
     let found: std::vec::Vec<_> =
         supported.chunks(4).enumerate().filter(|(_, entry)| entry[0] == 1).map(|(page, _)| page).collect();
-    assert_eq!(found, [0, 1, 2, 3, 4, 5]);
+    assert_eq!(found, [0, 1, 2, 3, 4, 5, 0x12, 0x13]);
 }
 
 /// Every command that the effects log claims is admitted as far as its fields, and no other is.
@@ -119,7 +123,7 @@ fn offsets_and_lengths_are_honoured() {
 #[test]
 fn other_pages_and_command_sets_are_refused() {
     let mut bench = Bench::ready();
-    for page in 6..=255 {
+    for page in (6..=255).filter(|page| ![0x12, 0x13].contains(page)) {
         assert_eq!(bench.refusal_of(&get_log(page, 64, 0)), Status::INVALID_LOG_PAGE, "{page:#x}");
     }
     for (page, dword) in [(id::COMMAND_EFFECTS, 2 << 24), (id::ERROR, 1 << 23)] {
@@ -141,7 +145,7 @@ fn the_discovery_log_has_an_entry_for_each_listener() {
     ]);
     let data = bench.data_of(&get_log(id::DISCOVERY, 4096, 0));
     let (header, rest) = DiscoveryHeader::read_from_prefix(&data).unwrap();
-    assert_eq!((header.records.get(), header.generation.get(), header.format.get()), (2, 2, 0));
+    assert_eq!((header.records.get(), header.generation.get(), header.format.get()), (4, 2, 0));
     let (first, rest) = DiscoveryEntry::read_from_prefix(rest).unwrap();
     assert_eq!((first.transport, first.address_family, first.subsystem_type), (3, 1, 2));
     assert_eq!((first.requirements & 1 << 2, first.controller_id.get()), (4, 0xffff));
@@ -153,7 +157,37 @@ fn the_discovery_log_has_an_entry_for_each_listener() {
     assert_eq!((second.address_family, &second.service_id[..6]), (2, &b"65535 "[..]));
     assert_eq!(&second.transport_address[..15], b"fe80::1:2:3:4  ");
     assert_ne!(first.port_id, second.port_id);
-    assert!(rest.iter().all(|&byte| byte == 0));
+    assert_eq!(rest.len(), 1024);
+    let tail = bench.data_of(&get_log(id::DISCOVERY, 4096, 1024 * 3));
+    let (own, rest) = DiscoveryEntry::read_from_prefix(&tail).unwrap();
+    let persistent = discovery_flag::DUPLICATE | discovery_flag::PERSISTENT;
+    assert_eq!((own.subsystem_type, own.flags.get()), (3, persistent));
+    assert_eq!(nvme::fabrics::nqn_text(&own.subsystem_nqn), Some(nvme::fabrics::DISCOVERY_NQN));
+    assert_eq!((own.transport_address, own.port_id), (first.transport_address, first.port_id));
+    assert!(rest[1024..].iter().all(|&byte| byte == 0));
     assert_eq!(bench.data_of(&get_log(id::DISCOVERY, 1024, 2048)), data[2048..3072]);
-    assert_eq!(bench.refusal_of(&get_log(id::DISCOVERY, 4, 3076)), Status::INVALID_FIELD);
+    assert_eq!(bench.refusal_of(&get_log(id::DISCOVERY, 4, 5124)), Status::INVALID_FIELD);
+}
+
+#[test]
+fn pages_of_the_controller_take_no_namespace() {
+    let mut bench = Bench::ready();
+    for page in IO_PAGES.into_iter().filter(|&page| page != id::SMART) {
+        let mut command = get_log(page, 64, 0);
+        command.nsid.set(7);
+        assert_eq!(bench.refusal_of(&command), Status::INVALID_FIELD, "{page:#x}");
+        command.nsid.set(NSID_ALL);
+        bench.data_of(&command);
+    }
+}
+
+#[test]
+fn the_log_of_features_says_which_there_are() {
+    let mut bench = Bench::ready();
+    let log = bench.data_of(&get_log(id::FEATURE_EFFECTS, 1024, 0));
+    let of = |feature: u8| u32::from_le_bytes(log[usize::from(feature) * 4..][..4].try_into().unwrap());
+    assert_eq!(of(nvme::features::ARBITRATION), effect::SUPPORTED | effect::CONTROLLER_SCOPE);
+    assert_eq!(of(nvme::features::ERROR_RECOVERY), effect::SUPPORTED | effect::NAMESPACE_SCOPE);
+    assert_eq!((of(nvme::features::INTERRUPT_VECTOR), of(0)), (0, 0));
+    assert_eq!(bench.data_of(&get_log(id::MANAGEMENT_EFFECTS, 4096, 0)), [0; 4096]);
 }

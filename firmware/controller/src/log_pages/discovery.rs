@@ -1,0 +1,103 @@
+//! The Discovery log page (Base 5.16.1.23): where the NVM subsystem, and this discovery service itself, can be reached.
+
+use core::fmt::Write;
+use core::net::IpAddr;
+
+use heapless::String;
+use nvme::fabrics::DISCOVERY_NQN;
+use nvme::log_page::{DiscoveryEntry, DiscoveryHeader, discovery_flag};
+use zerocopy::{FromZeros, IntoBytes};
+
+use crate::config::MIN_ADMIN_ENTRIES;
+use crate::subsystem::{Listener, Subsystem};
+use crate::window::Window;
+
+/// What an entry is about.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Subject {
+    NvmSubsystem,
+    /// The discovery subsystem that answers.
+    ThisDiscovery,
+}
+
+impl Subject {
+    const ALL: [Self; 2] = [Self::NvmSubsystem, Self::ThisDiscovery];
+
+    /// SUBTYPE.
+    const fn code(self) -> u8 {
+        match self {
+            Self::NvmSubsystem => 2,
+            Self::ThisDiscovery => 3,
+        }
+    }
+}
+
+impl Subsystem {
+    fn discovery_records(&self) -> u64 {
+        (self.listeners.len() * Subject::ALL.len()) as u64
+    }
+
+    /// Size of the page.
+    pub(super) fn discovery_bytes(&self) -> u64 {
+        size_of::<DiscoveryHeader>() as u64 + self.discovery_records() * size_of::<DiscoveryEntry>() as u64
+    }
+
+    pub(super) fn put_discovery(&self, window: &mut Window<'_>) {
+        let mut header = DiscoveryHeader::new_zeroed();
+        header.generation.set(self.discovery_generation);
+        header.records.set(self.discovery_records());
+        window.put(0, header.as_bytes());
+        let size = size_of::<DiscoveryEntry>() as u64;
+        let mut at = size_of::<DiscoveryHeader>() as u64;
+        for subject in Subject::ALL {
+            for (index, listener) in self.listeners.iter().enumerate() {
+                if window.covers(at, size) {
+                    window.put(at, self.discovery_entry(subject, index as u16, listener).as_bytes());
+                }
+                at += size;
+            }
+        }
+    }
+
+    fn discovery_entry(&self, subject: Subject, index: u16, listener: &Listener) -> DiscoveryEntry {
+        const TCP: u8 = 3;
+        /// TREQ: a secure channel is not required, SQ flow control can be disabled.
+        const REQUIREMENTS: u8 = 0b110;
+        let mut entry = DiscoveryEntry::new_zeroed();
+        entry.transport = TCP;
+        entry.address_family = match listener.address {
+            IpAddr::V4(_) => 1,
+            IpAddr::V6(_) => 2,
+        };
+        entry.subsystem_type = subject.code();
+        entry.requirements = REQUIREMENTS;
+        entry.port_id.set(index + 1);
+        entry.controller_id.set(nvme::fabrics::ANY_CONTROLLER);
+        entry.admin_queue_entries.set(MIN_ADMIN_ENTRIES.max(self.config.max_queue_entries));
+        // The longest IPv6 address has 39 characters, a port 5: both fit.
+        let mut text = String::<64>::new();
+        let _ = write!(text, "{}", listener.address);
+        put_padded(&mut entry.transport_address, text.as_bytes());
+        text.clear();
+        let _ = write!(text, "{}", listener.port);
+        put_padded(&mut entry.service_id, text.as_bytes());
+        let nqn = match subject {
+            Subject::NvmSubsystem => self.config.nqn.as_str(),
+            Subject::ThisDiscovery => {
+                entry.flags.set(discovery_flag::DUPLICATE | discovery_flag::PERSISTENT);
+                DISCOVERY_NQN
+            }
+        };
+        for (place, byte) in entry.subsystem_nqn.iter_mut().zip(nqn.bytes()) {
+            *place = byte;
+        }
+        entry
+    }
+}
+
+fn put_padded(field: &mut [u8], text: &[u8]) {
+    let padded = text.iter().copied().chain(core::iter::repeat(b' '));
+    for (place, byte) in field.iter_mut().zip(padded) {
+        *place = byte;
+    }
+}
