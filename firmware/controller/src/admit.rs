@@ -111,7 +111,7 @@ impl Subsystem {
             let transfer = self.admit_admin(controller, command)?;
             return Ok(Admission { transfer, work: Work::Card });
         }
-        self.admit_io(command)
+        self.admit_io(controller, command)
     }
 
     fn admit_admin(&self, controller: &Controller, command: &Command) -> Result<Transfer, Status> {
@@ -128,7 +128,7 @@ impl Subsystem {
         }
     }
 
-    fn admit_io(&self, command: &Command) -> Result<Admission, Status> {
+    fn admit_io(&self, controller: &Controller, command: &Command) -> Result<Admission, Status> {
         let known = matches!(
             command.opcode,
             io::FLUSH
@@ -144,6 +144,7 @@ impl Subsystem {
         }
         let invalid_namespace = Status::INVALID_NAMESPACE.do_not_retry();
         let namespace = self.namespaces.find(command.nsid.get()).ok_or(invalid_namespace)?;
+        self.check_ana(controller)?;
         let mut work = BlockWork {
             namespace: namespace.backend,
             operation: Operation::Flush,

@@ -11,6 +11,7 @@ use nvme::fabrics::{
 use nvme::registers::{Configuration, ControllerStatus};
 use nvme::{Status, opcode};
 
+use crate::ana::PortId;
 use crate::config::{IDLE_CONTROLLER_MS, KEEP_ALIVE_GRANULARITY_MS, MAX_CONTROLLER_ID};
 use crate::errors::ErrorLog;
 use crate::events::Events;
@@ -77,22 +78,24 @@ struct Names<'a> {
 }
 
 impl Subsystem {
-    /// Connects a queue: with QID 0 a new controller, else an I/O queue of an existing one.
+    /// Connects a queue that has come by `port`: with QID 0 a new controller, else an I/O queue of an existing one, which has
+    /// to come by the same port.
     ///
     /// # Errors
     /// [`Failure`] with what to answer; the connection is of no more use then.
     pub fn connect(
         &mut self,
         now: Instant,
+        port: PortId,
         command: &ConnectCommand,
         data: &ConnectData,
     ) -> Result<Connected, Failure> {
         self.now = self.now.max(now);
         let result = self.check_connect(command, data).and_then(|(names, entries)| {
             if command.queue_id.get() == 0 {
-                self.connect_admin(now, command, data, &names, entries)
+                self.connect_admin(now, port, command, data, &names, entries)
             } else {
-                self.connect_io(now, command, data, &names, entries)
+                self.connect_io(now, port, command, data, &names, entries)
             }
         });
         if let Err(failure) = &result {
@@ -138,6 +141,7 @@ impl Subsystem {
     fn connect_admin(
         &mut self,
         now: Instant,
+        port: PortId,
         command: &ConnectCommand,
         data: &ConnectData,
         names: &Names<'_>,
@@ -158,6 +162,7 @@ impl Subsystem {
         slot.controller = Some(Controller {
             id,
             discovery: names.discovery,
+            port,
             host_nqn,
             host_id: data.host_id,
             configuration: Configuration::default(),
@@ -189,6 +194,7 @@ impl Subsystem {
     fn connect_io(
         &mut self,
         now: Instant,
+        port: PortId,
         command: &ConnectCommand,
         data: &ConnectData,
         names: &Names<'_>,
@@ -203,6 +209,9 @@ impl Subsystem {
         let Some((handle, controller)) = found else {
             return Err(Failure::in_data(offset::CONTROLLER_ID));
         };
+        if controller.port != port {
+            return Err(Failure::in_data(offset::CONTROLLER_ID));
+        }
         if controller.discovery != names.discovery {
             return Err(Failure::in_data(offset::SUBSYSTEM_NQN));
         }

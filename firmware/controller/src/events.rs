@@ -3,31 +3,57 @@
 
 use hal_api::Instant;
 use heapless::Vec;
-use nvme::{Status, log_page};
+use nvme::{NSID_ALL, Status, log_page};
 
+use crate::ana::PortId;
+use crate::backend::Backend;
 use crate::config::{MAX_ASYNC_EVENT_REQUESTS, MAX_CHANGED_NAMESPACES};
-use crate::slot::ControllerHandle;
+use crate::log_pages::health::TEMPERATURE_WARNING;
+use crate::slot::{Controller, ControllerHandle};
 use crate::subsystem::Subsystem;
 
-/// Event type of all that the card reports: Notice.
+/// Event types.
+const TYPE_HEALTH: u64 = 1;
 const TYPE_NOTICE: u64 = 2;
+/// Critical warnings of the SMART log, each with a bit of Asynchronous Event Configuration in the same place.
+const SPARE_WARNING: u8 = 1 << 0;
+const ALL_WARNINGS: u8 = 0xff;
 
 /// What a controller may tell its host of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Notice {
+pub(crate) enum Event {
+    /// A drive's critical warning other than the two below.
+    Reliability,
+    /// A temperature beyond a threshold.
+    Temperature,
+    /// A drive's spare capacity is nearly used up.
+    Spare,
     /// Namespaces came or went.
     NamespaceAttributes,
+    /// The port's ANA state has changed.
+    AnaState,
     /// The discovery log page has changed.
     Discovery,
 }
 
-impl Notice {
-    const ALL: [Self; 2] = [Self::NamespaceAttributes, Self::Discovery];
+impl Event {
+    const ALL: [Self; 6] = [
+        Self::Reliability,
+        Self::Temperature,
+        Self::Spare,
+        Self::NamespaceAttributes,
+        Self::AnaState,
+        Self::Discovery,
+    ];
 
-    /// The bit of Asynchronous Event Configuration, and of OAES, that stands for it.
-    pub(crate) const fn configuration_bit(self) -> u32 {
+    /// The bits of Asynchronous Event Configuration that stand for it; those of notices are the same in OAES.
+    pub(crate) const fn configuration_bits(self) -> u32 {
         match self {
+            Self::Reliability => (ALL_WARNINGS & !SPARE_WARNING & !TEMPERATURE_WARNING) as u32,
+            Self::Temperature => TEMPERATURE_WARNING as u32,
+            Self::Spare => SPARE_WARNING as u32,
             Self::NamespaceAttributes => 1 << 8,
+            Self::AnaState => 1 << 11,
             Self::Discovery => 1 << 31,
         }
     }
@@ -35,15 +61,22 @@ impl Notice {
     /// The log page whose reading lifts the mask.
     pub(crate) const fn log_page(self) -> u8 {
         match self {
+            Self::Reliability | Self::Temperature | Self::Spare => log_page::id::SMART,
             Self::NamespaceAttributes => log_page::id::CHANGED_NAMESPACES,
+            Self::AnaState => log_page::id::ANA,
             Self::Discovery => log_page::id::DISCOVERY,
         }
     }
 
-    const fn information(self) -> u64 {
+    /// Event type and information (Base figures 146 to 150).
+    const fn code(self) -> (u64, u64) {
         match self {
-            Self::NamespaceAttributes => 0x00,
-            Self::Discovery => 0xf0,
+            Self::Reliability => (TYPE_HEALTH, 0x00),
+            Self::Temperature => (TYPE_HEALTH, 0x01),
+            Self::Spare => (TYPE_HEALTH, 0x02),
+            Self::NamespaceAttributes => (TYPE_NOTICE, 0x00),
+            Self::AnaState => (TYPE_NOTICE, 0x03),
+            Self::Discovery => (TYPE_NOTICE, 0xf0),
         }
     }
 
@@ -51,8 +84,15 @@ impl Notice {
         1 << self as u8
     }
 
+    /// All events that one log page tells of.
+    fn flags_of(page: u8) -> u8 {
+        let told = Self::ALL.into_iter().filter(|event| event.log_page() == page);
+        told.fold(0, |flags, event| flags | event.flag())
+    }
+
     const fn result(self) -> u64 {
-        TYPE_NOTICE | self.information() << 8 | (self.log_page() as u64) << 16
+        let (kind, information) = self.code();
+        kind | information << 8 | (self.log_page() as u64) << 16
     }
 }
 
@@ -83,11 +123,20 @@ pub(crate) struct Events {
     masked: u8,
     changed: Vec<u32, MAX_CHANGED_NAMESPACES>,
     too_many_changed: bool,
+    /// Critical warnings that are on and that the host was told of.
+    warned: u8,
 }
 
 impl Events {
     pub(crate) const fn new() -> Self {
-        Self { parked: Vec::new(), pending: 0, masked: 0, changed: Vec::new(), too_many_changed: false }
+        Self {
+            parked: Vec::new(),
+            pending: 0,
+            masked: 0,
+            changed: Vec::new(),
+            too_many_changed: false,
+            warned: 0,
+        }
     }
 
     /// Keeps a request until there is an event.
@@ -112,12 +161,23 @@ impl Events {
         }
         self.pending = 0;
         self.masked = 0;
+        self.warned = 0;
         self.clear_changed();
     }
 
-    fn raise(&mut self, notice: Notice, enabled: u32) {
-        if enabled & notice.configuration_bit() != 0 {
-            self.pending |= notice.flag();
+    fn raise(&mut self, event: Event, enabled: u32) {
+        if enabled & event.configuration_bits() != 0 {
+            self.pending |= event.flag();
+        }
+    }
+
+    /// What warnings are on now: each is told when it comes, and again only after it has gone, or was asked for anew.
+    fn warn(&mut self, warnings: u8, enabled: u32) {
+        let asked_for = warnings & enabled as u8;
+        let new = asked_for & !self.warned;
+        self.warned = asked_for;
+        for event in [Event::Reliability, Event::Temperature, Event::Spare] {
+            self.raise(event, u32::from(new));
         }
     }
 
@@ -131,20 +191,16 @@ impl Events {
             return None;
         }
         let deliverable = self.pending & !self.masked;
-        let notice = Notice::ALL.into_iter().find(|notice| deliverable & notice.flag() != 0)?;
+        let event = Event::ALL.into_iter().find(|event| deliverable & event.flag() != 0)?;
         let parked = self.parked.remove(0);
-        self.pending &= !notice.flag();
-        self.masked |= notice.flag();
-        Some(EndedRequest { token: parked.token, status: Status::SUCCESS, result: notice.result() })
+        self.pending &= !event.flag();
+        self.masked |= Event::flags_of(event.log_page());
+        Some(EndedRequest { token: parked.token, status: Status::SUCCESS, result: event.result() })
     }
 
     /// A log page was read with RAE clear: its events are reported again, and what it told is told.
     pub(crate) fn log_page_read(&mut self, page: u8) {
-        for notice in Notice::ALL {
-            if notice.log_page() == page {
-                self.masked &= !notice.flag();
-            }
-        }
+        self.masked &= !Event::flags_of(page);
         if page == log_page::id::CHANGED_NAMESPACES {
             self.clear_changed();
         }
@@ -186,17 +242,39 @@ impl Subsystem {
     }
 
     pub(crate) fn raise_namespace_change(&mut self, nsid: u32) {
+        self.ports.namespaces_changed();
         for controller in self.controllers_mut().filter(|controller| !controller.discovery) {
             controller.events.note_changed(nsid);
             let enabled = controller.features.async_events;
-            controller.events.raise(Notice::NamespaceAttributes, enabled);
+            controller.events.raise(Event::NamespaceAttributes, enabled);
+        }
+    }
+
+    pub(crate) fn raise_ana_change(&mut self, port: PortId) {
+        let of_port = |controller: &&mut Controller| controller.port == port && !controller.discovery;
+        for controller in self.controllers_mut().filter(of_port) {
+            let enabled = controller.features.async_events;
+            controller.events.raise(Event::AnaState, enabled);
+        }
+    }
+
+    /// Raises the events of critical warnings that the drives report and hosts have asked for. Call it a few times a second.
+    pub fn watch_health(&mut self, backend: &impl Backend) {
+        let asks = |controller: &Controller| controller.features.async_events & u32::from(ALL_WARNINGS) != 0;
+        if !self.controllers().any(asks) {
+            return;
+        }
+        let health = self.merged_health(NSID_ALL, backend);
+        for controller in self.controllers_mut().filter(|controller| !controller.discovery) {
+            let warnings = controller.warnings(&health);
+            controller.events.warn(warnings, controller.features.async_events);
         }
     }
 
     pub(crate) fn raise_discovery_change(&mut self) {
         for controller in self.controllers_mut().filter(|controller| controller.discovery) {
             let enabled = controller.features.async_events;
-            controller.events.raise(Notice::Discovery, enabled);
+            controller.events.raise(Event::Discovery, enabled);
         }
     }
 }

@@ -1,17 +1,21 @@
 //! Get Features and Set Features (Base 5.15, 5.27). No feature is saveable.
 
 use hal_api::Instant;
+use heapless::Vec;
 use nvme::{Command, NSID_ALL, Status, features as id};
 
 use crate::admit::Transfer;
 use crate::association::rounded_keep_alive;
-use crate::config::WARNING_TEMPERATURE_K;
-use crate::events::Notice;
+use crate::config::{MAX_NAMESPACES, WARNING_TEMPERATURE_K};
+use crate::events::Event;
 use crate::slot::{Controller, ControllerHandle};
 use crate::subsystem::Subsystem;
 
 /// Bits of Asynchronous Event Configuration that ask for SMART / Health events.
 const HEALTH_EVENTS: u32 = 0xff;
+/// OAES of an I/O controller.
+pub(crate) const IO_NOTICES: u32 =
+    Event::NamespaceAttributes.configuration_bits() | Event::AnaState.configuration_bits();
 /// TMPSEL: the composite temperature, and (for Set) all sensors.
 const COMPOSITE: u32 = 0;
 const ALL_SENSORS: u32 = 0xf;
@@ -23,6 +27,11 @@ const DEALLOCATED_ERROR: u32 = 1 << 16;
 /// EXHID: the host identifier has 128 bits.
 const EXTENDED_HOST_ID: u32 = 1;
 const HOST_BEHAVIOR_BYTES: u32 = 512;
+/// PS and WH of Power Management: there is one power state, and what a host says of its workload changes nothing.
+const POWER_STATE: u32 = 0x1f;
+const WORKLOAD_HINT: u32 = 0b111 << 5;
+/// IOCSCI: the index of a combination of command sets in Identify CNS 1Ch, of which there is one.
+const COMBINATION_INDEX: u32 = 0x1ff;
 /// Fields of Host Behavior Support that are kept: ACRE, ETDAS, LBAFEE.
 const HOST_BEHAVIOR_KEPT: usize = 3;
 
@@ -30,7 +39,8 @@ const HOST_BEHAVIOR_KEPT: usize = 3;
 #[derive(Debug)]
 pub(crate) struct FeatureValues {
     arbitration: u32,
-    error_recovery: u32,
+    power_management: u32,
+    error_recovery: ErrorRecovery,
     write_atomicity: u32,
     over_temperature_k: u16,
     under_temperature_k: u16,
@@ -44,7 +54,8 @@ impl FeatureValues {
     pub(crate) const fn new() -> Self {
         Self {
             arbitration: 0,
-            error_recovery: 0,
+            power_management: 0,
+            error_recovery: ErrorRecovery::new(),
             write_atomicity: 0,
             over_temperature_k: WARNING_TEMPERATURE_K,
             under_temperature_k: 0,
@@ -62,6 +73,41 @@ impl FeatureValues {
     /// Whether a composite temperature lies beyond a threshold (Base 5.27.1.3).
     pub(crate) const fn is_beyond_threshold(&self, temperature_k: u16) -> bool {
         temperature_k >= self.over_temperature_k || temperature_k <= self.under_temperature_k
+    }
+}
+
+/// TLER of each namespace, which changes nothing: a drive's own time limits hold.
+#[derive(Debug)]
+struct ErrorRecovery {
+    of_all: u16,
+    /// Those that were set apart.
+    apart: Vec<(u32, u16), MAX_NAMESPACES>,
+}
+
+impl ErrorRecovery {
+    const fn new() -> Self {
+        Self { of_all: 0, apart: Vec::new() }
+    }
+
+    fn get(&self, nsid: u32) -> u16 {
+        let found = self.apart.iter().find(|(other, _)| *other == nsid);
+        found.map_or(self.of_all, |(_, value)| *value)
+    }
+
+    fn set(&mut self, nsid: u32, value: u16) {
+        if is_no_namespace(nsid) {
+            *self = Self { of_all: value, ..Self::new() };
+            return;
+        }
+        if let Some((_, found)) = self.apart.iter_mut().find(|(other, _)| *other == nsid) {
+            *found = value;
+            return;
+        }
+        // Namespaces come and go, and their values with them.
+        if self.apart.is_full() {
+            self.apart.remove(0);
+        }
+        let _ = self.apart.push((nsid, value));
     }
 }
 
@@ -99,6 +145,7 @@ impl Subsystem {
             | id::WRITE_ATOMICITY
             | id::TIMESTAMP
             | id::HOST_BEHAVIOR
+            | id::COMMAND_SET_PROFILE
             | id::HOST_IDENTIFIER => true,
             id::VOLATILE_WRITE_CACHE => self.namespaces.any_volatile_cache(),
             _ => false,
@@ -170,7 +217,8 @@ impl Subsystem {
         };
         let value = match feature {
             id::ARBITRATION => values.arbitration,
-            id::ERROR_RECOVERY => values.error_recovery,
+            id::POWER_MANAGEMENT => values.power_management,
+            id::ERROR_RECOVERY => u32::from(values.error_recovery.get(command.nsid.get())),
             id::WRITE_ATOMICITY => values.write_atomicity,
             id::ASYNC_EVENT_CONFIGURATION => values.async_events,
             id::TEMPERATURE_THRESHOLD if threshold_type(command) == 0 => u32::from(values.over_temperature_k),
@@ -201,11 +249,11 @@ impl Subsystem {
         }
         if is_of_namespace(feature) {
             self.check_namespace(command)?;
-        } else if !matches!(command.nsid.get(), 0 | NSID_ALL) {
+        } else if !is_no_namespace(command.nsid.get()) {
             return Err(Status::FEATURE_NOT_NAMESPACE_SPECIFIC.do_not_retry());
         }
         let acceptable = match feature {
-            id::POWER_MANAGEMENT => value & 0x1f == 0,
+            id::POWER_MANAGEMENT => value & POWER_STATE == 0,
             id::TEMPERATURE_THRESHOLD => {
                 matches!(temperature_selector(command), COMPOSITE | ALL_SENSORS)
                     && threshold_type(command) <= 1
@@ -222,6 +270,9 @@ impl Subsystem {
             // The drives' caches serve all hosts: one of them does not turn them off for the others.
             id::VOLATILE_WRITE_CACHE if value & 1 == 0 => Err(Status::FEATURE_NOT_CHANGEABLE.do_not_retry()),
             id::HOST_IDENTIFIER => Err(Status::COMMAND_SEQUENCE_ERROR.do_not_retry()),
+            id::COMMAND_SET_PROFILE if value & COMBINATION_INDEX != 0 => {
+                Err(Status::COMMAND_SETS_REJECTED.do_not_retry())
+            }
             id::NUMBER_OF_QUEUES if controller.queues & !1 != 0 => {
                 Err(Status::COMMAND_SEQUENCE_ERROR.do_not_retry())
             }
@@ -244,7 +295,8 @@ impl Subsystem {
         let features = &mut controller.features;
         match command.cdw10.get() as u8 {
             id::ARBITRATION => features.arbitration = value,
-            id::ERROR_RECOVERY => features.error_recovery = value & 0xffff,
+            id::POWER_MANAGEMENT => features.power_management = value & WORKLOAD_HINT,
+            id::ERROR_RECOVERY => features.error_recovery.set(command.nsid.get(), value as u16),
             id::WRITE_ATOMICITY => features.write_atomicity = value & 1,
             id::ASYNC_EVENT_CONFIGURATION => features.async_events = value,
             id::TEMPERATURE_THRESHOLD if threshold_type(command) == 0 => {
@@ -275,12 +327,17 @@ impl Subsystem {
     }
 
     fn check_namespace(&self, command: &Command) -> Result<(), Status> {
-        match command.nsid.get() {
-            0 | NSID_ALL => Ok(()),
-            nsid if self.namespaces.find(nsid).is_some() => Ok(()),
-            _ => Err(Status::INVALID_NAMESPACE.do_not_retry()),
+        let nsid = command.nsid.get();
+        if is_no_namespace(nsid) || self.namespaces.find(nsid).is_some() {
+            return Ok(());
         }
+        Err(Status::INVALID_NAMESPACE.do_not_retry())
     }
+}
+
+/// NSIDs that stand for the controller, or for all of its namespaces.
+const fn is_no_namespace(nsid: u32) -> bool {
+    matches!(nsid, 0 | NSID_ALL)
 }
 
 /// Whether namespaces have values of their own.
@@ -289,11 +346,7 @@ pub(crate) const fn is_of_namespace(feature: u8) -> bool {
 }
 
 fn offered_events(controller: &Controller) -> u32 {
-    if controller.discovery {
-        Notice::Discovery.configuration_bit()
-    } else {
-        HEALTH_EVENTS | Notice::NamespaceAttributes.configuration_bit()
-    }
+    if controller.discovery { Event::Discovery.configuration_bits() } else { HEALTH_EVENTS | IO_NOTICES }
 }
 
 /// NSQA and NCQA of Number of Queues, zero-based.
@@ -313,7 +366,7 @@ fn threshold_type(command: &Command) -> u32 {
 
 fn capabilities(feature: u8) -> u64 {
     match feature {
-        id::VOLATILE_WRITE_CACHE | id::HOST_IDENTIFIER => 0,
+        id::VOLATILE_WRITE_CACHE | id::HOST_IDENTIFIER | id::COMMAND_SET_PROFILE => 0,
         _ if is_of_namespace(feature) => CHANGEABLE | NAMESPACE_SPECIFIC,
         _ => CHANGEABLE,
     }

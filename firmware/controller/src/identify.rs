@@ -8,11 +8,13 @@ use nvme::{Command, NSID_ALL, NSID_LAST, Status};
 use zerocopy::FromBytes;
 
 use crate::admit::Transfer;
+use crate::ana;
 use crate::config::{
     CRITICAL_TEMPERATURE_K, ERROR_LOG_ENTRIES, KEEP_ALIVE_UNITS, MAX_ABORTS, MAX_ASYNC_EVENT_REQUESTS,
     MAX_NAMESPACES, SHUTDOWN_LATENCY_US, WARNING_TEMPERATURE_K,
 };
-use crate::events::Notice;
+use crate::events::Event;
+use crate::features::IO_NOTICES;
 use crate::identity::LAST_NSID;
 use crate::namespace::Namespace;
 use crate::properties::VERSION;
@@ -29,8 +31,10 @@ const THIS_CONTROLLER: u16 = 0xffff;
 
 /// Values of fields of Identify Controller.
 mod field {
-    /// CMIC bit 1: the subsystem has several controllers.
+    /// CMIC: the subsystem has several ports, several controllers, and reports ANA.
+    pub(super) const SEVERAL_PORTS: u8 = 1 << 0;
     pub(super) const SEVERAL_CONTROLLERS: u8 = 1 << 1;
+    pub(super) const REPORTS_ANA: u8 = 1 << 3;
     /// CTRATT: 128-bit host identifiers, traffic based keep alive.
     pub(super) const ATTRIBUTES: u32 = 1 | 1 << 6;
     /// CNTRLTYPE.
@@ -141,7 +145,7 @@ pub(crate) fn fill(subsystem: &Subsystem, controller: &Controller, command: &Com
                 if controller.discovery {
                     page.controller_type = field::DISCOVERY_CONTROLLER;
                     page.log_attributes = field::DISCOVERY_LOG_ATTRIBUTES;
-                    page.async_events.set(Notice::Discovery.configuration_bit());
+                    page.async_events.set(Event::Discovery.configuration_bits());
                     put(&mut page.subsystem_nqn, nvme::fabrics::DISCOVERY_NQN.as_bytes());
                 } else {
                     fill_io_controller(subsystem, page);
@@ -151,6 +155,10 @@ pub(crate) fn fill(subsystem: &Subsystem, controller: &Controller, command: &Com
         (cns::NAMESPACE | cns::ALLOCATED_NAMESPACE, Some(namespace)) => {
             if let Ok((page, _)) = IdentifyNamespace::mut_from_prefix(into) {
                 fill_namespace(namespace, page);
+                // The host cannot know better what is in use than the path lets it see (Base 8.1.3).
+                if subsystem.check_ana(controller).is_err() {
+                    page.used_blocks.set(0);
+                }
             }
         }
         (
@@ -174,6 +182,7 @@ pub(crate) fn fill(subsystem: &Subsystem, controller: &Controller, command: &Com
         (cns::INDEPENDENT_NAMESPACE, Some(_)) => {
             if let Ok((page, _)) = IndependentNamespace::mut_from_prefix(into) {
                 page.multipath = field::SHARED;
+                page.ana_group.set(ana::GROUP);
                 page.status = field::NAMESPACE_READY;
             }
         }
@@ -211,8 +220,13 @@ fn fill_common(subsystem: &Subsystem, controller: &Controller, page: &mut Identi
 fn fill_io_controller(subsystem: &Subsystem, page: &mut IdentifyController) {
     let config = &subsystem.config;
     page.controller_type = field::IO_CONTROLLER;
-    page.multipath = field::SEVERAL_CONTROLLERS;
-    page.async_events.set(Notice::NamespaceAttributes.configuration_bit());
+    let ports = if subsystem.listeners.len() > 1 { field::SEVERAL_PORTS } else { 0 };
+    page.multipath = field::SEVERAL_CONTROLLERS | field::REPORTS_ANA | ports;
+    page.ana_transition_s = ana::TRANSITION_S;
+    page.ana_capabilities = ana::CAPABILITIES;
+    page.max_ana_group.set(ana::GROUPS);
+    page.ana_groups.set(ana::GROUPS);
+    page.async_events.set(IO_NOTICES);
     page.log_attributes = field::LOG_ATTRIBUTES;
     page.warning_temperature_k.set(WARNING_TEMPERATURE_K);
     page.critical_temperature_k.set(CRITICAL_TEMPERATURE_K);
@@ -235,6 +249,7 @@ fn fill_namespace(namespace: &Namespace, page: &mut IdentifyNamespace) {
     page.capacity_blocks.set(namespace.blocks);
     page.used_blocks.set(namespace.blocks);
     page.multipath = field::SHARED;
+    page.ana_group.set(ana::GROUP);
     page.deallocate_features = namespace.deallocate_features;
     let optimal = &namespace.optimal;
     page.optimal_boundary_blocks.set(optimal.boundary_blocks);

@@ -11,8 +11,11 @@
 #![forbid(unsafe_code)]
 
 mod admit;
+mod ana;
 mod association;
 pub mod backend;
+#[cfg(test)]
+mod claims;
 pub mod config;
 mod errors;
 mod events;
@@ -31,6 +34,7 @@ mod testing;
 mod window;
 
 pub use admit::{Admission, BlockWork, Transfer, Work};
+pub use ana::{AnaState, PortId};
 pub use association::{Connected, Failure};
 pub use backend::{Backend, BackendNamespace, IoCompletion, IoRequest, Operation, RejectReason, Rejected};
 pub use config::{MAX_IO_QUEUES, MAX_LISTENERS, MAX_NAMESPACES, SubsystemConfig};

@@ -18,13 +18,14 @@ use crate::window::Window;
 /// OT of dword 14: the offset is an index, which no page here has.
 const OFFSET_TYPE: u32 = 1 << 23;
 
-const IO_PAGES: [u8; 8] = [
+const IO_PAGES: [u8; 9] = [
     id::SUPPORTED,
     id::ERROR,
     id::SMART,
     id::FIRMWARE_SLOT,
     id::CHANGED_NAMESPACES,
     id::COMMAND_EFFECTS,
+    id::ANA,
     id::FEATURE_EFFECTS,
     id::MANAGEMENT_EFFECTS,
 ];
@@ -66,7 +67,7 @@ impl Subsystem {
             _ => return Err(invalid_field),
         }
         let offset = page_offset(command);
-        if !offset.is_multiple_of(4) || offset > self.page_bytes(page) {
+        if !offset.is_multiple_of(4) || offset > self.page_bytes(page, command) {
             return Err(invalid_field);
         }
         let dwords = u64::from(command.cdw11.get() & 0xffff) << 16 | u64::from(command.cdw10.get() >> 16);
@@ -78,7 +79,7 @@ impl Subsystem {
     }
 
     /// Size of a page that there is.
-    fn page_bytes(&self, page: u8) -> u64 {
+    fn page_bytes(&self, page: u8, command: &Command) -> u64 {
         match page {
             id::SUPPORTED => effects::SUPPORTED_PAGES_BYTES,
             id::ERROR => (ERROR_LOG_ENTRIES * size_of::<ErrorEntry>()) as u64,
@@ -86,6 +87,7 @@ impl Subsystem {
             id::FIRMWARE_SLOT => size_of::<FirmwareSlotLog>() as u64,
             id::CHANGED_NAMESPACES => 4096,
             id::COMMAND_EFFECTS => effects::COMMAND_EFFECTS_BYTES,
+            id::ANA => self.ana_log_bytes(command),
             id::FEATURE_EFFECTS => effects::FEATURE_EFFECTS_BYTES,
             id::MANAGEMENT_EFFECTS => effects::MANAGEMENT_EFFECTS_BYTES,
             id::DISCOVERY => self.discovery_bytes(),
@@ -127,6 +129,7 @@ impl Subsystem {
                 }
             }
             id::COMMAND_EFFECTS => effects::put_commands(&mut window),
+            id::ANA => self.put_ana_log(controller, command, &mut window),
             id::FEATURE_EFFECTS => self.put_features(controller, &mut window),
             id::DISCOVERY => self.put_discovery(&mut window),
             _ => {}

@@ -4,6 +4,7 @@ use hal_api::Instant;
 use heapless::String;
 use nvme::registers::{Configuration, ControllerStatus};
 
+use crate::ana::PortId;
 use crate::errors::ErrorLog;
 use crate::events::Events;
 use crate::features::FeatureValues;
@@ -59,6 +60,8 @@ pub(crate) enum Shutdown {
 pub(crate) struct Controller {
     pub(crate) id: u16,
     pub(crate) discovery: bool,
+    /// The port that its admin queue was connected by.
+    pub(crate) port: PortId,
     pub(crate) host_nqn: String<223>,
     pub(crate) host_id: [u8; 16],
     pub(crate) configuration: Configuration,

@@ -5,6 +5,7 @@ use core::net::IpAddr;
 use hal_api::Instant;
 use heapless::Vec;
 
+use crate::ana::Ports;
 use crate::config::{MAX_LISTENERS, SubsystemConfig};
 use crate::lost_writes::DepartedHosts;
 use crate::namespace::{AttachError, Namespace, Namespaces};
@@ -41,6 +42,7 @@ pub struct ControllerCounters {
 pub struct Subsystem {
     pub(crate) config: SubsystemConfig,
     pub(crate) namespaces: Namespaces,
+    pub(crate) ports: Ports,
     pub(crate) listeners: Vec<Listener, MAX_LISTENERS>,
     /// GENCTR of the discovery log page.
     pub(crate) discovery_generation: u64,
@@ -62,6 +64,7 @@ impl Subsystem {
         Self {
             config: config.clamped(),
             namespaces: Namespaces::new(),
+            ports: Ports::new(),
             listeners: Vec::new(),
             discovery_generation: 1,
             slots: controllers,

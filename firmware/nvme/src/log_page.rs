@@ -156,6 +156,36 @@ pub mod discovery_flag {
     pub const PERSISTENT: u16 = 1 << 1;
 }
 
+/// Header of the Asymmetric Namespace Access log page (Base 5.16.1.13).
+#[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct AnaHeader {
+    /// CHGCNT: changes with the page.
+    pub change_count: U64,
+    /// NANAGRPD: how many groups follow.
+    pub groups: U16,
+    reserved_10: [u8; 6],
+}
+
+const _: () = assert!(size_of::<AnaHeader>() == 16);
+
+/// ANA Group Descriptor (Base 5.16.1.13); its NSIDs follow.
+#[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct AnaGroup {
+    /// ANAGRPID, not 0.
+    pub group: U32,
+    /// How many NSIDs follow.
+    pub namespaces: U32,
+    /// CHGCNT of the group.
+    pub change_count: U64,
+    /// ANAS in bits 3:0.
+    pub state: u8,
+    reserved_17: [u8; 15],
+}
+
+const _: () = assert!(size_of::<AnaGroup>() == 32);
+
 /// Header of the Discovery log page (Base 5.16.1.23).
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]

@@ -97,6 +97,8 @@ statuses! {
     FEATURE_NOT_CHANGEABLE = 1, 0x0e;
     /// Feature Not Namespace Specific.
     FEATURE_NOT_NAMESPACE_SPECIFIC = 1, 0x0f;
+    /// I/O Command Set Combination Rejected.
+    COMMAND_SETS_REJECTED = 1, 0x2b;
     /// Connect Incompatible Format (fabrics commands).
     CONNECT_INCOMPATIBLE_FORMAT = 1, 0x80;
     /// Connect Controller Busy.
@@ -119,6 +121,12 @@ statuses! {
     ACCESS_DENIED = 2, 0x86;
     /// Internal Path Error: the drive behind the path failed to answer.
     INTERNAL_PATH_ERROR = 3, 0x00;
+    /// Asymmetric Access Persistent Loss: the namespace will not come back by this controller.
+    ANA_PERSISTENT_LOSS = 3, 0x01;
+    /// Asymmetric Access Inaccessible.
+    ANA_INACCESSIBLE = 3, 0x02;
+    /// Asymmetric Access Transition.
+    ANA_TRANSITION = 3, 0x03;
     /// Command Aborted By Host.
     ABORTED_BY_HOST = 3, 0x71;
 }

@@ -4,7 +4,7 @@
 //! wait for it) → completion → response. No wait ever stops the stream from being read.
 
 use controller::{
-    Backend, BlockWork, IoCompletion, Operation, Outcome, QueueContext, RejectReason, Transfer, Work,
+    Backend, BlockWork, IoCompletion, Operation, Outcome, PortId, QueueContext, RejectReason, Transfer, Work,
 };
 use hal_mem::{PAGE_BYTES, Pages};
 use nvme::fabrics::{self, ConnectCommand, ConnectData};
@@ -412,7 +412,7 @@ impl<B: Backend> Turn<'_, '_, B> {
             hal_log::warn!("connection {}: refused, its address has enough controllers", self.index);
             return self.refuse_connect(slot, Status::CONNECT_CONTROLLER_BUSY, 0);
         }
-        match self.env.subsystem.connect(self.now, connect, data) {
+        match self.env.subsystem.connect(self.now, PortId::FIRST, connect, data) {
             Ok(connected) => {
                 if !self.reserve_for(connected.entries) {
                     hal_log::warn!("connection {}: refused, no slots or buffers left", self.index);

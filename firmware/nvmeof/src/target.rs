@@ -264,6 +264,7 @@ impl Target {
     /// second, and after namespaces or listeners have changed; afterwards poll what is ready.
     pub fn tick<B: Backend>(&mut self, now: Instant, env: &mut Environment<'_, B>) {
         env.subsystem.tick(now);
+        env.subsystem.watch_health(&*env.backend);
         for index in 0..self.queues.len() as u16 {
             let Some(mut turn) = self.turn(index, now, env, 0) else { continue };
             if !turn.queue.is_open() {

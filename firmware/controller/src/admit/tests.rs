@@ -205,7 +205,7 @@ fn shaped(r: [u32; 6]) -> (Command, bool) {
     ];
     let (opcode, is_admin) = pick(&opcodes, r[0]);
     let mut command = command(opcode, pick(&[0, 0, 3, 7, 8, 0xffff_fffe, 0xffff_ffff], r[1]));
-    let features = [1u32, 2, 4, 5, 6, 7, 10, 11, 14, 15, 22, 0x81];
+    let features = [1u32, 2, 4, 5, 6, 7, 10, 11, 14, 15, 22, 0x19, 0x81];
     match (opcode, is_admin) {
         (admin::IDENTIFY, true) => {
             command
@@ -213,7 +213,7 @@ fn shaped(r: [u32; 6]) -> (Command, bool) {
                 .set(pick(&[0, 1, 2, 3, 5, 6, 7, 8, 0x10, 0x11, 0x12, 0x13, 0x1a, 0x1b, 0xffff_001c], r[2]));
         }
         (admin::GET_LOG_PAGE, true) => {
-            command.cdw10.set(pick(&[0, 1, 2, 3, 4, 5, 0x70], r[2]) | r[3] << 15);
+            command.cdw10.set(pick(&[0, 1, 2, 3, 4, 5, 0x0c, 0x12, 0x13, 0x70], r[2]) | r[3] << 15);
             command.cdw11.set(pick(&[0, 0, 1, 3, 4, 0xffff], r[4]));
             command.cdw12.set(pick(&[0, 0, 4, 512, 1024, 4096, 6], r[5]));
         }

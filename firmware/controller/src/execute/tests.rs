@@ -166,3 +166,70 @@ fn what_is_not_the_cards_own_reads_as_zeros() {
     bench.subsystem.fill(&bench.io, &read(7, 0, 1), 0, &mut into, &bench.backend);
     assert_eq!(into, [0; 100]);
 }
+
+/// Health of drive 0 as it tells it.
+fn set_health(bench: &mut Bench, critical_warning: u8, temperature_k: u16) {
+    let mut log: nvme::log_page::SmartLog = zerocopy::FromZeros::new_zeroed();
+    log.critical_warning = critical_warning;
+    log.temperature_k.set(temperature_k);
+    bench.backend.smart = std::vec![(0, log)];
+    bench.subsystem.watch_health(&bench.backend);
+}
+
+const SPARE: u64 = 1 | 2 << 8 | 2 << 16;
+const TEMPERATURE: u64 = 1 | 1 << 8 | 2 << 16;
+const RELIABILITY: u64 = 1 | 2 << 16;
+
+#[test]
+fn a_critical_warning_is_told_when_it_comes_and_again_when_it_comes_back() {
+    let mut bench = Bench::ready();
+    enable_events(&mut bench, 0b1111);
+    for cid in 0..4 {
+        park(&mut bench, cid);
+    }
+    set_health(&mut bench, 0, 300);
+    assert_eq!(next(&mut bench), None);
+    set_health(&mut bench, 1, 300);
+    assert_eq!(next(&mut bench).map(|ended| ended.result), Some(SPARE));
+    set_health(&mut bench, 1 | 1 << 3, 300);
+    assert_eq!(next(&mut bench), None, "all of the log page is masked until it is read");
+    bench.data_of(&get_log(id::SMART, 512, 0));
+    assert_eq!(next(&mut bench).map(|ended| ended.result), Some(RELIABILITY));
+    bench.data_of(&get_log(id::SMART, 512, 0));
+    set_health(&mut bench, 1 | 1 << 3, 300);
+    assert_eq!(next(&mut bench), None, "nothing has changed");
+    set_health(&mut bench, 0, 300);
+    assert_eq!(next(&mut bench), None, "that a warning has gone is no event");
+    set_health(&mut bench, 1, 300);
+    assert_eq!(next(&mut bench).map(|ended| ended.result), Some(SPARE));
+}
+
+#[test]
+fn temperatures_are_held_against_the_thresholds_of_each_host() {
+    let mut bench = Bench::ready();
+    enable_events(&mut bench, 0b10);
+    park(&mut bench, 0);
+    park(&mut bench, 1);
+    set_health(&mut bench, 1, 320);
+    assert_eq!(next(&mut bench), None, "below the default, and spare was not asked for");
+    let feature = u32::from(features::TEMPERATURE_THRESHOLD);
+    bench.result_of(&admin_command(admin::SET_FEATURES, 0, feature, 320), &[]);
+    set_health(&mut bench, 1, 320);
+    assert_eq!(next(&mut bench).map(|ended| ended.result), Some(TEMPERATURE));
+    bench.data_of(&get_log(id::SMART, 512, 0));
+    set_health(&mut bench, 0, 319);
+    bench.result_of(&admin_command(admin::SET_FEATURES, 0, feature, 1 << 20 | 310), &[]);
+    set_health(&mut bench, 0, 310);
+    assert_eq!(next(&mut bench).map(|ended| ended.result), Some(TEMPERATURE), "too cold");
+}
+
+#[test]
+fn a_warning_that_is_on_is_told_once_it_is_asked_for() {
+    let mut bench = Bench::ready();
+    park(&mut bench, 0);
+    set_health(&mut bench, 1 << 2, 300);
+    assert_eq!(next(&mut bench), None);
+    enable_events(&mut bench, 1 << 2);
+    set_health(&mut bench, 1 << 2, 300);
+    assert_eq!(next(&mut bench).map(|ended| ended.result), Some(RELIABILITY));
+}

@@ -40,9 +40,9 @@ fn values_that_were_set_read_back_and_defaults_stay() {
         (id::ERROR_RECOVERY, 0x1234, 0),
         (id::TEMPERATURE_THRESHOLD, 350, 343),
         (id::TEMPERATURE_THRESHOLD, 270 | 1 << 20, 0),
-        (id::ASYNC_EVENT_CONFIGURATION, 0x1ff, 0),
+        (id::ASYNC_EVENT_CONFIGURATION, 0x9ff, 0),
         (id::KEEP_ALIVE_TIMER, 8000, 0),
-        (id::POWER_MANAGEMENT, 0, 0),
+        (id::POWER_MANAGEMENT, 0b10 << 5, 0),
     ] {
         assert_eq!(bench.result_of(&set(feature, value), &[]), 0);
         let selectors = value & 1 << 20;
@@ -103,6 +103,41 @@ fn scopes_are_kept() {
     assert_eq!(bench.result_of(&command, &[]), 0);
     command.nsid.set(8);
     assert_eq!(bench.refusal_of(&command), Status::INVALID_NAMESPACE);
+}
+
+#[test]
+fn each_namespace_has_an_error_recovery_time_of_its_own() {
+    let mut bench = Bench::ready();
+    let of = |opcode, nsid, value| admin_command(opcode, nsid, u32::from(id::ERROR_RECOVERY), value);
+    let times =
+        |bench: &mut Bench| [3, 7].map(|nsid| bench.result_of(&of(admin::GET_FEATURES, nsid, 0), &[]));
+    bench.result_of(&of(admin::SET_FEATURES, 7, 50), &[]);
+    assert_eq!(times(&mut bench), [0, 50]);
+    bench.result_of(&of(admin::SET_FEATURES, 7, 60), &[]);
+    assert_eq!(times(&mut bench), [0, 60]);
+    bench.result_of(&of(admin::SET_FEATURES, NSID_ALL, 9), &[]);
+    assert_eq!(times(&mut bench), [9, 9]);
+    assert_eq!(bench.refusal_of(&of(admin::GET_FEATURES, 4, 0)), Status::INVALID_NAMESPACE);
+}
+
+#[test]
+fn there_is_one_combination_of_command_sets() {
+    let mut bench = Bench::ready();
+    assert_eq!(bench.result_of(&get(id::COMMAND_SET_PROFILE, 0, 0), &[]), 0);
+    assert_eq!(bench.result_of(&set(id::COMMAND_SET_PROFILE, 0), &[]), 0);
+    assert_eq!(bench.refusal_of(&set(id::COMMAND_SET_PROFILE, 1)), Status::COMMAND_SETS_REJECTED);
+}
+
+#[test]
+fn what_is_of_pcie_or_not_there_is_refused() {
+    let mut bench = Bench::ready();
+    for feature in
+        [id::INTERRUPT_COALESCING, id::INTERRUPT_VECTOR, 0x0c, 0x0d, 0x10, 0x11, 0x17, 0x80, 0x82, 0x84]
+    {
+        assert_eq!(bench.refusal_of(&get(feature, 0, 0)), Status::INVALID_FIELD, "{feature:#x}");
+        assert_eq!(bench.refusal_of(&get(feature, 3, 0)), Status::INVALID_FIELD, "{feature:#x}");
+        assert_eq!(bench.refusal_of(&set(feature, 0)), Status::INVALID_FIELD, "{feature:#x}");
+    }
 }
 
 #[test]

@@ -15,7 +15,9 @@ fn the_controller_tells_what_it_has() {
     let page = controller_page(&mut bench);
     assert_eq!(&page.serial, b"PEN0001             ");
     assert_eq!((page.mdts, page.controller_id.get(), page.version.get()), (8, 1, 0x10400));
-    assert_eq!((page.controller_type, page.multipath, page.async_event_limit), (1, 2, 3));
+    assert_eq!((page.controller_type, page.multipath, page.async_event_limit), (1, 0b1010, 3));
+    assert_eq!((page.ana_capabilities, page.ana_transition_s, page.async_events.get()), (0x5f, 10, 0x900));
+    assert_eq!((page.max_ana_group.get(), page.ana_groups.get()), (1, 1));
     assert_eq!((page.io_command_capsule.get(), page.io_response_capsule.get()), (516, 1));
     assert_eq!((page.in_capsule_offset.get(), page.max_sgl_descriptors), (0, 1));
     assert_eq!((page.sgl_support.get(), page.optional_fabrics.get()), (0x10_0001, 1));
@@ -203,4 +205,13 @@ fn a_uuid_index_is_of_no_concern() {
     let mut command = identify(cns::CONTROLLER, 0);
     command.cdw14.set(0x7f);
     bench.data_of(&command);
+}
+
+#[test]
+fn several_listeners_are_several_ports() {
+    let mut bench = Bench::ready();
+    let address = core::net::IpAddr::V4(core::net::Ipv4Addr::LOCALHOST);
+    let ports = [1, 2].map(|port| crate::Listener { address, port });
+    bench.subsystem.set_listeners(&ports);
+    assert_eq!(controller_page(&mut bench).multipath, 0b1011);
 }

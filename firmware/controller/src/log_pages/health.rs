@@ -14,9 +14,17 @@ const FULL_SPARE_PERCENT: u8 = 100;
 pub(crate) const TEMPERATURE_WARNING: u8 = 1 << 1;
 
 impl Subsystem {
+    /// Health of the drive behind `nsid`, or for 0 and FFFFFFFFh of all drives, as this controller sees it.
+    pub(super) fn smart(&self, controller: &Controller, nsid: u32, backend: &impl Backend) -> SmartLog {
+        let mut health = self.merged_health(nsid, backend);
+        health.critical_warning = controller.warnings(&health);
+        health.error_entries = u128::from(controller.errors.count()).to_le_bytes();
+        health
+    }
+
     /// Health of the drive behind `nsid`, or for 0 and FFFFFFFFh of all drives that have a namespace: the worst
     /// temperature, spare and wear, the longest times, all warnings, and the sums of the counts.
-    pub(super) fn smart(&self, controller: &Controller, nsid: u32, backend: &impl Backend) -> SmartLog {
+    pub(crate) fn merged_health(&self, nsid: u32, backend: &impl Backend) -> SmartLog {
         let mut merged = SmartLog::new_zeroed();
         merged.spare_percent = FULL_SPARE_PERCENT;
         let mut seen = [0u64; 4];
@@ -35,12 +43,16 @@ impl Subsystem {
                 merge(&mut merged, log);
             }
         }
-        let temperature_k = merged.temperature_k.get();
-        if temperature_k != 0 && controller.features.is_beyond_threshold(temperature_k) {
-            merged.critical_warning |= TEMPERATURE_WARNING;
-        }
-        merged.error_entries = u128::from(controller.errors.count()).to_le_bytes();
         merged
+    }
+}
+
+impl Controller {
+    /// The drives' critical warnings, and that of a temperature beyond the controller's thresholds.
+    pub(crate) fn warnings(&self, health: &SmartLog) -> u8 {
+        let temperature_k = health.temperature_k.get();
+        let beyond = temperature_k != 0 && self.features.is_beyond_threshold(temperature_k);
+        health.critical_warning | if beyond { TEMPERATURE_WARNING } else { 0 }
     }
 }
 

@@ -82,7 +82,7 @@ fn firmware_effects_and_supported_pages() {
     let supported = bench.data_of(&get_log(id::SUPPORTED, 1024, 0));
     let found: std::vec::Vec<_> =
         supported.chunks(4).enumerate().filter(|(_, entry)| entry[0] == 1).map(|(page, _)| page).collect();
-    assert_eq!(found, [0, 1, 2, 3, 4, 5, 0x12, 0x13]);
+    assert_eq!(found, [0, 1, 2, 3, 4, 5, 0x0c, 0x12, 0x13]);
 }
 
 /// Every command that the effects log claims is admitted as far as its fields, and no other is.
@@ -123,7 +123,7 @@ fn offsets_and_lengths_are_honoured() {
 #[test]
 fn other_pages_and_command_sets_are_refused() {
     let mut bench = Bench::ready();
-    for page in (6..=255).filter(|page| ![0x12, 0x13].contains(page)) {
+    for page in (6..=255).filter(|page| ![0x0c, 0x12, 0x13].contains(page)) {
         assert_eq!(bench.refusal_of(&get_log(page, 64, 0)), Status::INVALID_LOG_PAGE, "{page:#x}");
     }
     for (page, dword) in [(id::COMMAND_EFFECTS, 2 << 24), (id::ERROR, 1 << 23)] {
