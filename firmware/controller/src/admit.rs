@@ -3,10 +3,11 @@
 use hal_mem::Pages;
 use nvme::fabrics::{fabrics_kind, kind};
 use nvme::opcode::{self, admin, io};
-use nvme::{Command, DatasetRange, Status};
+use nvme::{Command, CopyRange, DatasetRange, Status};
 use zerocopy::FromBytes;
 
 use crate::backend::{BackendNamespace, IoRequest, Operation};
+use crate::config::MAX_COPY_RANGES;
 use crate::identify::{self, IDENTIFY_TRANSFER};
 use crate::namespace::Namespace;
 use crate::slot::{Controller, QueueContext};
@@ -18,7 +19,10 @@ const PSDT_SGL: u8 = 1;
 const RANGE_BYTES: u32 = size_of::<DatasetRange>() as u32;
 /// Bits of Dataset Management's dword 11 that mean something.
 const DATASET_ATTRIBUTES: u32 = 0b111;
-/// DTYPE of Write, in dword 12.
+/// DESFMT and PRINFOR of Copy, in dword 12.
+const COPY_FORMAT: u32 = 0xf << 8;
+const COPY_READ_PROTECTION: u32 = 0xf << 12;
+/// DTYPE of Write and Copy, in dword 12.
 const DIRECTIVE_TYPE: u32 = 0xf << 20;
 
 /// What an admitted command needs.
@@ -65,7 +69,7 @@ pub struct BlockWork {
     pub operation: Operation,
     /// First logical block.
     pub start_block: u64,
-    /// How many logical blocks, 1 to 65536; 0 for Flush and Dataset Management.
+    /// How many logical blocks, 1 to 65536; 0 for Flush, Dataset Management and Copy.
     pub blocks: u32,
     /// Log2 of the block size in bytes.
     pub block_shift: u8,
@@ -138,7 +142,9 @@ impl Subsystem {
                 | io::WRITE_ZEROES
                 | io::DATASET_MANAGEMENT
                 | io::VERIFY
-        );
+                | io::COPY
+        ) || (command.opcode == io::WRITE_UNCORRECTABLE
+            && self.namespaces.any_write_uncorrectable());
         if !known {
             return Err(Status::INVALID_OPCODE.do_not_retry());
         }
@@ -160,6 +166,11 @@ impl Subsystem {
                 let attributes = (command.cdw11.get() & DATASET_ATTRIBUTES) as u8;
                 work.operation = Operation::DatasetManagement { ranges, attributes };
                 Transfer::FromHost { bytes: u32::from(ranges) * RANGE_BYTES }
+            }
+            io::COPY => admit_copy(namespace, command, &mut work)?,
+            // Some other drive has it, this one has not.
+            io::WRITE_UNCORRECTABLE if !namespace.write_uncorrectable => {
+                return Err(Status::INVALID_OPCODE.do_not_retry());
             }
             _ => self.admit_blocks(namespace, command, &mut work)?,
         };
@@ -190,6 +201,10 @@ impl Subsystem {
             work.operation = Operation::WriteZeroes { deallocate: command.deallocate() };
             return Ok(Transfer::None);
         }
+        if command.opcode == io::WRITE_UNCORRECTABLE {
+            (work.operation, work.force_unit_access) = (Operation::WriteUncorrectable, false);
+            return Ok(Transfer::None);
+        }
         if bytes > limit {
             return Err(invalid_field);
         }
@@ -215,19 +230,24 @@ impl Subsystem {
             .is_some_and(|found| found.backend == work.namespace && found.block_shift == work.block_shift)
     }
 
-    /// Checks the ranges of an admitted Dataset Management once its data is there.
+    /// Checks the ranges of an admitted Dataset Management or Copy once its data is there.
     ///
     /// # Errors
     /// The status to complete the command with.
     pub fn check_ranges(&self, work: &BlockWork, nsid: u32, data: &[u8]) -> Result<(), Status> {
-        let Operation::DatasetManagement { ranges, .. } = work.operation else {
+        if !matches!(work.operation, Operation::DatasetManagement { .. } | Operation::Copy { .. }) {
             return Ok(());
-        };
+        }
         let namespace = self
             .namespaces
             .find(nsid)
             .filter(|namespace| namespace.backend == work.namespace)
             .ok_or(Status::INVALID_NAMESPACE.do_not_retry())?;
+        let ranges = match work.operation {
+            Operation::DatasetManagement { ranges, .. } => ranges,
+            Operation::Copy { ranges } => return check_copy(namespace, work.start_block, ranges, data),
+            _ => 0,
+        };
         let mut rest = data;
         for _ in 0..ranges {
             let Ok((range, after)) = DatasetRange::read_from_prefix(rest) else {
@@ -241,6 +261,49 @@ impl Subsystem {
         }
         Ok(())
     }
+}
+
+/// Copy (NVM 3.2.2). Its source ranges are checked when they are there.
+fn admit_copy(namespace: &Namespace, command: &Command, work: &mut BlockWork) -> Result<Transfer, Status> {
+    let cdw12 = command.cdw12.get();
+    let ranges = (cdw12 & 0xff) as u16 + 1;
+    if cdw12 & (COPY_FORMAT | COPY_READ_PROTECTION | DIRECTIVE_TYPE) != 0 || command.protection_info() != 0 {
+        return Err(Status::INVALID_FIELD.do_not_retry());
+    }
+    if ranges > MAX_COPY_RANGES {
+        return Err(Status::COMMAND_SIZE_LIMIT_EXCEEDED.do_not_retry());
+    }
+    if command.start_block() >= namespace.blocks {
+        return Err(Status::LBA_OUT_OF_RANGE.do_not_retry());
+    }
+    work.operation = Operation::Copy { ranges };
+    work.start_block = command.start_block();
+    work.force_unit_access = command.force_unit_access();
+    Ok(Transfer::FromHost { bytes: u32::from(ranges) * size_of::<CopyRange>() as u32 })
+}
+
+/// Source and destination lie inside the namespace, and no limit is exceeded.
+fn check_copy(namespace: &Namespace, to: u64, ranges: u16, data: &[u8]) -> Result<(), Status> {
+    let out_of_range = Err(Status::LBA_OUT_OF_RANGE.do_not_retry());
+    let is_inside = |start: u64, blocks: u32| {
+        start.checked_add(u64::from(blocks)).is_some_and(|end| end <= namespace.blocks)
+    };
+    let mut rest = data;
+    let mut total: u32 = 0;
+    for _ in 0..ranges {
+        let Ok((range, after)) = CopyRange::read_from_prefix(rest) else {
+            return Err(Status::DATA_TRANSFER_ERROR);
+        };
+        rest = after;
+        total = total.saturating_add(range.block_count());
+        if total > namespace.max_copy_blocks() {
+            return Err(Status::COMMAND_SIZE_LIMIT_EXCEEDED.do_not_retry());
+        }
+        if !is_inside(range.start_block.get(), range.block_count()) {
+            return out_of_range;
+        }
+    }
+    if is_inside(to, total) { Ok(()) } else { out_of_range }
 }
 
 fn admit_fabrics(queue: &QueueContext, command: &Command) -> Result<Admission, Status> {

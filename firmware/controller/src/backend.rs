@@ -41,6 +41,29 @@ pub enum Operation {
     Compare,
     /// Fails where the blocks cannot be read. No pages.
     Verify,
+    /// The blocks cannot be read afterwards until they are written. No pages.
+    WriteUncorrectable,
+    /// Blocks of `ranges` source ranges become those from the first logical block on. The pages hold the ranges
+    /// (`nvme::CopyRange`), bounds already checked; FUA is about what is written.
+    Copy {
+        /// How many, 1 to [`MAX_COPY_RANGES`](crate::config::MAX_COPY_RANGES).
+        ranges: u16,
+    },
+}
+
+impl Operation {
+    /// Whether blocks may read differently afterwards: what a host is told has failed must not do so later.
+    #[must_use]
+    pub const fn changes_blocks(&self) -> bool {
+        match self {
+            Self::Write
+            | Self::WriteZeroes { .. }
+            | Self::DatasetManagement { .. }
+            | Self::WriteUncorrectable
+            | Self::Copy { .. } => true,
+            Self::Read | Self::Flush | Self::Compare | Self::Verify => false,
+        }
+    }
 }
 
 /// A block request.
@@ -54,13 +77,13 @@ pub struct IoRequest {
     pub operation: Operation,
     /// First logical block.
     pub start_block: u64,
-    /// How many logical blocks, 1 to 65536; 0 for Flush and Dataset Management.
+    /// How many logical blocks, 1 to 65536; 0 for Flush, Dataset Management and Copy.
     pub blocks: u32,
     /// Log2 of the block size in bytes.
     pub block_shift: u8,
     /// FUA.
     pub force_unit_access: bool,
-    /// Room for all blocks (Read, Write, Compare) or the ranges (Dataset Management); else [`Pages::NONE`].
+    /// Room for all blocks (Read, Write, Compare) or the ranges (Dataset Management, Copy); else [`Pages::NONE`].
     pub pages: Pages,
 }
 

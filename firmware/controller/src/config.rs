@@ -29,6 +29,11 @@ pub const IDLE_CONTROLLER_MS: u32 = 120_000;
 pub const MAX_DEPARTED_HOSTS: usize = 8;
 /// Ranges of one Dataset Management command.
 pub const MAX_DATASET_RANGES: u16 = 256;
+/// Bytes of one Copy command (MCL, and MSSRL, are as many blocks). The card reads all of it before it writes any, so that
+/// ranges may overlap.
+pub const MAX_COPY_BYTES: u32 = 64 << 10;
+/// Source ranges of one Copy command (MSRC is one less).
+pub const MAX_COPY_RANGES: u16 = 16;
 /// Most bytes that a command carried out by the card itself takes from the host, and the size of the pieces
 /// in which its answers are written.
 pub const PIECE_BYTES: usize = 4096;

@@ -11,7 +11,7 @@ use crate::admit::Transfer;
 use crate::ana;
 use crate::config::{
     CRITICAL_TEMPERATURE_K, ERROR_LOG_ENTRIES, KEEP_ALIVE_UNITS, MAX_ABORTS, MAX_ASYNC_EVENT_REQUESTS,
-    MAX_NAMESPACES, SHUTDOWN_LATENCY_US, WARNING_TEMPERATURE_K,
+    MAX_COPY_RANGES, MAX_NAMESPACES, SHUTDOWN_LATENCY_US, WARNING_TEMPERATURE_K,
 };
 use crate::events::Event;
 use crate::features::IO_NOTICES;
@@ -49,8 +49,12 @@ mod field {
     /// SQES and CQES: 64 and 16 bytes, required and largest.
     pub(super) const SQ_ENTRY_SIZE: u8 = 0x66;
     pub(super) const CQ_ENTRY_SIZE: u8 = 0x44;
-    /// ONCS: Compare, Dataset Management, Write Zeroes, Save and Select, Timestamp, Verify.
-    pub(super) const OPTIONAL_COMMANDS: u16 = 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 6 | 1 << 7;
+    /// ONCS: Compare, Dataset Management, Write Zeroes, Save and Select, Timestamp, Verify, Copy; and where a drive has it
+    /// Write Uncorrectable.
+    pub(super) const OPTIONAL_COMMANDS: u16 = 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 6 | 1 << 7 | 1 << 8;
+    pub(super) const WRITE_UNCORRECTABLE: u16 = 1 << 1;
+    /// CDFS: Copy takes descriptor format 0h.
+    pub(super) const COPY_FORMATS: u16 = 1 << 0;
     /// VWC: Flush does not take NSID FFFFFFFFh (10b), and whether there is a cache.
     pub(super) const FLUSH_ALL_UNSUPPORTED: u8 = 0b10 << 1;
     pub(super) const CACHE_PRESENT: u8 = 1;
@@ -234,7 +238,10 @@ fn fill_io_controller(subsystem: &Subsystem, page: &mut IdentifyController) {
     page.cq_entry_size = field::CQ_ENTRY_SIZE;
     page.namespaces.set(LAST_NSID);
     page.max_allowed_namespaces.set(MAX_NAMESPACES as u32);
-    page.optional_commands.set(field::OPTIONAL_COMMANDS);
+    let has_uncorrectable = subsystem.namespaces.any_write_uncorrectable();
+    let of_drives = if has_uncorrectable { field::WRITE_UNCORRECTABLE } else { 0 };
+    page.optional_commands.set(field::OPTIONAL_COMMANDS | of_drives);
+    page.copy_formats.set(field::COPY_FORMATS);
     let cache = if subsystem.namespaces.any_volatile_cache() { field::CACHE_PRESENT } else { 0 };
     page.volatile_write_cache = field::FLUSH_ALL_UNSUPPORTED | cache;
     put(&mut page.subsystem_nqn, config.nqn.as_bytes());
@@ -251,6 +258,9 @@ fn fill_namespace(namespace: &Namespace, page: &mut IdentifyNamespace) {
     page.multipath = field::SHARED;
     page.ana_group.set(ana::GROUP);
     page.deallocate_features = namespace.deallocate_features;
+    page.max_source_range_blocks.set(u16::try_from(namespace.max_copy_blocks()).unwrap_or(u16::MAX));
+    page.max_copy_blocks.set(namespace.max_copy_blocks());
+    page.max_source_ranges = MAX_COPY_RANGES as u8 - 1;
     let optimal = &namespace.optimal;
     page.optimal_boundary_blocks.set(optimal.boundary_blocks);
     if optimal.valid {

@@ -128,7 +128,7 @@ impl Subsystem {
                     window.put(index as u64 * 4, &nsid.to_le_bytes());
                 }
             }
-            id::COMMAND_EFFECTS => effects::put_commands(&mut window),
+            id::COMMAND_EFFECTS => self.put_commands(&mut window),
             id::ANA => self.put_ana_log(controller, command, &mut window),
             id::FEATURE_EFFECTS => self.put_features(controller, &mut window),
             id::DISCOVERY => self.put_discovery(&mut window),

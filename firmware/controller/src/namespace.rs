@@ -3,7 +3,7 @@
 use heapless::Vec;
 
 use crate::backend::BackendNamespace;
-use crate::config::MAX_NAMESPACES;
+use crate::config::{MAX_COPY_BYTES, MAX_NAMESPACES};
 
 /// What a drive says about sizes and alignments that suit it (NVM 5.8.2), as Identify Namespace has them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -47,9 +47,16 @@ pub struct Namespace {
     pub optimal: OptimalSizes,
     /// DLFEAT (NVM 4.1.5.1).
     pub deallocate_features: u8,
+    /// The drive has Write Uncorrectable.
+    pub write_uncorrectable: bool,
 }
 
 impl Namespace {
+    /// MCL, and MSSRL: blocks of one Copy command.
+    pub(crate) const fn max_copy_blocks(&self) -> u32 {
+        MAX_COPY_BYTES >> self.block_shift
+    }
+
     fn has_same_blocks(&self, other: &Self) -> bool {
         self.block_shift == other.block_shift && self.blocks == other.blocks && self.uuid == other.uuid
     }
@@ -109,6 +116,7 @@ impl Namespaces {
         let Some(found) = found.filter(|other| other.has_same_blocks(namespace)) else { return false };
         (found.backend, found.volatile_write_cache) = (namespace.backend, namespace.volatile_write_cache);
         (found.optimal, found.deallocate_features) = (namespace.optimal, namespace.deallocate_features);
+        found.write_uncorrectable = namespace.write_uncorrectable;
         true
     }
 
@@ -131,6 +139,10 @@ impl Namespaces {
             }
             Err(_) => false,
         }
+    }
+
+    pub(crate) fn any_write_uncorrectable(&self) -> bool {
+        self.sorted.iter().any(|namespace| namespace.write_uncorrectable)
     }
 
     pub(crate) fn any_volatile_cache(&self) -> bool {

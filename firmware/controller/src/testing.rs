@@ -174,6 +174,7 @@ pub(crate) fn namespace(nsid: u32) -> Namespace {
         volatile_write_cache: false,
         optimal: OptimalSizes::default(),
         deallocate_features: 0,
+        write_uncorrectable: false,
     }
 }
 

@@ -105,5 +105,6 @@ fn served(drive: u8, info: &NamespaceInfo) -> Namespace {
         volatile_write_cache: info.volatile_write_cache,
         optimal: info.optimal,
         deallocate_features: info.deallocate_features,
+        write_uncorrectable: info.write_uncorrectable,
     }
 }

@@ -348,7 +348,7 @@ pub(crate) struct NamespaceRecord {
 }
 
 impl NamespaceRecord {
-    pub fn info(&self, drive: DriveIdentity, volatile_write_cache: bool) -> NamespaceInfo {
+    pub fn info(&self, drive: DriveIdentity, limits: &Limits) -> NamespaceInfo {
         NamespaceInfo {
             nsid: self.nsid,
             blocks: self.blocks,
@@ -356,7 +356,8 @@ impl NamespaceRecord {
             nguid: self.nguid,
             eui64: self.eui64,
             uuid: self.uuid,
-            volatile_write_cache,
+            volatile_write_cache: limits.volatile_write_cache,
+            write_uncorrectable: limits.has_write_uncorrectable(),
             deallocate_features: self.deallocate_features,
             optimal: self.optimal,
             drive,

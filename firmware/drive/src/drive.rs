@@ -226,7 +226,7 @@ impl<D: NvmeDevice> Drive<D> {
         if let Some(event) = self.take_lost_writes().or_else(|| self.events.pop_front()) {
             return Some(event);
         }
-        let event = self.namespaces.take_event(self.identity, self.limits.volatile_write_cache)?;
+        let event = self.namespaces.take_event(self.identity, &self.limits)?;
         if let DriveEvent::NamespaceRefused { nsid, reason } = event {
             hal_log::warn!(
                 "drive {}: namespace {} is not served: {}",

@@ -89,6 +89,8 @@ pub struct NamespaceInfo {
     pub volatile_write_cache: bool,
     /// DLFEAT.
     pub deallocate_features: u8,
+    /// The drive has Write Uncorrectable.
+    pub write_uncorrectable: bool,
     /// Sizes that suit it.
     pub optimal: OptimalSizes,
     /// Whose it is.

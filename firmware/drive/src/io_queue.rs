@@ -4,6 +4,7 @@
 //! being reset, and when the drive can no longer touch memory.
 
 mod cache;
+mod copy;
 mod failure;
 mod issue;
 
@@ -22,7 +23,7 @@ use crate::plan::{Limits, Plan, plan};
 use crate::status::{AWAY, host_status, is_media_error};
 use crate::tables::{Active, Commands, DriveMemory, Late, OWN_COMMAND, Place, Requests};
 use cache::{OwnFlush, Writes};
-use failure::{LateCommands, changes_blocks};
+use failure::LateCommands;
 
 /// Pages that one queue needs for itself.
 pub(crate) const IO_PAGES: u32 = LIST_PAGES as u32 + SCRATCH_PAGES + 1;
@@ -197,7 +198,7 @@ impl<Q: CommandQueue> IoQueue<Q> {
         if self.mode == Mode::Away {
             return Err(Rejected { request, reason: RejectReason::Failed(AWAY) });
         }
-        let namespace = match self.check(&request) {
+        let namespace = match self.check(&request, pool) {
             Ok(namespace) => namespace,
             Err(status) => return Err(Rejected { request, reason: RejectReason::Failed(status) }),
         };
@@ -208,7 +209,7 @@ impl<Q: CommandQueue> IoQueue<Q> {
         let plan = plan(&request, &self.limits, namespace.zeroes_deallocate);
         let deadline = now + REQUEST_TIMEOUT;
         self.earliest = self.earliest.min(deadline);
-        let start_by = if changes_blocks(&request.operation) { now + START_TIMEOUT } else { deadline };
+        let start_by = if request.operation.changes_blocks() { now + START_TIMEOUT } else { deadline };
         let active = Active {
             cursor: request.pages.start(),
             request,
@@ -230,7 +231,7 @@ impl<Q: CommandQueue> IoQueue<Q> {
         };
         match plan {
             Plan::Nothing => self.requests.push(Place::Done, slot),
-            Plan::Scratch { .. } => {
+            Plan::Scratch { .. } | Plan::Copy { .. } => {
                 self.requests.push(Place::Scratch, slot);
                 self.work_on_scratch(pool, now);
             }
@@ -292,7 +293,7 @@ impl<Q: CommandQueue> IoQueue<Q> {
 
     /// What the request asks must lie inside its namespace, and its data inside its pages: what a command names,
     /// the drive writes.
-    fn check(&self, request: &IoRequest) -> Result<IoNamespace, Status> {
+    fn check(&self, request: &IoRequest, pool: &PagePool) -> Result<IoNamespace, Status> {
         let found = self.namespaces.iter().find(|namespace| namespace.nsid == request.namespace.nsid);
         let namespace = *found.ok_or(Status::INVALID_NAMESPACE.do_not_retry())?;
         if namespace.block_shift != request.block_shift {
@@ -306,7 +307,13 @@ impl<Q: CommandQueue> IoQueue<Q> {
             Operation::Read | Operation::Write | Operation::Compare => {
                 (request.blocks, u64::from(request.blocks) << request.block_shift)
             }
-            Operation::WriteZeroes { .. } | Operation::Verify => (request.blocks, 0),
+            Operation::WriteUncorrectable if !self.limits.has_write_uncorrectable() => {
+                return Err(Status::INVALID_OPCODE.do_not_retry());
+            }
+            Operation::WriteZeroes { .. } | Operation::Verify | Operation::WriteUncorrectable => {
+                (request.blocks, 0)
+            }
+            Operation::Copy { .. } => return copy::check(request, &namespace, pool).map(|()| namespace),
         };
         let end = request.start_block.checked_add(u64::from(blocks));
         if end.is_none_or(|end| end > namespace.blocks) {

@@ -73,4 +73,9 @@ pub const STABLE_AFTER: Duration = Duration::from_secs(120);
 /// Resets without [`STABLE_AFTER`] between them before the drive is left alone for a while.
 pub const RESETS_BEFORE_REST: u32 = 3;
 
+/// The scratch pages hold the source ranges of a Copy, each from the start of a page on.
+const _: () = {
+    use controller::config::{MAX_COPY_BYTES, MAX_COPY_RANGES};
+    assert!(MAX_COPY_BYTES / PAGE_BYTES as u32 + MAX_COPY_RANGES as u32 <= SCRATCH_PAGES);
+};
 const _: () = assert!(START_TIMEOUT.as_secs() + ABORT_TIMEOUT.as_secs() <= REQUEST_TIMEOUT.as_secs());

@@ -3,6 +3,7 @@
 use crate::admin::NamespaceRecord;
 use crate::events::{DriveEvent, DriveIdentity};
 use crate::limits::NAMESPACES_PER_DRIVE;
+use crate::plan::Limits;
 
 /// Known namespaces and the scan that may replace them.
 #[derive(Debug)]
@@ -60,7 +61,7 @@ impl Namespaces {
     }
 
     /// What the caller has not been told.
-    pub fn take_event(&mut self, drive: DriveIdentity, volatile_write_cache: bool) -> Option<DriveEvent> {
+    pub fn take_event(&mut self, drive: DriveIdentity, limits: &Limits) -> Option<DriveEvent> {
         if let Some(nsid) = self.gone.pop() {
             return Some(DriveEvent::NamespaceGone { nsid });
         }
@@ -68,7 +69,7 @@ impl Namespaces {
         *announced = true;
         Some(match record.refusal {
             Some(reason) => DriveEvent::NamespaceRefused { nsid: record.nsid, reason },
-            None => DriveEvent::NamespaceFound(record.info(drive, volatile_write_cache)),
+            None => DriveEvent::NamespaceFound(record.info(drive, limits)),
         })
     }
 }

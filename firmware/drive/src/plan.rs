@@ -17,6 +17,8 @@ pub(crate) struct Limits {
     pub write_zeroes_bytes: u64,
     /// VSL in bytes; `u64::MAX` for no limit.
     pub verify_bytes: u64,
+    /// WUSL in bytes; where it is 0 or not there, MDTS in bytes, as with WZSL.
+    pub write_uncorrectable_bytes: u64,
     /// ONCS.
     pub optional_commands: u16,
     /// VWC bit 0.
@@ -35,6 +37,7 @@ impl Limits {
         transfer_bytes: 4096,
         write_zeroes_bytes: 4096,
         verify_bytes: 4096,
+        write_uncorrectable_bytes: 4096,
         optional_commands: 0,
         volatile_write_cache: true,
         dataset_ranges: 0,
@@ -43,6 +46,7 @@ impl Limits {
     };
 
     const COMPARE: u16 = 1 << 0;
+    const WRITE_UNCORRECTABLE: u16 = 1 << 1;
     const DATASET_MANAGEMENT: u16 = 1 << 2;
     const WRITE_ZEROES: u16 = 1 << 3;
     const VERIFY: u16 = 1 << 7;
@@ -53,6 +57,7 @@ impl Limits {
         Self {
             transfer_bytes: transfer as u32,
             write_zeroes_bytes: power(page_bytes, data.mdts),
+            write_uncorrectable_bytes: power(page_bytes, data.mdts),
             verify_bytes: u64::MAX,
             optional_commands: data.optional_commands.get(),
             volatile_write_cache: data.volatile_write_cache & 1 != 0,
@@ -68,11 +73,20 @@ impl Limits {
                 limit => power(page_bytes, limit),
             },
             verify_bytes: power(page_bytes, data.verify_limit),
+            write_uncorrectable_bytes: match data.write_uncorrectable_limit {
+                0 => self.write_uncorrectable_bytes,
+                limit => power(page_bytes, limit),
+            },
             dataset_ranges: data.dataset_ranges,
             dataset_range_blocks: data.dataset_range_blocks.get(),
             dataset_blocks: data.dataset_blocks.get(),
             ..self
         }
+    }
+
+    /// Whether the drive has Write Uncorrectable, which the card cannot do in its place.
+    pub const fn has_write_uncorrectable(&self) -> bool {
+        self.claims(Self::WRITE_UNCORRECTABLE)
     }
 
     const fn claims(&self, bit: u16) -> bool {
@@ -113,7 +127,7 @@ pub(crate) enum Plan {
     },
     /// Commands without data.
     NoData {
-        /// Write Zeroes or Verify.
+        /// Write Zeroes, Verify or Write Uncorrectable.
         opcode: u8,
         /// Largest part.
         part_blocks: u32,
@@ -135,6 +149,11 @@ pub(crate) enum Plan {
         part_blocks: u32,
         /// Compare with the request's pages.
         compare: bool,
+    },
+    /// Reads of all source ranges into the scratch pages, then writes from there.
+    Copy {
+        /// Largest part.
+        part_blocks: u32,
     },
 }
 
@@ -170,5 +189,11 @@ pub(crate) fn plan(request: &IoRequest, limits: &Limits, zeroes_deallocate: bool
             deallocate: false,
         },
         Operation::Verify => Plan::Scratch { part_blocks: scratch_blocks, compare: false },
+        Operation::WriteUncorrectable => Plan::NoData {
+            opcode: io::WRITE_UNCORRECTABLE,
+            part_blocks: Limits::blocks(limits.write_uncorrectable_bytes, shift),
+            deallocate: false,
+        },
+        Operation::Copy { .. } => Plan::Copy { part_blocks: scratch_blocks },
     }
 }

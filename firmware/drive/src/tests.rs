@@ -1,6 +1,7 @@
 //! A drive against the fake controller: what it proves stands at each test.
 
 mod bring_up;
+mod copy;
 mod failures;
 mod media;
 mod misbehaviour;

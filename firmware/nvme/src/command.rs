@@ -168,6 +168,30 @@ pub struct DatasetRange {
     pub start_block: U64,
 }
 
+/// One source range of Copy, descriptor format 0h (NVM 3.2.2).
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+)]
+#[repr(C)]
+pub struct CopyRange {
+    reserved_0: [u8; 8],
+    /// SLBA: first logical block.
+    pub start_block: U64,
+    /// NLB: how many logical blocks, zero-based.
+    pub blocks: U16,
+    reserved_18: [u8; 14],
+}
+
+const _: () = assert!(size_of::<CopyRange>() == 32);
+
+impl CopyRange {
+    /// NLB + 1: how many logical blocks, 1 to 65536.
+    #[must_use]
+    pub const fn block_count(&self) -> u32 {
+        self.blocks.get() as u32 + 1
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

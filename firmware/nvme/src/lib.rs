@@ -17,7 +17,7 @@ pub mod opcode;
 pub mod registers;
 mod status;
 
-pub use command::{Command, DatasetRange, SglDescriptor, SglKind};
+pub use command::{Command, CopyRange, DatasetRange, SglDescriptor, SglKind};
 pub use completion::Completion;
 pub use status::Status;
 

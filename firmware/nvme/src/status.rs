@@ -131,6 +131,12 @@ statuses! {
     ABORTED_BY_HOST = 3, 0x71;
 }
 
+impl Status {
+    /// Command Size Limit Exceeded (NVM 3.2.2): a Copy beyond MSSRL, MCL or MSRC. Fabrics commands have another meaning for the
+    /// same code.
+    pub const COMMAND_SIZE_LIMIT_EXCEEDED: Self = Self::CONNECT_RESTART_DISCOVERY;
+}
+
 const DO_NOT_RETRY: u16 = 1 << 14;
 const MORE: u16 = 1 << 13;
 

@@ -113,7 +113,7 @@ impl<B: Backend> Turn<'_, '_, B> {
         };
         let (direction, bytes) = direction(command, transfer, data_bytes)?;
         let entry = self.slots.at_mut(slot);
-        entry.changes_blocks = matches!(doer, Doer::Block(work) if changes_blocks(&work));
+        entry.changes_blocks = matches!(doer, Doer::Block(work) if work.operation.changes_blocks());
         entry.doer = doer;
         entry.direction = direction;
         entry.transfer_bytes = bytes;
@@ -175,7 +175,7 @@ impl<B: Backend> Turn<'_, '_, B> {
     }
 
     fn check_ranges(&mut self, slot: u16, work: &BlockWork) -> Result<(), Status> {
-        if !matches!(work.operation, Operation::DatasetManagement { .. }) {
+        if !matches!(work.operation, Operation::DatasetManagement { .. } | Operation::Copy { .. }) {
             return Ok(());
         }
         let entry = self.slots.at(slot);
@@ -499,12 +499,4 @@ fn direction(command: &Command, transfer: Transfer, data_bytes: u32) -> Result<(
         _ => Ok((Direction::None, 0)),
     };
     result.map_err(Status::do_not_retry)
-}
-
-/// Whether a request, once at a drive, can still change what a host will read.
-fn changes_blocks(work: &BlockWork) -> bool {
-    matches!(
-        work.operation,
-        Operation::Write | Operation::WriteZeroes { .. } | Operation::DatasetManagement { .. }
-    )
 }

@@ -135,6 +135,7 @@ impl Card {
             volatile_write_cache: true,
             optimal: Default::default(),
             deallocate_features: 0,
+            write_uncorrectable: false,
         };
         subsystem.attach(namespace).expect("room for a namespace");
         let limits = Limits {

@@ -103,7 +103,7 @@ fn flags_that_are_not_supported_are_refused() {
 fn other_opcodes_are_invalid_on_either_queue() {
     let mut bench = Bench::ready();
     for opcode in (0..=255u8).filter(|&opcode| opcode != opcode::FABRICS) {
-        let known = [io::FLUSH, io::WRITE, io::READ, io::COMPARE, io::WRITE_ZEROES, 9, io::VERIFY];
+        let known = [io::FLUSH, io::WRITE, io::READ, io::COMPARE, io::WRITE_ZEROES, 9, io::VERIFY, io::COPY];
         if !known.contains(&opcode) {
             assert_eq!(bench.io_refusal(&command(opcode, 7)), Status::INVALID_OPCODE, "{opcode:#x}");
         }
@@ -166,6 +166,71 @@ fn fabrics_commands_go_to_their_queues() {
     assert_eq!(outcome, crate::Outcome::QueueDisconnect);
 }
 
+/// Source ranges of Copy as a host sends them.
+fn copy_ranges(ranges: &[(u64, u16)]) -> std::vec::Vec<u8> {
+    let mut data = std::vec::Vec::new();
+    for (start, zero_based) in ranges {
+        let mut range = [0u8; 32];
+        range[8..16].copy_from_slice(&start.to_le_bytes());
+        range[16..18].copy_from_slice(&zero_based.to_le_bytes());
+        data.extend(range);
+    }
+    data
+}
+
+#[test]
+fn copies_are_held_against_their_limits() {
+    let bench = Bench::ready();
+    let mut command = block_command(io::COPY, 7, 990, 2);
+    command.cdw12.set(command.cdw12.get() | 1 << 30);
+    let (transfer, work) = block_work(&bench, &command);
+    assert_eq!(transfer, Transfer::FromHost { bytes: 64 });
+    assert_eq!((work.operation, work.start_block, work.blocks), (Operation::Copy { ranges: 2 }, 990, 0));
+    assert!(work.force_unit_access);
+    let check = |ranges: &[(u64, u16)]| {
+        bench.subsystem.check_ranges(&work, 7, &copy_ranges(ranges)).map_err(Status::code)
+    };
+    // 64 KiB are 16 blocks of this namespace; there is room for 10 behind the first.
+    assert_eq!(check(&[(0, 4), (995, 4)]), Ok(()));
+    assert_eq!(
+        check(&[(0, 5), (995, 4)]),
+        Err(Status::LBA_OUT_OF_RANGE),
+        "beyond the end of the destination"
+    );
+    assert_eq!(check(&[(0, 4), (996, 4)]), Err(Status::LBA_OUT_OF_RANGE));
+    assert_eq!(check(&[(u64::MAX, 0), (0, 0)]), Err(Status::LBA_OUT_OF_RANGE));
+    assert_eq!(check(&[(0, 16), (0, 0)]), Err(Status::COMMAND_SIZE_LIMIT_EXCEEDED), "MSSRL");
+    assert_eq!(check(&[(0, 7), (0, 8)]), Err(Status::COMMAND_SIZE_LIMIT_EXCEEDED), "MCL");
+    assert_eq!(check(&[(0, 0xffff), (0, 0xffff)]), Err(Status::COMMAND_SIZE_LIMIT_EXCEEDED));
+    assert_eq!(check(&[(0, 0)]), Err(Status::DATA_TRANSFER_ERROR));
+    let ranges = |count: u32| block_command(io::COPY, 7, 0, count);
+    assert!(bench.subsystem.admit(&bench.io, &ranges(16)).is_ok());
+    assert_eq!(bench.io_refusal(&ranges(17)), Status::COMMAND_SIZE_LIMIT_EXCEEDED, "MSRC");
+    assert_eq!(bench.io_refusal(&block_command(io::COPY, 7, 1000, 1)), Status::LBA_OUT_OF_RANGE);
+    for bits in [1 << 8, 1 << 12, 1 << 20, 1 << 26] {
+        let mut command = ranges(1);
+        command.cdw12.set(bits);
+        assert_eq!(bench.io_refusal(&command), Status::INVALID_FIELD, "{bits:#x}");
+    }
+}
+
+#[test]
+fn write_uncorrectable_is_there_where_a_drive_has_it() {
+    let mut bench = Bench::ready();
+    let mark = |nsid| block_command(io::WRITE_UNCORRECTABLE, nsid, 0, 1000);
+    assert_eq!(bench.io_refusal(&mark(7)), Status::INVALID_OPCODE);
+    let added = crate::Namespace { write_uncorrectable: true, ..crate::testing::namespace(9) };
+    bench.subsystem.attach(added).unwrap();
+    let (transfer, work) = block_work(&bench, &mark(9));
+    assert_eq!(
+        (transfer, work.operation, work.blocks),
+        (Transfer::None, Operation::WriteUncorrectable, 1000)
+    );
+    assert_eq!(bench.io_refusal(&mark(7)), Status::INVALID_OPCODE, "another drive");
+    let beyond = block_command(io::WRITE_UNCORRECTABLE, 9, 0, 1001);
+    assert_eq!(bench.io_refusal(&beyond), Status::LBA_OUT_OF_RANGE);
+}
+
 /// A controller in one of its states.
 fn bench_in(state: u8) -> Bench {
     match state % 6 {
@@ -202,6 +267,7 @@ fn shaped(r: [u32; 6]) -> (Command, bool) {
         (io::WRITE_ZEROES, false),
         (io::VERIFY, false),
         (io::DATASET_MANAGEMENT, false),
+        (io::COPY, false),
     ];
     let (opcode, is_admin) = pick(&opcodes, r[0]);
     let mut command = command(opcode, pick(&[0, 0, 3, 7, 8, 0xffff_fffe, 0xffff_ffff], r[1]));

@@ -24,7 +24,7 @@ fn the_controller_tells_what_it_has() {
     assert_eq!((page.max_commands.get(), page.keep_alive_granularity.get()), (128, 10));
     assert_eq!((page.namespaces.get(), page.max_allowed_namespaces.get()), (0x000f_ffff, 64));
     assert_eq!((page.admin_commands.get(), page.fused.get()), (0, 0));
-    assert_eq!(page.optional_commands.get(), 0b1101_1101);
+    assert_eq!((page.optional_commands.get(), page.copy_formats.get()), (0b1_1101_1101, 1));
     assert_eq!(page.attributes.get() & (1 << 6), 1 << 6);
     assert_eq!(nvme::fabrics::nqn_text(&page.subsystem_nqn), Some(NQN));
 }
@@ -64,6 +64,8 @@ fn a_namespace_has_size_format_and_names() {
     assert_eq!((page.features, page.optimal_boundary_blocks.get()), (1 << 4, 8));
     assert_eq!((page.preferred_write_granularity.get(), page.deallocate_features), (7, 9));
     assert_eq!((page.nguid, page.eui64), ([1; 16], [2; 8]));
+    let copy = (page.max_source_range_blocks.get(), page.max_copy_blocks.get(), page.max_source_ranges);
+    assert_eq!(copy, (16, 16, 15));
     let list = bench.data_of(&identify(cns::NAMESPACE_DESCRIPTORS, 50));
     assert_eq!(list[..4], [3, 16, 0, 0]);
     assert_eq!(list[20..24], [2, 16, 0, 0]);

@@ -27,7 +27,7 @@ const ADMIN_COMMANDS: [u8; 7] = [
     admin::KEEP_ALIVE,
 ];
 const READING_COMMANDS: [u8; 4] = [io::FLUSH, io::READ, io::COMPARE, io::VERIFY];
-const WRITING_COMMANDS: [u8; 3] = [io::WRITE, io::WRITE_ZEROES, io::DATASET_MANAGEMENT];
+const WRITING_COMMANDS: [u8; 4] = [io::WRITE, io::WRITE_ZEROES, io::DATASET_MANAGEMENT, io::COPY];
 
 pub(super) fn put_supported_pages(window: &mut Window<'_>, pages: &[u8]) {
     for &page in pages {
@@ -35,22 +35,23 @@ pub(super) fn put_supported_pages(window: &mut Window<'_>, pages: &[u8]) {
     }
 }
 
-pub(super) fn put_commands(window: &mut Window<'_>) {
-    let admin = (effect::SUPPORTED | effect::CONTROLLER_SCOPE).to_le_bytes();
-    let reading = effect::SUPPORTED | effect::NAMESPACE_SCOPE;
-    let writing = (reading | effect::BLOCK_CONTENT).to_le_bytes();
-    for opcode in ADMIN_COMMANDS {
-        window.put(u64::from(opcode) * 4, &admin);
-    }
-    for opcode in READING_COMMANDS {
-        window.put(IO_EFFECTS_AT + u64::from(opcode) * 4, &reading.to_le_bytes());
-    }
-    for opcode in WRITING_COMMANDS {
-        window.put(IO_EFFECTS_AT + u64::from(opcode) * 4, &writing);
-    }
-}
-
 impl Subsystem {
+    pub(super) fn put_commands(&self, window: &mut Window<'_>) {
+        let admin = (effect::SUPPORTED | effect::CONTROLLER_SCOPE).to_le_bytes();
+        let reading = effect::SUPPORTED | effect::NAMESPACE_SCOPE;
+        let writing = (reading | effect::BLOCK_CONTENT).to_le_bytes();
+        for opcode in ADMIN_COMMANDS {
+            window.put(u64::from(opcode) * 4, &admin);
+        }
+        for opcode in READING_COMMANDS {
+            window.put(IO_EFFECTS_AT + u64::from(opcode) * 4, &reading.to_le_bytes());
+        }
+        let of_drives = self.namespaces.any_write_uncorrectable().then_some(io::WRITE_UNCORRECTABLE);
+        for opcode in WRITING_COMMANDS.into_iter().chain(of_drives) {
+            window.put(IO_EFFECTS_AT + u64::from(opcode) * 4, &writing);
+        }
+    }
+
     pub(super) fn put_features(&self, controller: &Controller, window: &mut Window<'_>) {
         for feature in 0..=u8::MAX {
             if self.has_feature(controller, feature) {

@@ -72,6 +72,12 @@ impl<D: NvmeDevice> Drive<D> {
         self.parts.as_ref().is_some_and(|parts| parts.admin.awaits_event())
     }
 
+    /// A namespace with writes that are in the drive's cache only.
+    #[cfg(test)]
+    pub(crate) fn next_unflushed(&self) -> Option<u32> {
+        self.parts.as_ref()?.io.next_unflushed(0)
+    }
+
     fn is_idle(&self) -> bool {
         self.parts.as_ref().is_some_and(|parts| parts.admin.deadline().is_none())
     }

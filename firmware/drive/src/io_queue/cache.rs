@@ -90,7 +90,12 @@ impl<Q: CommandQueue> IoQueue<Q> {
         let Some(active) = self.requests.get(slot) else { return };
         let (nsid, covers) = (active.request.namespace.nsid, active.flush_covers);
         match active.request.operation {
-            Operation::Write | Operation::WriteZeroes { .. } if !active.request.force_unit_access => {
+            Operation::Write
+            | Operation::WriteZeroes { .. }
+            | Operation::WriteUncorrectable
+            | Operation::Copy { .. }
+                if !active.request.force_unit_access =>
+            {
                 if let Some(writes) = self.writes_of(nsid) {
                     writes.acknowledged += 1;
                 }

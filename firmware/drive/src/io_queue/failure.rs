@@ -3,7 +3,6 @@
 //! A host is told at once; the pages of what may still be at the drive stay in their slots, untouched, until the
 //! parts are home or the drive can no longer write ([`IoQueue::release`]).
 
-use controller::Operation;
 use hal_api::{CommandQueue, Instant};
 use hal_mem::PagePool;
 use nvme::Status;
@@ -68,7 +67,7 @@ impl<Q: CommandQueue> IoQueue<Q> {
             }
             if active.deadline <= now {
                 self.counters.request_timeouts += 1;
-                late_writes |= active.outstanding > 0 && changes_blocks(&active.request.operation);
+                late_writes |= active.outstanding > 0 && active.request.operation.changes_blocks();
                 self.end_early(slot, INTERRUPTED);
             } else {
                 earliest = earliest.min(active.deadline);
@@ -120,7 +119,8 @@ impl<Q: CommandQueue> IoQueue<Q> {
         self.mode = Mode::Held;
         for slot in self.requests.slots() {
             let Some(active) = self.requests.get(slot) else { continue };
-            let half_written = active.issued_blocks > 0 && changes_blocks(&active.request.operation);
+            let half_done = active.issued_blocks > 0 || active.range > 0;
+            let half_written = half_done && active.request.operation.changes_blocks();
             let begun = active.outstanding > 0 || half_written;
             if begun && !active.reported && active.place != Place::Done {
                 self.end_early(slot, INTERRUPTED);
@@ -189,12 +189,4 @@ impl<Q: CommandQueue> IoQueue<Q> {
         }
         self.requests.push(Place::Done, slot);
     }
-}
-
-/// Whether a part that is still out may change what a host has written since.
-pub(super) const fn changes_blocks(operation: &Operation) -> bool {
-    matches!(
-        operation,
-        Operation::Write | Operation::WriteZeroes { .. } | Operation::DatasetManagement { .. }
-    )
 }

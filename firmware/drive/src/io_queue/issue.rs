@@ -8,7 +8,7 @@ use nvme::{Command, DatasetRange, Status};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromZeros, IntoBytes};
 
-use super::{IoQueue, Mode};
+use super::{IoQueue, Mode, copy};
 use crate::limits::{COMMAND_TIMEOUT, MAX_DATASET_RANGES};
 use crate::plan::{Limits, Plan};
 use crate::status::INTERRUPTED;
@@ -50,6 +50,8 @@ struct Part {
     blocks: u32,
     data: Data,
     last: bool,
+    /// For a Copy: the range, and the blocks of it, where the next part begins.
+    copied: Option<(u16, u32)>,
 }
 
 /// Where a request stands once a part is out.
@@ -123,7 +125,11 @@ impl<Q: CommandQueue> IoQueue<Q> {
         {
             active.status = Status::COMPARE_FAILURE;
         }
-        if !active.status.is_success() || active.issued_blocks >= active.request.blocks {
+        let finished = match active.plan {
+            Plan::Copy { .. } => copy::is_finished(active),
+            _ => active.issued_blocks >= active.request.blocks,
+        };
+        if !active.status.is_success() || finished {
             active.issuing = false;
         }
         if !active.issuing {
@@ -150,7 +156,11 @@ impl<Q: CommandQueue> IoQueue<Q> {
         if !self.commands.has_room() || self.commands.outstanding() >= depth {
             return Err(Blocked);
         }
-        let mut part = next_part(active, scratch, zeroes);
+        let Some(mut part) = next_part(active, pool, scratch, zeroes) else {
+            debug_assert!(false, "a request without a next part");
+            (active.issuing, active.status) = (false, Status::INTERNAL_ERROR);
+            return Ok(false);
+        };
         let list = if part.data.needs_page() { Some(self.list_pages.pop().ok_or(Blocked)?) } else { None };
         let Some(progress) = place_data(pool, active, &self.limits, &mut part, list.as_ref()) else {
             active.issuing = false;
@@ -179,7 +189,7 @@ impl<Q: CommandQueue> IoQueue<Q> {
         active.issued_blocks = progress.issued_blocks;
         active.issuing = !part.last;
         // Parts of a scratch request go one after another: it stays open until the last one was compared.
-        if matches!(active.plan, Plan::Scratch { .. }) {
+        if matches!(active.plan, Plan::Scratch { .. } | Plan::Copy { .. }) {
             active.issuing = true;
         }
         Ok(!part.last)
@@ -199,7 +209,7 @@ impl<Q: CommandQueue> IoQueue<Q> {
 }
 
 /// The part that comes next, without PRP entries and CID.
-fn next_part(active: &Active, scratch: Cursor, zeroes: u64) -> Part {
+fn next_part(active: &Active, pool: &PagePool, scratch: Cursor, zeroes: u64) -> Option<Part> {
     let request = &active.request;
     let mut command = Command::new_zeroed();
     command.nsid.set(request.namespace.nsid);
@@ -232,7 +242,22 @@ fn next_part(active: &Active, scratch: Cursor, zeroes: u64) -> Part {
                 Plan::Dataset => Data::Chain(active.cursor, u32::from(ranges) * 16),
                 _ => Data::Ranges,
             };
-            return Part { command, blocks: 0, data, last: true };
+            return Some(Part { command, blocks: 0, data, last: true, copied: None });
+        }
+        Plan::Copy { part_blocks } => {
+            let part = copy::next_part(active, pool, scratch, part_blocks)?;
+            command.opcode = part.opcode;
+            command.set_start_block(part.start_block);
+            let is_forced = part.opcode == io::WRITE && request.force_unit_access;
+            command.cdw12.set((part.blocks - 1) | if is_forced { FORCE_UNIT_ACCESS } else { 0 });
+            let data = Data::Chain(part.scratch, bytes_of(part.blocks));
+            return Some(Part {
+                command,
+                blocks: part.blocks,
+                data,
+                last: part.last,
+                copied: Some(part.next),
+            });
         }
     };
     command.opcode = opcode;
@@ -243,7 +268,7 @@ fn next_part(active: &Active, scratch: Cursor, zeroes: u64) -> Part {
         command.set_start_block(request.start_block + u64::from(active.issued_blocks));
         command.cdw12.set((blocks - 1) | flags);
     }
-    Part { command, blocks, data, last: blocks >= left }
+    Some(Part { command, blocks, data, last: blocks >= left, copied: None })
 }
 
 /// Writes the part's PRP entries or ranges. `None` when only empty ranges were left: nothing is sent.
@@ -261,9 +286,11 @@ fn place_data(
         Data::Chain(mut from, bytes) => {
             let (prp1, prp2) = chain_entries(pool, &mut from, bytes, list);
             part.command.set_prp(prp1, prp2);
-            // In the scratch pages each part starts anew; the cursor is that of the comparison.
-            if !matches!(active.plan, Plan::Scratch { .. }) {
-                progress.cursor = from;
+            match part.copied {
+                Some((range, blocks)) => (progress.range, progress.issued_blocks) = (range, blocks),
+                // In the scratch pages each part starts anew; the cursor is that of the comparison.
+                None if matches!(active.plan, Plan::Scratch { .. }) => {}
+                None => progress.cursor = from,
             }
         }
         Data::Repeat(address, bytes) => {

@@ -9,7 +9,8 @@ use controller::{
 };
 use hal_api::Instant;
 use hal_mem::{Arena, PagePool};
-use nvme::Status;
+use nvme::{CopyRange, Status};
+use zerocopy::IntoBytes;
 
 use crate::{ConnectionState, Counts, Environment, Limits, QueueIndex, Stream, Target};
 
@@ -88,6 +89,20 @@ impl Backend for Ram {
 }
 
 impl Ram {
+    fn copy(&mut self, request: &IoRequest, ranges: u16, pool: &PagePool) {
+        let mut cursor = request.pages.start();
+        let mut gathered = Vec::new();
+        for _ in 0..ranges {
+            let mut range = CopyRange::default();
+            pool.read(&mut cursor, range.as_mut_bytes());
+            let start = (range.start_block.get() << request.block_shift) as usize;
+            gathered
+                .extend(&self.bytes[start..start + ((range.block_count() as usize) << request.block_shift)]);
+        }
+        let at = (request.start_block << request.block_shift) as usize;
+        self.bytes[at..at + gathered.len()].copy_from_slice(&gathered);
+    }
+
     fn carry_out(&mut self, request: IoRequest, pool: &mut PagePool) -> IoCompletion {
         let start = (request.start_block << request.block_shift) as usize;
         let bytes = (request.blocks as usize) << request.block_shift;
@@ -97,6 +112,7 @@ impl Ram {
             Operation::Read => assert_eq!(pool.write(&mut request.pages.start(), area), bytes),
             Operation::Write => assert_eq!(pool.read(&mut request.pages.start(), area), bytes),
             Operation::WriteZeroes { .. } => area.fill(0),
+            Operation::Copy { ranges } => self.copy(&request, ranges, pool),
             Operation::Compare => {
                 let mut theirs = vec![0; bytes];
                 pool.read(&mut request.pages.start(), &mut theirs);
@@ -104,7 +120,8 @@ impl Ram {
                     status = Status::COMPARE_FAILURE;
                 }
             }
-            Operation::Flush | Operation::DatasetManagement { .. } | Operation::Verify => {}
+            Operation::Flush | Operation::DatasetManagement { .. } => {}
+            Operation::Verify | Operation::WriteUncorrectable => {}
         }
         IoCompletion { token: request.token, status, pages: Some(request.pages) }
     }
@@ -163,6 +180,7 @@ impl Card {
             volatile_write_cache: true,
             optimal: Default::default(),
             deallocate_features: 0,
+            write_uncorrectable: false,
         };
         subsystem.attach(namespace).unwrap();
         let mut arena = Arena::leak_for_host(4 << 20);

@@ -5,6 +5,7 @@ use std::time::Duration;
 use hal_api::Instant;
 use nvme::opcode::{admin, io};
 use nvme::{Command, Status};
+use zerocopy::IntoBytes;
 
 use super::card::*;
 use super::host::*;
@@ -434,5 +435,34 @@ fn a_termination_comes_after_the_pdu_that_is_being_sent() {
         replies.extend(host.replies(&mut card));
     }
     assert!(matches!(replies[..], [Reply::Data { .. }, Reply::Terminate { status: 1, .. }]));
+    card.assert_clean();
+}
+
+#[test]
+fn a_copy_brings_its_ranges_either_way_and_bad_ones_are_refused() {
+    let mut card = Card::new();
+    let (_, mut host) = Host::pair(&mut card, Digests { header: true, data: true }, |_| {});
+    let list = |ranges: [(u64, u16); 2]| {
+        let mut bytes = Vec::new();
+        for (start, zero_based) in ranges {
+            let mut range = nvme::CopyRange::default();
+            range.start_block.set(start);
+            range.blocks.set(zero_based);
+            bytes.extend(range.as_bytes());
+        }
+        bytes
+    };
+    let source = [card.ram.bytes[512..3 * 512].to_vec(), card.ram.bytes[9 * 512..10 * 512].to_vec()].concat();
+    for (to, payload) in [(100, Payload::Write as fn(_) -> _), (200, Payload::InCapsule)] {
+        let copy = block_command(io::COPY, to, 2);
+        let (status, ..) = host.execute(&mut card, copy, payload(list([(1, 1), (9, 0)])));
+        assert_eq!(status, Status::SUCCESS);
+        assert!(card.ram.bytes[to as usize * 512..][..3 * 512] == source);
+        let (status, ..) = host.execute(&mut card, copy, payload(list([(1, 1), (BLOCKS, 0)])));
+        assert_eq!(status.code(), Status::LBA_OUT_OF_RANGE);
+    }
+    let (status, ..) =
+        host.execute(&mut card, block_command(io::COPY, 0, 17), Payload::Write(vec![0; 17 * 32]));
+    assert_eq!(status.code(), Status::COMMAND_SIZE_LIMIT_EXCEEDED);
     card.assert_clean();
 }

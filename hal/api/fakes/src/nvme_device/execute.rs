@@ -9,6 +9,7 @@ const SUCCESS: u16 = 0;
 const INVALID_FIELD: u16 = 0x4002;
 const INVALID_NAMESPACE: u16 = 0x400b;
 const LBA_OUT_OF_RANGE: u16 = 0x4080;
+const UNRECOVERED_READ: u16 = 0x0281;
 
 impl Model {
     /// Status and dword 0 of an admin command.
@@ -111,6 +112,7 @@ impl Model {
         match command[0] {
             0x00 => return self.start_one(home, command, MediaOperation::Flush, 0, 0),
             0x01 | 0x02 => (),
+            0x04 => claimed(1 << 1),
             0x05 => claimed(1 << 0),
             0x08 => claimed(1 << 3),
             0x09 => {
@@ -124,6 +126,9 @@ impl Model {
         let blocks = u64::from(dword(command, 12) & 0xffff) + 1;
         if start.checked_add(blocks).is_none_or(|end| end > namespace.blocks) {
             return Some(LBA_OUT_OF_RANGE);
+        }
+        if let Some(status) = self.apply_uncorrectable(command[0], nsid, start..start + blocks) {
+            return Some(status);
         }
         let (at, bytes) = (start << namespace.block_shift, blocks << namespace.block_shift);
         self.check_size(command[0], bytes as usize);
@@ -139,6 +144,30 @@ impl Model {
             _ => return Some(SUCCESS),
         };
         self.start_one(home, command, operation, at, bytes)
+    }
+
+    /// Write Uncorrectable marks blocks, writing them takes the mark away, and what reads them fails.
+    fn apply_uncorrectable(&mut self, opcode: u8, nsid: u32, blocks: core::ops::Range<u64>) -> Option<u16> {
+        let is_hit = |(of, marked): &(u32, core::ops::Range<u64>)| {
+            *of == nsid && marked.start < blocks.end && blocks.start < marked.end
+        };
+        match opcode {
+            0x04 => {
+                self.uncorrectable.push((nsid, blocks));
+                Some(SUCCESS)
+            }
+            0x02 | 0x05 | 0x0c => self.uncorrectable.iter().any(is_hit).then_some(UNRECOVERED_READ),
+            _ => {
+                let (hit, mut kept): (Vec<_>, Vec<_>) =
+                    core::mem::take(&mut self.uncorrectable).into_iter().partition(is_hit);
+                for (of, marked) in hit {
+                    kept.extend([(of, marked.start..blocks.start), (of, blocks.end..marked.end)]);
+                }
+                kept.retain(|(_, marked)| !marked.is_empty());
+                self.uncorrectable = kept;
+                None
+            }
+        }
     }
 
     /// MDTS, WZSL and VSL, in units of the smallest page.

@@ -150,6 +150,8 @@ pub(super) struct Model {
     pub(super) io_commands: [u64; 256],
     pub(super) disks: Vec<(u32, Box<dyn Media>)>,
     pub(super) at_media: AtMedia,
+    /// Blocks that Write Uncorrectable has named, by NSID, and that were not written since.
+    pub(super) uncorrectable: Vec<(u32, core::ops::Range<u64>)>,
     /// Scratch of `run`.
     pub(super) due: Vec<Fetched>,
     pub(super) queues: Vec<Queue>,
@@ -182,6 +184,7 @@ impl Model {
             cc: 0,
             io_commands: [0; 256],
             disks,
+            uncorrectable: Vec::new(),
             at_media: AtMedia::default(),
             due: Vec::new(),
             queues: (0..pairs).map(|_| Queue::default()).collect(),
