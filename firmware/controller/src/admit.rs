@@ -7,7 +7,7 @@ use nvme::{Command, CopyRange, DatasetRange, Status};
 use zerocopy::FromBytes;
 
 use crate::backend::{BackendNamespace, IoRequest, Operation};
-use crate::config::MAX_COPY_RANGES;
+use crate::config::{MAX_COPY_RANGES, MAX_FUSED_BLOCKS};
 use crate::identify::{self, IDENTIFY_TRANSFER};
 use crate::namespace::Namespace;
 use crate::slot::{Controller, QueueContext};
@@ -102,7 +102,7 @@ impl Subsystem {
     /// The status to complete the command with.
     pub fn admit(&self, queue: &QueueContext, command: &Command) -> Result<Admission, Status> {
         let controller = self.controller(queue.controller).ok_or(Status::ABORTED_SQ_DELETION)?;
-        if command.fuse() != 0 || command.psdt() != PSDT_SGL {
+        if command.psdt() != PSDT_SGL || !is_fusable(queue, command) {
             return Err(Status::INVALID_FIELD.do_not_retry());
         }
         if command.opcode == opcode::FABRICS {
@@ -195,6 +195,9 @@ impl Subsystem {
         if end.is_none_or(|end| end > namespace.blocks) {
             return Err(Status::LBA_OUT_OF_RANGE.do_not_retry());
         }
+        if command.fuse() != 0 && work.blocks > MAX_FUSED_BLOCKS {
+            return Err(invalid_field);
+        }
         let bytes = u64::from(work.blocks) << namespace.block_shift;
         let limit = u64::from(self.config.max_transfer_bytes());
         if command.opcode == io::WRITE_ZEROES {
@@ -260,6 +263,17 @@ impl Subsystem {
             }
         }
         Ok(())
+    }
+}
+
+/// Whether the command may stand where FUSE says (Base 3.4.2): Compare and Write are the only pair. That both are there, and
+/// are of the same blocks, is the transport's to see.
+fn is_fusable(queue: &QueueContext, command: &Command) -> bool {
+    match command.fuse() {
+        0 => true,
+        1 => queue.queue_id != 0 && command.opcode == io::COMPARE,
+        2 => queue.queue_id != 0 && command.opcode == io::WRITE,
+        _ => false,
     }
 }
 

@@ -29,6 +29,8 @@ pub const IDLE_CONTROLLER_MS: u32 = 120_000;
 pub const MAX_DEPARTED_HOSTS: usize = 8;
 /// Ranges of one Dataset Management command.
 pub const MAX_DATASET_RANGES: u16 = 256;
+/// Blocks of a fused Compare and Write (ACWU is one less).
+pub const MAX_FUSED_BLOCKS: u32 = 32;
 /// Bytes of one Copy command (MCL, and MSSRL, are as many blocks). The card reads all of it before it writes any, so that
 /// ranges may overlap.
 pub const MAX_COPY_BYTES: u32 = 64 << 10;

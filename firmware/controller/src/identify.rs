@@ -11,7 +11,7 @@ use crate::admit::Transfer;
 use crate::ana;
 use crate::config::{
     CRITICAL_TEMPERATURE_K, ERROR_LOG_ENTRIES, KEEP_ALIVE_UNITS, MAX_ABORTS, MAX_ASYNC_EVENT_REQUESTS,
-    MAX_COPY_RANGES, MAX_NAMESPACES, SHUTDOWN_LATENCY_US, WARNING_TEMPERATURE_K,
+    MAX_COPY_RANGES, MAX_FUSED_BLOCKS, MAX_NAMESPACES, SHUTDOWN_LATENCY_US, WARNING_TEMPERATURE_K,
 };
 use crate::events::Event;
 use crate::features::IO_NOTICES;
@@ -53,6 +53,8 @@ mod field {
     /// Write Uncorrectable.
     pub(super) const OPTIONAL_COMMANDS: u16 = 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 6 | 1 << 7 | 1 << 8;
     pub(super) const WRITE_UNCORRECTABLE: u16 = 1 << 1;
+    /// FUSES: fused Compare and Write.
+    pub(super) const COMPARE_AND_WRITE: u16 = 1 << 0;
     /// CDFS: Copy takes descriptor format 0h.
     pub(super) const COPY_FORMATS: u16 = 1 << 0;
     /// VWC: Flush does not take NSID FFFFFFFFh (10b), and whether there is a cache.
@@ -242,6 +244,8 @@ fn fill_io_controller(subsystem: &Subsystem, page: &mut IdentifyController) {
     let of_drives = if has_uncorrectable { field::WRITE_UNCORRECTABLE } else { 0 };
     page.optional_commands.set(field::OPTIONAL_COMMANDS | of_drives);
     page.copy_formats.set(field::COPY_FORMATS);
+    page.fused.set(field::COMPARE_AND_WRITE);
+    page.atomic_compare_and_write.set(MAX_FUSED_BLOCKS as u16 - 1);
     let cache = if subsystem.namespaces.any_volatile_cache() { field::CACHE_PRESENT } else { 0 };
     page.volatile_write_cache = field::FLUSH_ALL_UNSUPPORTED | cache;
     put(&mut page.subsystem_nqn, config.nqn.as_bytes());

@@ -11,6 +11,7 @@ use nvme::fabrics::{self, ConnectCommand, ConnectData};
 use nvme::{Command, SglKind, Status, opcode};
 use zerocopy::FromBytes;
 
+use crate::fused::Fused;
 use crate::pdu::{Fatal, FatalStatus, Frame};
 use crate::queue::{Phase, cid_place};
 use crate::slots::{Direction, Doer, Fifo, NONE, SlotState};
@@ -52,11 +53,13 @@ impl<B: Backend> Turn<'_, '_, B> {
         entry.transfer_bytes = 0;
         entry.arrived_bytes = 0;
         entry.page_count = 0;
+        (entry.fused, entry.partner) = (Fused::No, NONE);
         let verdict = if conflict {
             Err(Status::COMMAND_ID_CONFLICT.do_not_retry())
         } else {
             self.judge(slot, command, frame.data_bytes)
         };
+        let verdict = self.pair_up(slot, command, verdict);
         let mut keep = 0;
         match verdict {
             Err(status) => self.slots.at_mut(slot).status = status,
@@ -156,6 +159,7 @@ impl<B: Backend> Turn<'_, '_, B> {
         if !entry.status.is_success() {
             return self.finish(slot, entry.status, 0);
         }
+        let fused = entry.fused;
         match entry.doer {
             Doer::Connect => self.connect(slot),
             Doer::Card => self.execute(slot),
@@ -163,7 +167,9 @@ impl<B: Backend> Turn<'_, '_, B> {
                 if let Err(status) = self.check_ranges(slot, &work) {
                     return self.finish(slot, status, 0);
                 }
-                if self.is_waited_for(work.namespace.drive) || !self.submit(slot, work) {
+                if fused != Fused::No {
+                    self.run_fused(slot);
+                } else if self.is_waited_for(work.namespace.drive) || !self.submit(slot, work) {
                     self.wait_for_backend(slot);
                 }
             }
@@ -186,7 +192,7 @@ impl<B: Backend> Turn<'_, '_, B> {
     }
 
     /// Hands the command to the backend; false when it has to wait.
-    fn submit(&mut self, slot: u16, work: BlockWork) -> bool {
+    pub(crate) fn submit(&mut self, slot: u16, work: BlockWork) -> bool {
         let entry = self.slots.at_mut(slot);
         if !self.env.subsystem.still_serves(entry.command.nsid.get(), &work) {
             self.finish(slot, Status::INVALID_NAMESPACE.do_not_retry(), 0);
@@ -200,6 +206,10 @@ impl<B: Backend> Turn<'_, '_, B> {
             self.finish(slot, Status::WRITE_FAULT.do_not_retry(), 0);
             return true;
         }
+        if self.locks.excludes(slot, &work) {
+            return false;
+        }
+        let entry = self.slots.at_mut(slot);
         let pages = core::mem::replace(&mut entry.pages, Pages::NONE);
         entry.state = SlotState::AtBackend;
         let changes = entry.changes_blocks;
@@ -255,6 +265,7 @@ impl<B: Backend> Turn<'_, '_, B> {
 
     /// Tries again what found no pages or no place at the backend, in order.
     pub(crate) fn retry_waiting(&mut self) {
+        self.retry_pairs();
         self.retry_backend();
         while let Some(slot) = self.queue.waiting_for_pages.first() {
             if !self.take_pages(slot) {
@@ -286,6 +297,9 @@ impl<B: Backend> Turn<'_, '_, B> {
                 }
             }
         }
+        if let Doer::Block(work) = &self.slots.at(slot).doer {
+            self.locks.came_home(slot, work);
+        }
         self.queue.at_backend = self.queue.at_backend.saturating_sub(1);
         self.queue.writes_at_backend = self.queue.writes_at_backend.saturating_sub(u16::from(changes));
         self.effects.freed = true;
@@ -313,6 +327,7 @@ impl<B: Backend> Turn<'_, '_, B> {
             self.give_back_pages(slot);
         }
         self.slots.push(&mut self.queue.to_send, slot);
+        self.fused_ended(slot, status.is_success());
     }
 
     /// A command that the card carries out by itself.

@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod commands;
+mod fused;
 pub mod initiator;
 mod outgoing;
 pub mod pdu;

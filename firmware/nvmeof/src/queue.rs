@@ -7,6 +7,7 @@ use controller::QueueContext;
 use hal_api::Instant;
 use hal_mem::Cursor;
 
+use crate::fused::LastCapsule;
 use crate::outgoing::Outgoing;
 use crate::pdu::{Digests, Fatal};
 use crate::slots::{Fifo, NONE};
@@ -143,6 +144,9 @@ pub(crate) struct Queue {
     pub to_send: Fifo,
     pub waiting_for_pages: Fifo,
     pub waiting_for_backend: Fifo,
+    /// Fused pairs, each by the command that comes next, that wait for blocks or for the backend.
+    pub waiting_pairs: Fifo,
+    pub last_capsule: LastCapsule,
     pub receiver: Receiver,
     pub sender: Sender,
     /// How many outstanding commands have a CID that falls there: a duplicate can only be where one is.
@@ -183,6 +187,8 @@ impl Queue {
             to_send: Fifo::EMPTY,
             waiting_for_pages: Fifo::EMPTY,
             waiting_for_backend: Fifo::EMPTY,
+            waiting_pairs: Fifo::EMPTY,
+            last_capsule: LastCapsule::Other,
             receiver: Receiver {
                 stage: Stage::Header,
                 buffer: [0; 128],
@@ -241,7 +247,9 @@ impl Queue {
 
     /// Whether commands wait for pages or for the backend.
     pub(crate) const fn is_waiting(&self) -> bool {
-        !self.waiting_for_pages.is_empty() || !self.waiting_for_backend.is_empty()
+        !self.waiting_for_pages.is_empty()
+            || !self.waiting_for_backend.is_empty()
+            || !self.waiting_pairs.is_empty()
     }
 
     /// Whether a PDU is being sent or queued.

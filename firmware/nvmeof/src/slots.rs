@@ -8,6 +8,8 @@ use hal_api::Instant;
 use hal_mem::{Cursor, Pages};
 use nvme::{Command, Status};
 
+use crate::fused::Fused;
+
 /// No slot.
 pub(crate) const NONE: u16 = u16::MAX;
 
@@ -25,7 +27,9 @@ pub(crate) enum SlotState {
     SendReadyToTransfer,
     /// The R2T is out; H2CData PDUs are expected.
     ReceivingData,
-    /// In the FIFO of those that the backend had no place for.
+    /// A command of a fused pair: its data is here, and its other command or its turn is awaited.
+    AwaitingPartner,
+    /// In the FIFO of those that the backend had no place for, or of the pairs whose blocks others have.
     WaitingForBackend,
     /// With the backend, which also has the pages.
     AtBackend,
@@ -82,6 +86,9 @@ pub(crate) struct Slot {
     pub command: Command,
     pub status: Status,
     pub result: u64,
+    pub fused: Fused,
+    /// The slot of the pair's other command, while both have not ended.
+    pub partner: u16,
     /// Bytes that the command moves.
     pub transfer_bytes: u32,
     /// Bytes that have arrived by H2CData.
@@ -108,6 +115,8 @@ impl Slot {
             command: Command::default(),
             status: Status::SUCCESS,
             result: 0,
+            fused: Fused::No,
+            partner: NONE,
             transfer_bytes: 0,
             arrived_bytes: 0,
             asked_at: Instant::ZERO,
@@ -225,6 +234,11 @@ impl Slots {
     /// The slot of that index if it exists: for indices that a peer names.
     pub(crate) fn get(&self, index: u16) -> Option<&Slot> {
         self.list.get(usize::from(index))
+    }
+
+    /// All slots.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Slot> {
+        self.list.iter()
     }
 
     /// The taken slots of a queue.

@@ -6,6 +6,7 @@ use controller::{Backend, ControllerHandle, IoCompletion};
 use hal_api::Instant;
 use hal_mem::{Arena, OutOfMemory, PAGE_BYTES};
 
+use crate::fused::RangeLocks;
 use crate::queue::{Phase, Queue, SETUP_TIMEOUT};
 use crate::slots::{NONE, Slot, SlotState, Slots};
 use crate::stream::Stream;
@@ -96,6 +97,7 @@ pub struct Target {
     queues: &'static mut [Queue],
     slots: Slots,
     fences: &'static mut [Fence],
+    locks: RangeLocks,
     admins: &'static mut [Option<IpAddr>],
     /// Bit n of the words: connection n has work.
     ready: &'static mut [u64],
@@ -119,6 +121,7 @@ impl Target {
             queues: arena.slice(connections, |_| Queue::new())?,
             slots: Slots::new(arena.slice(usize::from(limits.slots), |_| Slot::new(NONE))?),
             fences: arena.slice(connections, |_| Fence::default())?,
+            locks: RangeLocks::default(),
             admins: arena.slice(connections, |_| None)?,
             ready: arena.slice(connections.div_ceil(64), |_| 0)?,
             waiting: arena.slice(connections.div_ceil(64), |_| 0)?,
@@ -385,6 +388,7 @@ impl Target {
             queue: self.queues.get_mut(usize::from(index))?,
             slots: &mut self.slots,
             fences: self.fences,
+            locks: &mut self.locks,
             scratch: self.scratch,
             counters: &mut self.counters,
             env,

@@ -4,6 +4,7 @@ mod bad_commands;
 mod bad_pdus;
 mod card;
 mod fairness;
+mod fused;
 mod fuzz;
 mod host;
 mod initiator;

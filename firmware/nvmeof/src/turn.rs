@@ -7,6 +7,7 @@ use hal_api::Instant;
 use hal_mem::{PAGE_BYTES, PagePool, Pages};
 
 use crate::Counters;
+use crate::fused::{LastCapsule, RangeLocks};
 use crate::pdu::Fatal;
 use crate::queue::{DATA_TIMEOUT, Phase, Queue, SEND_TIMEOUT, Sending, Stage, TERMINATE_TIMEOUT, cid_place};
 use crate::slots::{Fifo, SlotState, Slots};
@@ -45,6 +46,8 @@ pub(crate) struct Turn<'a, 'e, B: Backend> {
     pub queue: &'a mut Queue,
     pub slots: &'a mut Slots,
     pub fences: &'a [Fence],
+    /// Blocks that fused pairs have for themselves.
+    pub locks: &'a mut RangeLocks,
     /// For each connection that is an admin queue: its host's address.
     pub admins: &'a mut [Option<IpAddr>],
     /// Controllers that one address may have.
@@ -152,6 +155,8 @@ impl<B: Backend> Turn<'_, '_, B> {
         self.queue.to_send = Fifo::EMPTY;
         self.queue.waiting_for_pages = Fifo::EMPTY;
         self.queue.waiting_for_backend = Fifo::EMPTY;
+        self.queue.waiting_pairs = Fifo::EMPTY;
+        self.queue.last_capsule = LastCapsule::Other;
         self.queue.parked_connect = None;
         let mut left = self.queue.outstanding.saturating_sub(self.queue.at_backend);
         let (mut from_host, mut to_host) = (0u16, 0u16);
@@ -280,6 +285,7 @@ impl<B: Backend> Turn<'_, '_, B> {
     /// The command is over in every respect.
     pub(crate) fn free_slot(&mut self, slot: u16) {
         self.give_back_pages(slot);
+        self.fused_freed(slot);
         let cid = self.slots.at(slot).command.cid.get();
         if let Some(count) = self.queue.cids.get_mut(cid_place(cid)) {
             *count = count.saturating_sub(1);

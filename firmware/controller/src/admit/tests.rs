@@ -100,6 +100,26 @@ fn flags_that_are_not_supported_are_refused() {
 }
 
 #[test]
+fn fused_commands_are_compare_then_write_of_few_blocks() {
+    let mut bench = Bench::ready();
+    let fused = |opcode, fuse, blocks| {
+        let mut command = block_command(opcode, 7, 0, blocks);
+        command.flags |= fuse;
+        command
+    };
+    for (opcode, fuse) in [(io::COMPARE, 1), (io::WRITE, 2)] {
+        assert!(bench.subsystem.admit(&bench.io, &fused(opcode, fuse, 32)).is_ok());
+        assert_eq!(bench.io_refusal(&fused(opcode, fuse, 33)), Status::INVALID_FIELD, "ACWU");
+        assert_eq!(bench.io_refusal(&fused(opcode, 3 - fuse, 1)), Status::INVALID_FIELD);
+        assert_eq!(bench.io_refusal(&fused(opcode, 3, 1)), Status::INVALID_FIELD);
+    }
+    assert_eq!(bench.io_refusal(&fused(io::READ, 1, 1)), Status::INVALID_FIELD);
+    let mut identify = identify(1, 0);
+    identify.flags |= 1;
+    assert_eq!(bench.refusal_of(&identify), Status::INVALID_FIELD);
+}
+
+#[test]
 fn other_opcodes_are_invalid_on_either_queue() {
     let mut bench = Bench::ready();
     for opcode in (0..=255u8).filter(|&opcode| opcode != opcode::FABRICS) {

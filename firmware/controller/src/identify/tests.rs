@@ -23,7 +23,8 @@ fn the_controller_tells_what_it_has() {
     assert_eq!((page.sgl_support.get(), page.optional_fabrics.get()), (0x10_0001, 1));
     assert_eq!((page.max_commands.get(), page.keep_alive_granularity.get()), (128, 10));
     assert_eq!((page.namespaces.get(), page.max_allowed_namespaces.get()), (0x000f_ffff, 64));
-    assert_eq!((page.admin_commands.get(), page.fused.get()), (0, 0));
+    assert_eq!((page.admin_commands.get(), page.fused.get()), (0, 1));
+    assert_eq!(page.atomic_compare_and_write.get(), 31);
     assert_eq!((page.optional_commands.get(), page.copy_formats.get()), (0b1_1101_1101, 1));
     assert_eq!(page.attributes.get() & (1 << 6), 1 << 6);
     assert_eq!(nvme::fabrics::nqn_text(&page.subsystem_nqn), Some(NQN));

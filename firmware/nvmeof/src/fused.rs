@@ -1,0 +1,280 @@
+//! Fused Compare and Write (Base 3.4.2): two commands that follow each other in one queue and take effect as one.
+//!
+//! The pair waits until the data of both is here. Then its blocks are locked for it ([`RangeLocks`]), what is at the
+//! drive for them already comes home, the Compare goes out, and where it succeeds the Write. All other commands to these
+//! blocks wait that long, from whichever queue they come. A pair holds one lock, and waits for nothing but commands at
+//! drives while it does. `docs/design/fused.md` says more.
+
+use controller::{Backend, BlockWork, Operation};
+use hal_log::debug;
+use nvme::{Command, Status};
+
+use crate::slots::{Direction, Doer, Fifo, NONE, Slot, SlotState, Slots};
+use crate::turn::Turn;
+
+/// Pairs that hold locks at a time; more wait.
+pub const MAX_RANGE_LOCKS: usize = 16;
+
+/// FUSE of the first and the second command.
+const FIRST: u8 = 1;
+const SECOND: u8 = 2;
+
+/// A command's place in a pair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Fused {
+    /// In none, or its pair has been broken up.
+    #[default]
+    No,
+    First,
+    Second,
+}
+
+/// What came last on a queue: a pair's second command follows its first at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LastCapsule {
+    /// No first command.
+    Other,
+    /// A first command, in this slot.
+    First(u16),
+    /// A first command that has failed already.
+    FailedFirst,
+}
+
+/// Blocks of a namespace that belong to one pair for a while.
+#[derive(Debug, Clone, Copy)]
+struct RangeLock {
+    work: BlockWork,
+    /// The slot for whose sake it is held: first the Compare's, then the Write's.
+    owner: u16,
+    /// Commands to these blocks that were at drives before.
+    in_flight: u16,
+}
+
+/// The locks of a namespace's home: who may touch which blocks.
+#[derive(Debug, Default)]
+pub(crate) struct RangeLocks(heapless::Vec<RangeLock, MAX_RANGE_LOCKS>);
+
+impl RangeLocks {
+    /// Whether a command has to wait for the sake of some pair that it does not belong to.
+    pub(crate) fn excludes(&self, slot: u16, work: &BlockWork) -> bool {
+        self.0.iter().any(|lock| lock.owner != slot && touches(work, &lock.work))
+    }
+
+    fn of(&self, owner: u16) -> Option<&RangeLock> {
+        self.0.iter().find(|lock| lock.owner == owner)
+    }
+
+    /// Locks the blocks of `work` for `owner`; false where others have them, or there is no place.
+    fn acquire(&mut self, owner: u16, work: &BlockWork, slots: &Slots) -> bool {
+        if self.excludes(owner, work) {
+            return false;
+        }
+        let at_drives = slots.iter().filter(|slot| is_at_drive_in(slot, work)).count() as u16;
+        self.0.push(RangeLock { work: *work, owner, in_flight: at_drives }).is_ok()
+    }
+
+    /// A command has come home.
+    pub(crate) fn came_home(&mut self, slot: u16, work: &BlockWork) {
+        for lock in self.0.iter_mut().filter(|lock| lock.owner != slot && touches(work, &lock.work)) {
+            lock.in_flight = lock.in_flight.saturating_sub(1);
+        }
+    }
+
+    fn pass_on(&mut self, from: u16, to: u16) {
+        if let Some(lock) = self.0.iter_mut().find(|lock| lock.owner == from) {
+            lock.owner = to;
+        }
+    }
+
+    /// True where `owner` had one.
+    fn release(&mut self, owner: u16) -> bool {
+        let found = self.0.iter().position(|lock| lock.owner == owner);
+        found.map(|index| self.0.swap_remove(index)).is_some()
+    }
+}
+
+/// Whether a command may read or change blocks of a pair. Of those with a list of ranges it is not known here which.
+fn touches(work: &BlockWork, pair: &BlockWork) -> bool {
+    if work.namespace != pair.namespace {
+        return false;
+    }
+    match work.operation {
+        Operation::Flush => false,
+        Operation::DatasetManagement { .. } | Operation::Copy { .. } => true,
+        _ => {
+            let end = |work: &BlockWork| work.start_block.saturating_add(u64::from(work.blocks));
+            work.start_block < end(pair) && pair.start_block < end(work)
+        }
+    }
+}
+
+fn is_at_drive_in(slot: &Slot, pair: &BlockWork) -> bool {
+    slot.state == SlotState::AtBackend && matches!(&slot.doer, Doer::Block(work) if touches(work, pair))
+}
+
+impl<B: Backend> Turn<'_, '_, B> {
+    /// Finds a command's place in a pair, once it has been judged, and breaks up what is no pair.
+    pub(crate) fn pair_up(
+        &mut self,
+        slot: u16,
+        command: &Command,
+        verdict: Result<Direction, Status>,
+    ) -> Result<Direction, Status> {
+        let last = core::mem::replace(&mut self.queue.last_capsule, LastCapsule::Other);
+        let fuse =
+            if self.queue.queue_id().is_some_and(|queue_id| queue_id != 0) { command.fuse() } else { 0 };
+        match (fuse, last) {
+            (SECOND, LastCapsule::First(first)) => match verdict {
+                Ok(direction) if self.is_pair(first, slot) => {
+                    self.link(first, slot);
+                    Ok(direction)
+                }
+                Ok(_) => {
+                    let different = Status::INVALID_FIELD.do_not_retry();
+                    self.break_off(first, different);
+                    Err(different)
+                }
+                Err(status) => {
+                    self.break_off(first, Status::ABORTED_FAILED_FUSED);
+                    Err(status)
+                }
+            },
+            (SECOND, LastCapsule::FailedFirst) => Err(Status::ABORTED_FAILED_FUSED),
+            (SECOND, LastCapsule::Other) => Err(Status::ABORTED_MISSING_FUSED.do_not_retry()),
+            (_, last) => {
+                if let LastCapsule::First(first) = last {
+                    self.break_off(first, Status::ABORTED_MISSING_FUSED.do_not_retry());
+                }
+                if fuse == FIRST {
+                    let failed = verdict.is_err();
+                    self.queue.last_capsule =
+                        if failed { LastCapsule::FailedFirst } else { LastCapsule::First(slot) };
+                    self.slots.at_mut(slot).fused = if failed { Fused::No } else { Fused::First };
+                }
+                verdict
+            }
+        }
+    }
+
+    /// Both commands name the same blocks.
+    fn is_pair(&self, first: u16, second: u16) -> bool {
+        let (first, second) = (self.slots.at(first), self.slots.at(second));
+        match (&first.doer, &second.doer) {
+            (Doer::Block(compare), Doer::Block(write)) => {
+                compare.namespace == write.namespace
+                    && compare.start_block == write.start_block
+                    && compare.blocks == write.blocks
+                    && first.command.nsid == second.command.nsid
+            }
+            _ => false,
+        }
+    }
+
+    fn link(&mut self, first: u16, second: u16) {
+        self.slots.at_mut(first).partner = second;
+        let second = self.slots.at_mut(second);
+        (second.fused, second.partner) = (Fused::Second, first);
+    }
+
+    /// The other command of a pair has failed, or is none: this one ends as soon as its data has passed.
+    fn break_off(&mut self, slot: u16, status: Status) {
+        let entry = self.slots.at_mut(slot);
+        (entry.fused, entry.partner) = (Fused::No, NONE);
+        if entry.state == SlotState::AwaitingPartner {
+            self.finish(slot, status, 0);
+        } else if entry.status.is_success() {
+            entry.status = status;
+        }
+    }
+
+    /// All data of a command of a pair is here; the pair begins with the later one.
+    pub(crate) fn run_fused(&mut self, slot: u16) {
+        self.slots.at_mut(slot).state = SlotState::AwaitingPartner;
+        let entry = self.slots.at(slot);
+        let (partner, first) = match entry.fused {
+            Fused::First => (entry.partner, slot),
+            _ => (entry.partner, entry.partner),
+        };
+        if partner == NONE || self.slots.at(partner).state != SlotState::AwaitingPartner {
+            return;
+        }
+        if !self.try_fused(first) {
+            self.wait_as_pair(first);
+        }
+    }
+
+    fn wait_as_pair(&mut self, slot: u16) {
+        self.slots.at_mut(slot).state = SlotState::WaitingForBackend;
+        self.slots.push(&mut self.queue.waiting_pairs, slot);
+    }
+
+    /// Sends a pair's next command; false where it has to wait.
+    fn try_fused(&mut self, slot: u16) -> bool {
+        let Doer::Block(work) = self.slots.at(slot).doer else { return false };
+        if self.locks.of(slot).is_none() && !self.locks.acquire(slot, &work, self.slots) {
+            return false;
+        }
+        let is_clear = self.locks.of(slot).is_some_and(|lock| lock.in_flight == 0);
+        is_clear && self.submit(slot, work)
+    }
+
+    /// Tries again the pairs that wait for blocks or for the backend. They do not wait behind other commands, which may
+    /// wait for them.
+    pub(crate) fn retry_pairs(&mut self) {
+        let mut waiting = core::mem::replace(&mut self.queue.waiting_pairs, Fifo::EMPTY);
+        while let Some(slot) = self.slots.pop(&mut waiting) {
+            if !self.try_fused(slot) {
+                self.wait_as_pair(slot);
+            }
+        }
+    }
+
+    /// A command is about to be answered: what that means for its pair.
+    pub(crate) fn fused_ended(&mut self, slot: u16, succeeded: bool) {
+        let entry = self.slots.at_mut(slot);
+        let fused = core::mem::take(&mut entry.fused);
+        let partner = core::mem::replace(&mut entry.partner, NONE);
+        if fused == Fused::No {
+            return;
+        }
+        if partner == NONE {
+            if self.queue.last_capsule == LastCapsule::First(slot) {
+                self.queue.last_capsule = LastCapsule::FailedFirst;
+            }
+        } else {
+            self.slots.at_mut(partner).partner = NONE;
+        }
+        if fused == Fused::First && succeeded && partner != NONE {
+            self.locks.pass_on(slot, partner);
+            if !self.try_fused(partner) {
+                self.wait_as_pair(partner);
+            }
+            return;
+        }
+        self.unlock(slot);
+        if partner != NONE {
+            debug!("connection {}: a fused command has failed with its other", self.index);
+            self.break_off(partner, Status::ABORTED_FAILED_FUSED);
+        }
+    }
+
+    /// A command's slot is given back, perhaps without an answer.
+    pub(crate) fn fused_freed(&mut self, slot: u16) {
+        let entry = self.slots.at_mut(slot);
+        if core::mem::take(&mut entry.fused) == Fused::No {
+            return;
+        }
+        let partner = core::mem::replace(&mut entry.partner, NONE);
+        if partner != NONE {
+            self.slots.at_mut(partner).partner = NONE;
+        }
+        self.unlock(slot);
+    }
+
+    fn unlock(&mut self, owner: u16) {
+        if self.locks.release(owner) {
+            // Whoever waits for these blocks may try again.
+            self.effects.freed = true;
+        }
+    }
+}
