@@ -60,6 +60,11 @@ impl RangeLocks {
         self.0.iter().any(|lock| lock.owner != slot && touches(work, &lock.work))
     }
 
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     fn of(&self, owner: u16) -> Option<&RangeLock> {
         self.0.iter().find(|lock| lock.owner == owner)
     }

@@ -363,6 +363,12 @@ impl Target {
         }
     }
 
+    /// Whether some fused pair has blocks for itself.
+    #[cfg(test)]
+    pub(crate) fn holds_locks(&self) -> bool {
+        !self.locks.is_empty()
+    }
+
     /// Events since the start.
     #[must_use]
     pub const fn counters(&self) -> Counters {

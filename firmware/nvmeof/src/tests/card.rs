@@ -308,6 +308,7 @@ impl Card {
         assert_eq!((slots_free, connections, draining), (slots_total, 0, 0));
         assert_eq!((self.pool.free(), self.pool.promised()), (self.pool.available(), 0));
         assert!(self.target.next_ready(QueueIndex(0)).is_none());
+        assert!(!self.target.holds_locks(), "blocks are still locked for a pair");
         self.pipes.clear();
     }
 }

@@ -107,9 +107,18 @@ fn random_command(random: &mut Random, queue_id: u16) -> (Command, Vec<u8>) {
             io::WRITE_ZEROES,
             io::VERIFY,
             io::DATASET_MANAGEMENT,
+            io::COPY,
         ]);
         let blocks = random.pick(&[1, 2, 8, 16, 17, 100, 300]);
         let mut command = block_command(opcode, random.next() % (BLOCKS - 300), blocks);
+        // Few blocks for all pairs, so that halves of pairs meet, and pairs each other.
+        let fuse = [(io::COMPARE, 1), (io::WRITE, 2)].into_iter().find(|(of, _)| *of == opcode);
+        let fuse = fuse.filter(|_| !random.one_in(3)).map_or(0, |(_, fuse)| fuse);
+        let blocks = if fuse == 0 { blocks } else { 2 };
+        if fuse != 0 {
+            command = block_command(opcode, random.next() % 2, blocks);
+            command.flags = if random.one_in(20) { 3 } else { fuse };
+        }
         command.set_sgl(random_sgl(random, blocks * 512));
         let writes = matches!(opcode, io::WRITE | io::COMPARE);
         if writes && blocks <= 16 && !random.one_in(3) {
@@ -120,6 +129,14 @@ fn random_command(random: &mut Random, queue_id: u16) -> (Command, Vec<u8>) {
             let ranges = random.below(4) as u32;
             command.cdw10.set(ranges);
             data = vec![0; (ranges as usize + 1) * 16];
+            command.set_sgl(in_capsule(data.len() as u32));
+        }
+        if opcode == io::COPY {
+            let ranges = random.below(4) as u32;
+            command.cdw12.set(ranges);
+            data = vec![0; (ranges as usize + 1) * 32];
+            data[8] = random.next() as u8;
+            data[16] = random.pick(&[0, 1, 255]);
             command.set_sgl(in_capsule(data.len() as u32));
         }
         command
