@@ -261,12 +261,9 @@ impl Subsystem {
     /// Raises the events of critical warnings that the drives report and hosts have asked for. Call it a few times a second.
     pub fn watch_health(&mut self, backend: &impl Backend) {
         let asks = |controller: &Controller| controller.features.async_events & u32::from(ALL_WARNINGS) != 0;
-        if !self.controllers().any(asks) {
-            return;
-        }
-        let health = self.merged_health(NSID_ALL, backend);
+        let health = self.controllers().any(asks).then(|| self.merged_health(NSID_ALL, backend));
         for controller in self.controllers_mut().filter(|controller| !controller.discovery) {
-            let warnings = controller.warnings(&health);
+            let warnings = health.as_ref().map_or(0, |health| controller.warnings(health));
             controller.events.warn(warnings, controller.features.async_events);
         }
     }

@@ -133,7 +133,8 @@ mod tests {
         for other in 0..=others {
             let (command, mut data) = crate::testing::connect_parts(NQN, HOST, 0, 0xffff);
             data.host_id = [100 + other; 16];
-            let connected = bench.subsystem.connect(bench.now, &command, &data).unwrap();
+            let connected =
+                bench.subsystem.connect(bench.now, crate::PortId::FIRST, &command, &data).unwrap();
             bench.subsystem.disconnect_queue(connected.controller, 0);
         }
         bench.subsystem.note_lost_writes(7);

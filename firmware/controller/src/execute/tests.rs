@@ -229,7 +229,14 @@ fn a_warning_that_is_on_is_told_once_it_is_asked_for() {
     park(&mut bench, 0);
     set_health(&mut bench, 1 << 2, 300);
     assert_eq!(next(&mut bench), None);
-    enable_events(&mut bench, 1 << 2);
-    set_health(&mut bench, 1 << 2, 300);
-    assert_eq!(next(&mut bench).map(|ended| ended.result), Some(RELIABILITY));
+    for cid in 1..3 {
+        enable_events(&mut bench, 1 << 2);
+        set_health(&mut bench, 1 << 2, 300);
+        assert_eq!(next(&mut bench).map(|ended| ended.result), Some(RELIABILITY));
+        bench.data_of(&get_log(id::SMART, 512, 0));
+        // Asked for anew, it is told anew.
+        enable_events(&mut bench, 0);
+        set_health(&mut bench, 1 << 2, 300);
+        park(&mut bench, cid);
+    }
 }
