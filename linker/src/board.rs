@@ -1,10 +1,12 @@
 //! `board.toml`: its shape, and what must be true of it.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
 
 use serde::Deserialize;
+
+use crate::plan::Plan;
 
 /// The target of a board that is a process of the machine it is built on.
 pub const HOST: &str = "host";
@@ -25,7 +27,7 @@ pub struct Board {
     pub stacks: Option<Stacks>,
     /// Cores.
     pub cores: Cores,
-    /// Core plans, at least one.
+    /// Core plans, at least one; of those with `others`, one for each number of cores.
     #[serde(rename = "plan")]
     pub plans: Vec<Plan>,
 }
@@ -68,60 +70,6 @@ pub struct Stacks {
     pub exception_bytes: u64,
 }
 
-/// Which core runs which role on which queue, on machines with at least `cores` cores.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Plan {
-    /// What `plan=` in the boot arguments calls it.
-    pub name: String,
-    /// Fewest cores it works with.
-    pub cores: u64,
-    /// One entry for each queue, and one for `control`.
-    pub entries: Vec<Entry>,
-}
-
-/// One line of a plan.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Entry {
-    /// Index of the core.
-    pub core: Option<u64>,
-    /// Name of the role; see [`Role`].
-    pub role: String,
-    /// Number of the queue among those of its role; absent for `control`.
-    pub queue: Option<u16>,
-}
-
-/// The code that polls one kind of queue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Role {
-    /// Management: logs, health, mailbox.
-    Control,
-    /// Ethernet queues.
-    Net,
-    /// Queues of drives.
-    Drive,
-    /// Queues of the server behind the endpoint.
-    Host,
-    /// Queues of accelerators.
-    Offload,
-}
-
-impl Role {
-    /// The role called `name` in `board.toml`.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
-        Some(match name {
-            "control" => Self::Control,
-            "net" => Self::Net,
-            "drive" => Self::Drive,
-            "host" => Self::Host,
-            "offload" => Self::Offload,
-            _ => return None,
-        })
-    }
-}
-
 /// What is wrong with a board's file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BoardError {
@@ -161,6 +109,13 @@ pub enum BoardError {
         /// The role.
         role: String,
     },
+    /// A core that runs `net` does not run `drive` with the queue of the same number, or a number is left out.
+    DataCore {
+        /// The plan.
+        plan: String,
+        /// The number.
+        queue: u16,
+    },
     /// Two entries claim one queue.
     TwoOwners {
         /// The plan.
@@ -196,6 +151,9 @@ impl fmt::Display for BoardError {
             Self::Queue { plan, role } => {
                 write!(f, "plan \"{plan}\": role \"{role}\" needs a queue, and \"control\" has none")
             }
+            Self::DataCore { plan, queue } => {
+                write!(f, "plan \"{plan}\": no core runs both net queue {queue} and drive queue {queue}")
+            }
             Self::TwoOwners { plan, role, queue, cores: (first, second) } => {
                 let queue = queue.map_or(String::new(), |queue| format!(" queue {queue}"));
                 write!(f, "plan \"{plan}\": {role}{queue} has two owners, core {first} and core {second}")
@@ -205,9 +163,6 @@ impl fmt::Display for BoardError {
 }
 
 impl std::error::Error for BoardError {}
-
-/// Roles that every plan must give to a core.
-const NEEDED: [(Role, &str); 3] = [(Role::Control, "control"), (Role::Net, "net"), (Role::Drive, "drive")];
 
 impl Board {
     /// Reads and checks a file.
@@ -224,9 +179,12 @@ impl Board {
     /// # Errors
     /// The first thing found wrong.
     pub fn parse(text: &str) -> Result<Self, BoardError> {
-        let board: Self = toml::from_str(text).map_err(|error| BoardError::Shape(error.to_string()))?;
+        let mut board: Self = toml::from_str(text).map_err(|error| BoardError::Shape(error.to_string()))?;
         board.check_numbers()?;
-        board.check_plans()?;
+        board.check_plan_names()?;
+        board.plans =
+            board.plans.iter().flat_map(|plan| plan.for_each_number_of_cores(board.cores.maximum)).collect();
+        board.plans.iter().try_for_each(|plan| plan.check(board.cores.maximum))?;
         Ok(board)
     }
 
@@ -257,50 +215,15 @@ impl Board {
         self.target == HOST
     }
 
-    fn check_plans(&self) -> Result<(), BoardError> {
-        let mut names = BTreeMap::new();
+    fn check_plan_names(&self) -> Result<(), BoardError> {
+        let mut names = BTreeSet::new();
         for plan in &self.plans {
-            if names.insert(plan.name.as_str(), ()).is_some() {
+            if !names.insert(plan.name.as_str()) {
                 return Err(BoardError::Plans(format!("two plans are called \"{}\"", plan.name)));
             }
-            plan.check(self.cores.maximum)?;
         }
-        if !self.plans.iter().any(|plan| plan.cores == 1) {
+        if !self.plans.iter().any(|plan| plan.cores == 1 && plan.automatic) {
             return Err(BoardError::Plans("no plan works with one core".into()));
-        }
-        Ok(())
-    }
-}
-
-impl Plan {
-    fn check(&self, cores_maximum: u64) -> Result<(), BoardError> {
-        if self.cores == 0 || self.cores > cores_maximum {
-            return Err(BoardError::Plans(format!(
-                "plan \"{}\": cores is not between 1 and cores.maximum",
-                self.name
-            )));
-        }
-        let mut owners: BTreeMap<(Role, Option<u16>), u64> = BTreeMap::new();
-        for entry in &self.entries {
-            let (plan, role_name) = (self.name.clone(), entry.role.clone());
-            let Some(role) = Role::from_name(&entry.role) else {
-                return Err(BoardError::UnknownRole { plan, role: role_name });
-            };
-            let Some(core) = entry.core.filter(|core| *core < self.cores) else {
-                return Err(BoardError::NoSuchCore { plan, role: role_name, core: entry.core });
-            };
-            if (role == Role::Control) != entry.queue.is_none() {
-                return Err(BoardError::Queue { plan, role: role_name });
-            }
-            if let Some(first) = owners.insert((role, entry.queue), core) {
-                let (queue, cores) = (entry.queue, (first, core));
-                return Err(BoardError::TwoOwners { plan, role: role_name, queue, cores });
-            }
-        }
-        for (role, name) in NEEDED {
-            if !owners.keys().any(|(owned, _)| *owned == role) {
-                return Err(BoardError::RoleWithoutCore { plan: self.name.clone(), role: name });
-            }
         }
         Ok(())
     }
@@ -332,31 +255,6 @@ mod tests {
         let other = PROCESS.replace("\"host\"", "\"aarch64-unknown-none\"");
         assert!(matches!(Board::parse(&other), Err(BoardError::Number(_))));
         assert!(matches!(replaced("aarch64-unknown-none", "host"), Err(BoardError::Number(_))));
-    }
-
-    #[test]
-    fn two_owners_are_refused_and_both_named() {
-        let line = "{ core = 1, role = \"net\", queue = 0 },";
-        let error =
-            replaced(line, &format!("{line}\n{{ core = 0, role = \"net\", queue = 0 }},")).unwrap_err();
-        let text = error.to_string();
-        assert!(matches!(error, BoardError::TwoOwners { cores: (1, 0), queue: Some(0), .. }), "{text}");
-        assert!(text.contains("core 1") && text.contains("core 0") && text.contains("net queue 0"), "{text}");
-    }
-
-    #[test]
-    fn unknown_roles_missing_cores_and_missing_roles_are_refused() {
-        let entry = "{ core = 1, role = \"drive\", queue = 0 },";
-        let with = |new: &str| replaced(entry, new).unwrap_err();
-        assert!(matches!(with("{ core = 1, role = \"disk\", queue = 0 },"), BoardError::UnknownRole { .. }));
-        assert!(matches!(
-            with("{ role = \"drive\", queue = 0 },"),
-            BoardError::NoSuchCore { core: None, .. }
-        ));
-        let beyond = with("{ core = 2, role = \"drive\", queue = 0 },");
-        assert!(matches!(beyond, BoardError::NoSuchCore { core: Some(2), .. }));
-        assert!(matches!(with(""), BoardError::RoleWithoutCore { role: "drive", .. }));
-        assert!(matches!(with("{ core = 1, role = \"drive\" },"), BoardError::Queue { .. }));
     }
 
     #[test]

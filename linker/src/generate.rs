@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::{Board, Console, Image, Role, Stacks};
+use crate::{Board, Console, Image, Plan, Role, Stacks};
 
 /// Size of a page, of a guard page too.
 pub const PAGE_BYTES: u64 = 4096;
@@ -44,7 +44,9 @@ pub fn constants(board: &Board) -> String {
     let _ = writeln!(text, "/// Core plans in the order of `board.toml`.");
     let _ = writeln!(text, "pub const PLANS: &[Plan] = &[");
     for plan in &board.plans {
-        let _ = writeln!(text, "    Plan {{ name: {:?}, cores: {}, entries: &[", plan.name, plan.cores);
+        let Plan { name, cores, automatic, .. } = plan;
+        let _ =
+            writeln!(text, "    Plan {{ name: {name:?}, cores: {cores}, automatic: {automatic}, entries: &[");
         for entry in &plan.entries {
             let role = Role::from_name(&entry.role).unwrap_or(Role::Control);
             let (core, queue) = (entry.core.unwrap_or(0), entry.queue.unwrap_or(0));

@@ -7,10 +7,12 @@
 mod board;
 mod flat;
 mod generate;
+mod plan;
 
-pub use board::{Board, BoardError, Console, Cores, Entry, HOST, Image, Plan, Role, Stacks};
+pub use board::{Board, BoardError, Console, Cores, HOST, Image, Stacks};
 pub use flat::{FlatError, flat_image};
 pub use generate::{PAGE_BYTES, constants, numbers};
+pub use plan::{Entry, Plan, Role};
 
 use std::path::{Path, PathBuf};
 

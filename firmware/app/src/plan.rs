@@ -8,6 +8,8 @@ pub struct Plan {
     pub name: &'static str,
     /// Fewest cores that it works with.
     pub cores: usize,
+    /// Whether it is taken without being asked for by name.
+    pub automatic: bool,
     /// One for each queue, and one for control.
     pub entries: &'static [PlanEntry],
 }
@@ -44,35 +46,57 @@ impl Plan {
     pub fn core_of(&self, role: Role, queue: u16) -> Option<usize> {
         self.entries.iter().find(|entry| entry.role == role && entry.queue == queue).map(|entry| entry.core)
     }
+
+    /// The data cores in the order of their queues: the first has queue 0 of the Ethernet ports and of the drives.
+    pub fn data_cores(&self) -> impl Iterator<Item = usize> + '_ {
+        (0..).map_while(|queue| self.core_of(Role::Net, queue))
+    }
 }
 
-/// The plan called `name` where it is there and `cores` are enough for it; else the one that uses the most of
-/// `cores`. `None` where no plan works with so few.
+/// The plan called `name` that uses the most of `cores`; where there is none, the one that does so among those that
+/// need not be asked for. `None` where no plan works with so few.
 #[must_use]
 pub fn choose(plans: &'static [Plan], name: Option<&str>, cores: usize) -> Option<&'static Plan> {
-    let fitting = || plans.iter().filter(|plan| plan.cores <= cores);
-    let named = name.and_then(|name| fitting().find(|plan| plan.name == name));
-    named.or_else(|| fitting().max_by_key(|plan| plan.cores))
+    let largest = |fits: &dyn Fn(&Plan) -> bool| {
+        plans.iter().filter(|plan| plan.cores <= cores && fits(plan)).max_by_key(|plan| plan.cores)
+    };
+    let named = name.and_then(|name| largest(&|plan| plan.name == name));
+    named.or_else(|| largest(&|plan| plan.automatic))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    static PLANS: [Plan; 2] = [
-        Plan { name: "single", cores: 1, entries: &[PlanEntry { core: 0, role: Role::Net, queue: 0 }] },
-        Plan { name: "pair", cores: 2, entries: &[PlanEntry { core: 1, role: Role::Net, queue: 0 }] },
+    const fn net(core: usize, queue: u16) -> PlanEntry {
+        PlanEntry { core, role: Role::Net, queue }
+    }
+
+    static PLANS: [Plan; 4] = [
+        Plan { name: "single", cores: 1, automatic: true, entries: &[net(0, 0)] },
+        Plan { name: "pair", cores: 2, automatic: true, entries: &[net(1, 0)] },
+        Plan { name: "many", cores: 3, automatic: false, entries: &[net(1, 0), net(2, 1)] },
+        Plan { name: "many", cores: 4, automatic: false, entries: &[net(3, 2), net(1, 0), net(2, 1)] },
     ];
 
     #[test]
     fn a_plan_is_chosen_by_name_else_by_cores() {
-        let name = |wanted, cores| choose(&PLANS, wanted, cores).map(|plan| plan.name);
-        assert_eq!(name(None, 8), Some("pair"));
-        assert_eq!(name(None, 1), Some("single"));
-        assert_eq!(name(Some("single"), 8), Some("single"));
-        assert_eq!(name(Some("pair"), 1), Some("single"));
-        assert_eq!(name(Some("none"), 2), Some("pair"));
-        assert_eq!(name(None, 0), None);
+        let chosen = |wanted, cores| choose(&PLANS, wanted, cores).map(|plan| (plan.name, plan.cores));
+        assert_eq!(chosen(None, 8), Some(("pair", 2)));
+        assert_eq!(chosen(None, 1), Some(("single", 1)));
+        assert_eq!(chosen(Some("single"), 8), Some(("single", 1)));
+        assert_eq!(chosen(Some("pair"), 1), Some(("single", 1)));
+        assert_eq!(chosen(Some("none"), 2), Some(("pair", 2)));
+        assert_eq!(chosen(Some("many"), 8), Some(("many", 4)));
+        assert_eq!(chosen(Some("many"), 3), Some(("many", 3)));
+        assert_eq!(chosen(Some("many"), 2), Some(("pair", 2)));
+        assert_eq!(chosen(None, 0), None);
+    }
+
+    #[test]
+    fn data_cores_come_in_the_order_of_their_queues() {
+        let cores = |plan: usize| PLANS[plan].data_cores().collect::<Vec<_>>();
+        assert_eq!((cores(0), cores(1), cores(3)), (vec![0], vec![1], vec![1, 2, 3]));
     }
 
     #[test]
