@@ -19,6 +19,7 @@ mod connections;
 mod device;
 mod frame;
 mod stack;
+mod steering;
 mod stream;
 
 #[cfg(test)]
@@ -27,4 +28,5 @@ mod tests;
 pub use config::{Addressing, Config, MAX_PORTS};
 pub use connections::{ConnectError, ConnectionId, PeerInfo};
 pub use stack::{Counters, Stack};
+pub use steering::{KEY_BYTES, MAX_DATA_CORES, Steer, Steering, TABLE_ENTRIES};
 pub use stream::{Stream, StreamState};
