@@ -9,14 +9,17 @@ mod arena;
 mod copy;
 mod dma;
 mod fence;
+mod frame_ring;
 mod mmio;
 mod pages;
 mod ring;
+mod sync;
 
 pub use arena::{Arena, OutOfMemory};
-pub use copy::{copied_bytes, copy_from_device_memory, copy_to_device_memory};
+pub use copy::{copied_bytes, copy_counted, copy_from_device_memory, copy_to_device_memory};
 pub use dma::DmaRegion;
 pub use fence::{device_full_fence, device_read_fence, device_write_fence};
+pub use frame_ring::{FrameConsumer, FrameProducer, frame_ring, frame_ring_bytes};
 pub use mmio::MmioRegion;
 pub use pages::{Cursor, PAGE_BYTES, PagePool, Pages};
 pub use ring::{Consumer, Producer, Ring};

@@ -6,11 +6,7 @@
 
 use core::mem::MaybeUninit;
 
-use self::sync::{AtomicUsize, Ordering, UnsafeCell};
-
-/// A value on cache lines of its own: two lines of 64 bytes, as cores fetch them in pairs.
-#[repr(align(128))]
-struct Padded<T>(T);
+use crate::sync::{AtomicUsize, Ordering, Padded, UnsafeCell};
 
 /// Room for `N` values on their way from one core to another; `N` is a power of two.
 ///
@@ -155,32 +151,6 @@ impl<T, const N: usize> Consumer<'_, T, N> {
         self.ring.head.0.store(self.head, Ordering::Release);
         Some(value)
     }
-}
-
-/// The parts that the model checker replaces by its own.
-#[cfg(not(loom))]
-mod sync {
-    pub use core::sync::atomic::{AtomicUsize, Ordering};
-
-    /// `core`'s cell with the access by closure that the model checker needs.
-    pub struct UnsafeCell<T>(core::cell::UnsafeCell<T>);
-
-    impl<T> UnsafeCell<T> {
-        pub const fn new(value: T) -> Self {
-            Self(core::cell::UnsafeCell::new(value))
-        }
-
-        #[inline(always)]
-        pub fn with_mut<R>(&self, access: impl FnOnce(*mut T) -> R) -> R {
-            access(self.0.get())
-        }
-    }
-}
-
-#[cfg(loom)]
-mod sync {
-    pub use loom::cell::UnsafeCell;
-    pub use loom::sync::atomic::{AtomicUsize, Ordering};
 }
 
 #[cfg(all(test, loom))]
