@@ -19,6 +19,7 @@ mod connections;
 mod device;
 mod frame;
 mod stack;
+mod steered_queue;
 mod steering;
 mod stream;
 
@@ -28,5 +29,6 @@ mod tests;
 pub use config::{Addressing, Config, MAX_PORTS};
 pub use connections::{ConnectError, ConnectionId, PeerInfo};
 pub use stack::{Counters, Stack};
+pub use steered_queue::{SteeredQueue, SteeringCounters, steered_queues, steered_queues_bytes};
 pub use steering::{KEY_BYTES, MAX_DATA_CORES, Steer, Steering, TABLE_ENTRIES};
 pub use stream::{Stream, StreamState};

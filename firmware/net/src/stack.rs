@@ -77,11 +77,12 @@ impl<F: FrameQueue> Stack<F> {
         let mut connections = Connections::new(config, arena, seed)?;
         let mut smoltcp = smoltcp::iface::Config::new(HardwareAddress::Ethernet(station_address(info.mac)));
         smoltcp.random_seed = seed;
-        let mut sent = 0;
         let link_up = queue.link_is_up();
-        let mut device =
-            FrameDevice { capabilities, frame: None, transmit: queue.halves().1, scratch, sent: &mut sent };
-        let mut interface = Interface::new(smoltcp, &mut device, to_smoltcp(now));
+        let mut interface = {
+            let (transmit, sent) = (&mut queue.halves().1, &mut 0);
+            let mut device = FrameDevice { capabilities, frame: None, transmit, scratch, sent };
+            Interface::new(smoltcp, &mut device, to_smoltcp(now))
+        };
         let address =
             AddressState::new(config.addressing, link_up, &mut interface, &mut connections.set, now);
         Ok(Self {
@@ -104,8 +105,8 @@ impl<F: FrameQueue> Stack<F> {
     }
 
     /// Sends what is left over and what timers make due, then takes in at most `budget` frames. Returns the
-    /// number of frames, about twice `budget` at most, and one more where a timer fired; 0 means that no
-    /// connection has changed since the last call.
+    /// number of frames, about twice `budget` at most, those moved for other cores, and one more where a timer fired; 0
+    /// means that no connection has changed since the last call.
     ///
     /// Acknowledgements of what came in wait for [`Stack::transmit`], so that they travel with the answers.
     pub fn poll(&mut self, now: Instant, budget: usize) -> usize {
@@ -130,7 +131,7 @@ impl<F: FrameQueue> Stack<F> {
         if received > 0 || timers {
             self.review();
         }
-        sent + received + usize::from(timers)
+        sent + received + usize::from(timers) + self.queue.take_moved()
     }
 
     /// Sends what the streams were given and acknowledges what they received, in at most about `budget`
@@ -233,7 +234,7 @@ impl<F: FrameQueue> Stack<F> {
 
     fn ingress(&mut self, budget: usize) -> usize {
         let Self { queue, interface, connections, capabilities, scratch, counters, now, .. } = self;
-        let (receive, transmit) = queue.halves();
+        let (mut receive, mut transmit) = queue.halves();
         let mut received = 0;
         // An answer needs room: without it the frame waits in the queue.
         while received < budget && transmit.has_room() {
@@ -250,7 +251,7 @@ impl<F: FrameQueue> Stack<F> {
                 let mut device = FrameDevice {
                     capabilities: *capabilities,
                     frame: Some(frame),
-                    transmit: &mut *transmit,
+                    transmit: &mut transmit,
                     scratch,
                     sent: &mut counters.frames_sent,
                 };
@@ -278,14 +279,14 @@ impl<F: FrameQueue> Stack<F> {
         self.timers_stale = true;
         let mut sent = 0;
         while sent < budget {
-            let transmit = self.queue.halves().1;
+            let mut transmit = self.queue.halves().1;
             if !transmit.has_room() {
                 break;
             }
             let mut device = FrameDevice {
                 capabilities: self.capabilities,
                 frame: None,
-                transmit,
+                transmit: &mut transmit,
                 scratch: self.scratch,
                 sent: &mut self.counters.frames_sent,
             };
@@ -293,7 +294,7 @@ impl<F: FrameQueue> Stack<F> {
             sent = (self.counters.frames_sent - before) as usize;
             if result == PollResult::None {
                 // Out of room in the middle of a pass is also `None`.
-                self.dirty = !self.queue.halves().1.has_room();
+                self.dirty = !transmit.has_room();
                 break;
             }
         }

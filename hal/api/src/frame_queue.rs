@@ -53,22 +53,57 @@ pub trait FrameTransmit {
     ) -> Result<R, F>;
 }
 
+impl<T: FrameReceive> FrameReceive for &mut T {
+    fn receive<R>(&mut self, consume: impl FnOnce(&[u8]) -> R) -> Option<R> {
+        (**self).receive(consume)
+    }
+
+    fn has_frame(&mut self) -> bool {
+        (**self).has_frame()
+    }
+}
+
+impl<T: FrameTransmit> FrameTransmit for &mut T {
+    fn has_room(&mut self) -> bool {
+        (**self).has_room()
+    }
+
+    fn transmit<R, F: FnOnce(&mut [u8]) -> R>(
+        &mut self,
+        bytes: usize,
+        fill: F,
+        checksum: impl FnOnce(&mut [u8]) -> Option<ChecksumRequest>,
+    ) -> Result<R, F> {
+        (**self).transmit(bytes, fill, checksum)
+    }
+}
+
 /// One Ethernet receive/transmit queue pair; exactly one core owns it.
 pub trait FrameQueue {
-    /// Receiving half.
-    type Receive: FrameReceive;
-    /// Transmitting half.
-    type Transmit: FrameTransmit;
+    /// Receiving half, for the time of a borrow.
+    type Receive<'a>: FrameReceive
+    where
+        Self: 'a;
+    /// Transmitting half, for the time of a borrow.
+    type Transmit<'a>: FrameTransmit
+    where
+        Self: 'a;
 
     /// What is fixed about the port.
     fn info(&self) -> PortInfo;
 
     /// Both halves at once, as a protocol stack needs them to answer a frame that it still holds.
-    fn halves(&mut self) -> (&mut Self::Receive, &mut Self::Transmit);
+    fn halves(&mut self) -> (Self::Receive<'_>, Self::Transmit<'_>);
 
     /// Publishes what was queued, returns buffers to the device, and rings doorbells where the device asks
     /// for it. Once a turn of the core loop.
     fn flush(&mut self);
+
+    /// How many frames of other cores went through this queue since the last call: work of the core that it does for
+    /// others.
+    fn take_moved(&mut self) -> usize {
+        0
+    }
 
     /// Whether the link is up now.
     fn link_is_up(&mut self) -> bool;

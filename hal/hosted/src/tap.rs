@@ -256,8 +256,8 @@ impl FrameTransmit for TapTransmit {
 }
 
 impl FrameQueue for TapQueue {
-    type Receive = TapReceive;
-    type Transmit = TapTransmit;
+    type Receive<'a> = &'a mut TapReceive;
+    type Transmit<'a> = &'a mut TapTransmit;
 
     fn info(&self) -> PortInfo {
         self.info

@@ -312,8 +312,8 @@ impl FrameTransmit for WireTransmit {
 }
 
 impl FrameQueue for WireQueue {
-    type Receive = WireReceive;
-    type Transmit = WireTransmit;
+    type Receive<'a> = &'a mut WireReceive;
+    type Transmit<'a> = &'a mut WireTransmit;
 
     fn info(&self) -> PortInfo {
         self.info

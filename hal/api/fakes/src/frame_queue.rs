@@ -224,8 +224,8 @@ impl FakeFrameQueue {
 }
 
 impl FrameQueue for FakeFrameQueue {
-    type Receive = FakeReceive;
-    type Transmit = FakeTransmit;
+    type Receive<'a> = &'a mut FakeReceive;
+    type Transmit<'a> = &'a mut FakeTransmit;
 
     fn info(&self) -> PortInfo {
         self.info

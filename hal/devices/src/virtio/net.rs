@@ -322,8 +322,8 @@ impl VirtioNetQueue {
 }
 
 impl FrameQueue for VirtioNetQueue {
-    type Receive = NetReceive;
-    type Transmit = NetTransmit;
+    type Receive<'a> = &'a mut NetReceive;
+    type Transmit<'a> = &'a mut NetTransmit;
 
     fn info(&self) -> PortInfo {
         self.info
