@@ -1,6 +1,6 @@
-//! The port's own address and the state of its link.
+//! The port's own addresses and the state of its link.
 
-use core::net::{IpAddr, Ipv4Addr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::time::Duration;
 
 use hal_api::Instant;
@@ -8,7 +8,35 @@ use smoltcp::iface::{Interface, SocketHandle, SocketSet};
 use smoltcp::socket::dhcpv4;
 use smoltcp::wire::{IpAddress, IpCidr};
 
-use crate::config::Addressing;
+use crate::config::{Addressing, Config};
+
+/// One address of a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PortAddress {
+    /// The port's own address.
+    pub address: IpAddr,
+    /// Bits of the address that name the network.
+    pub prefix: u8,
+    /// Where packets for other networks go.
+    pub gateway: Option<IpAddr>,
+}
+
+/// The addresses of a port, as its first data core knows them and the others are told. Its link-local one is not among
+/// them: it follows from the station address (RFC 4291, appendix A).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PortAddresses {
+    /// What hosts are told of; `None` while DHCP has not answered.
+    pub main: Option<PortAddress>,
+    /// An IPv6 address besides.
+    pub ipv6: Option<PortAddress>,
+}
+
+impl PortAddresses {
+    /// Both that there are, the main one first.
+    pub fn iter(&self) -> impl Iterator<Item = PortAddress> + use<> {
+        [self.main, self.ipv6].into_iter().flatten()
+    }
+}
 
 /// Without an answer for so long, the log says so.
 const DHCP_PATIENCE: Duration = Duration::from_secs(10);
@@ -23,31 +51,102 @@ pub(crate) struct AddressState {
     confirming: bool,
     warned: bool,
     link_up: bool,
+    /// Another core looks after the port and tells what it finds out.
+    follows: bool,
+    addresses: PortAddresses,
+    link_local: Ipv6Addr,
 }
 
 impl AddressState {
-    /// Sets a static address, or adds a DHCP socket to the set, in which there has to be room for it.
+    /// Sets the static addresses, and adds a DHCP socket to the set where one is wanted; there has to be room for it.
     pub(crate) fn new(
-        addressing: Addressing,
+        config: &Config<'_>,
+        mac: [u8; 6],
         link_up: bool,
         interface: &mut Interface,
         set: &mut SocketSet<'static>,
         now: Instant,
     ) -> Self {
-        let mut state = Self { dhcp: None, asking_since: None, confirming: false, warned: false, link_up };
-        match addressing {
+        let mut state = Self {
+            dhcp: None,
+            asking_since: None,
+            confirming: false,
+            warned: false,
+            link_up,
+            follows: config.addressing == Addressing::Follow,
+            addresses: PortAddresses::default(),
+            link_local: link_local(mac),
+        };
+        let mut main = None;
+        match config.addressing {
             Addressing::Dhcp => {
                 state.dhcp = Some(set.add(dhcpv4::Socket::new()));
                 state.asking_since = Some(now);
                 hal_log::info!("asking DHCP for an address");
             }
             Addressing::Static { address, prefix, gateway } => {
-                let longest = if address.is_ipv4() { 32 } else { 128 };
-                set_address(interface, Some((address, prefix.min(longest), gateway)));
+                main = Some(PortAddress { address, prefix, gateway });
                 hal_log::info!("address {}/{}", address, prefix);
             }
+            Addressing::Follow => {}
         }
+        let ipv6 = config.ipv6.filter(|_| !state.follows);
+        if let Some(PortAddress { address, prefix, .. }) = ipv6 {
+            hal_log::info!("address {}/{}", address, prefix);
+        }
+        state.set(interface, PortAddresses { main, ipv6 });
         state
+    }
+
+    pub(crate) fn addresses(&self) -> PortAddresses {
+        self.addresses
+    }
+
+    /// Whether another core looks after the port.
+    pub(crate) fn follows(&self) -> bool {
+        self.follows
+    }
+
+    /// Which of our addresses speaks to `remote`.
+    pub(crate) fn towards(&self, remote: IpAddr) -> Option<IpAddr> {
+        if let IpAddr::V6(address) = remote
+            && address.is_unicast_link_local()
+        {
+            return Some(self.link_local.into());
+        }
+        self.addresses.iter().map(|own| own.address).find(|own| own.is_ipv4() == remote.is_ipv4())
+    }
+
+    /// Gives the interface these addresses and their default routes, and no others.
+    pub(crate) fn set(&mut self, interface: &mut Interface, addresses: PortAddresses) {
+        let usable = |own: &PortAddress| {
+            // smoltcp panics on others.
+            let fine = IpAddress::from(own.address).is_unicast();
+            if !fine {
+                hal_log::error!("the address is not one that a port can have; the port stays without");
+            }
+            fine
+        };
+        self.addresses =
+            PortAddresses { main: addresses.main.filter(usable), ipv6: addresses.ipv6.filter(usable) };
+        interface.routes_mut().remove_default_ipv4_route();
+        interface.routes_mut().remove_default_ipv6_route();
+        interface.update_ip_addrs(|list| {
+            list.clear();
+            let own = self.addresses.iter().map(|own| (own.address, own.prefix));
+            for (address, prefix) in own.chain([(self.link_local.into(), 64)]) {
+                let longest = if address.is_ipv4() { 32 } else { 128 };
+                // The list has room for three.
+                let _ = list.push(IpCidr::new(IpAddress::from(address), prefix.min(longest)));
+            }
+        });
+        for gateway in self.addresses.iter().filter_map(|own| own.gateway) {
+            // Of two for one family the first counts; there is room for one of each.
+            let _ = match gateway {
+                IpAddr::V4(gateway) => interface.routes_mut().add_default_ipv4_route(gateway).map(drop),
+                IpAddr::V6(gateway) => interface.routes_mut().add_default_ipv6_route(gateway).map(drop),
+            };
+        }
     }
 
     pub(crate) fn link_is_up(&self) -> bool {
@@ -70,14 +169,15 @@ impl AddressState {
                 self.asking_since = None;
                 self.confirming = false;
                 self.warned = false;
-                set_address(interface, Some((address.into(), prefix, router)));
+                let main = Some(PortAddress { address: address.into(), prefix, gateway: router });
+                self.set(interface, PortAddresses { main, ..self.addresses });
                 hal_log::info!("DHCP: address {}/{}", address, prefix);
             }
             // The client begins by taking away an address that was never there.
             dhcpv4::Event::Deconfigured if self.confirming || self.asking_since.is_some() => return false,
             dhcpv4::Event::Deconfigured => {
                 self.asking_since = Some(now);
-                set_address(interface, None);
+                self.set(interface, PortAddresses { main: None, ..self.addresses });
                 hal_log::warn!("DHCP: the address is lost; asking again");
             }
         }
@@ -95,7 +195,9 @@ impl AddressState {
         let came_up = link_up && !self.link_up;
         if link_up != self.link_up {
             self.link_up = link_up;
-            if link_up {
+            if self.follows {
+                // Who looks after the port says so.
+            } else if link_up {
                 hal_log::info!("link is up");
             } else {
                 hal_log::warn!("link is down");
@@ -115,37 +217,17 @@ impl AddressState {
             hal_log::warn!("no DHCP answer; still asking");
             if self.confirming {
                 self.confirming = false;
-                set_address(interface, None);
+                self.set(interface, PortAddresses { main: None, ..self.addresses });
             }
         }
         came_up
     }
 }
 
-/// Gives the interface one address and default route, or none.
-fn set_address(interface: &mut Interface, address: Option<(IpAddr, u8, Option<IpAddr>)>) {
-    interface.routes_mut().remove_default_ipv4_route();
-    interface.routes_mut().remove_default_ipv6_route();
-    let cidr = address
-        .map(|(address, prefix, _)| IpCidr::new(IpAddress::from(address), prefix))
-        // smoltcp panics on others.
-        .filter(|cidr| cidr.address().is_unicast());
-    if address.is_some() && cidr.is_none() {
-        hal_log::error!("the address is not one that a port can have; the port stays without");
-    }
-    interface.update_ip_addrs(|addresses| {
-        addresses.clear();
-        if let Some(cidr) = cidr {
-            // The list has room for at least one.
-            let _ = addresses.push(cidr);
-        }
-    });
-    let added = match address.and_then(|(_, _, gateway)| gateway) {
-        Some(IpAddr::V4(gateway)) => interface.routes_mut().add_default_ipv4_route(gateway).is_ok(),
-        Some(IpAddr::V6(gateway)) => interface.routes_mut().add_default_ipv6_route(gateway).is_ok(),
-        None => true,
-    };
-    debug_assert!(added, "the route table was just emptied");
+/// The link-local address that goes with a station address.
+fn link_local([a, b, c, d, e, f]: [u8; 6]) -> Ipv6Addr {
+    let pair = |high: u8, low: u8| u16::from_be_bytes([high, low]);
+    Ipv6Addr::new(0xfe80, 0, 0, 0, pair(a ^ 2, b), pair(c, 0xff), pair(0xfe, d), pair(e, f))
 }
 
 fn is_unicast(address: Ipv4Addr) -> bool {

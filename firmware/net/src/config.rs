@@ -5,6 +5,9 @@ use core::net::IpAddr;
 use smoltcp::iface::SocketStorage;
 use smoltcp::socket::tcp;
 
+use crate::address::PortAddress;
+use crate::steering::Steering;
+
 /// Most ports that a stack listens on.
 pub const MAX_PORTS: usize = 4;
 
@@ -26,6 +29,18 @@ pub enum Addressing {
         /// Where packets for other networks go.
         gateway: Option<IpAddr>,
     },
+    /// From the port's first data core, through [`crate::Stack::follow`]. That core alone answers for the port; this
+    /// stack is given TCP segments that belong to it, and what tells neighbours' station addresses.
+    Follow,
+}
+
+/// Which data core a stack runs on, among those of its port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Home {
+    /// What decides whose a segment is.
+    pub steering: &'static Steering,
+    /// The core's number among the data cores.
+    pub core: usize,
 }
 
 /// Limits and addresses of a [`crate::Stack`].
@@ -33,6 +48,11 @@ pub enum Addressing {
 pub struct Config<'a> {
     /// Where the address comes from.
     pub addressing: Addressing,
+    /// A fixed IPv6 address besides; followers are told it.
+    pub ipv6: Option<PortAddress>,
+    /// The core among several whose connections the stack has: own connections are made so that what comes back is
+    /// steered here. `None` where there is one core.
+    pub home: Option<Home>,
     /// Largest IP packet in bytes; the port's own limit applies too.
     pub mtu_limit: u16,
     /// How many connections there can be at once.
@@ -49,6 +69,8 @@ impl Default for Config<'static> {
     fn default() -> Self {
         Self {
             addressing: Addressing::Dhcp,
+            ipv6: None,
+            home: None,
             mtu_limit: 9000,
             sockets: 64,
             receive_bytes: 128 * 1024,

@@ -12,7 +12,7 @@ use smoltcp::iface::{Context, SocketHandle, SocketSet, SocketStorage};
 use smoltcp::socket::{Socket, tcp};
 use smoltcp::wire::IpEndpoint;
 
-use crate::config::{Config, MAX_PORTS};
+use crate::config::{Config, Home, MAX_PORTS};
 use crate::frame::ConnectionRequest;
 
 /// A connection that sends nothing is asked whether it lives.
@@ -103,6 +103,8 @@ pub(crate) struct Connections {
     ready: usize,
     /// Where the search for the port of the next own connection begins.
     next_own_port: u16,
+    /// The core to which replies have to come.
+    home: Option<Home>,
 }
 
 impl Connections {
@@ -122,7 +124,7 @@ impl Connections {
         let ports = config.ports.iter().copied().filter(|port| *port != 0).take(MAX_PORTS).collect();
         let next_own_port = (seed >> 32) as u16 | FIRST_OWN_PORT;
         let set = SocketSet::new(storage);
-        let mut connections = Self { set, spare, slots, ports, ready: 0, next_own_port };
+        let mut connections = Self { set, spare, slots, ports, ready: 0, next_own_port, home: config.home };
         connections.listen(Instant::ZERO);
         Ok(connections)
     }
@@ -157,7 +159,7 @@ impl Connections {
         local: IpAddr,
         remote: SocketAddr,
     ) -> Result<ConnectionId, ConnectError> {
-        let port = self.own_port(remote).ok_or(ConnectError::NoSocket)?;
+        let port = self.own_port(local, remote).ok_or(ConnectError::NoSocket)?;
         let position = self.slots.iter().position(|slot| slot.phase == Phase::Spare);
         let index = position.and_then(|index| u16::try_from(index).ok()).ok_or(ConnectError::NoSocket)?;
         let place = self.spare.iter_mut().find(|place| place.is_some()).ok_or(ConnectError::NoSocket)?;
@@ -172,17 +174,24 @@ impl Connections {
         Ok(ConnectionId { index, generation: slot.generation })
     }
 
-    /// A port of ours that no connection to `remote` has; those of one remote differ as long as they can.
-    fn own_port(&mut self, remote: SocketAddr) -> Option<u16> {
-        for _ in 0..=self.slots.len() {
+    /// A port of ours that no connection to `remote` has and whose replies come to this core; those of one remote differ
+    /// as long as they can.
+    fn own_port(&mut self, local: IpAddr, remote: SocketAddr) -> Option<u16> {
+        for _ in FIRST_OWN_PORT..=u16::MAX {
             let port = self.next_own_port;
             self.next_own_port = port.wrapping_add(1) | FIRST_OWN_PORT;
+            let comes_home = self.home.is_none_or(|Home { steering, core }| {
+                steering.core_of(remote, SocketAddr::new(local, port)) == core
+            });
+            if !comes_home || self.ports.contains(&port) {
+                continue;
+            }
             let taken = self.slots.iter().filter(|slot| slot.phase != Phase::Spare).any(|slot| {
                 let socket = self.set.get::<tcp::Socket<'_>>(slot.handle);
                 socket.local_endpoint().is_some_and(|end| end.port == port)
                     && socket.remote_endpoint().is_some_and(|end| is_same(end, remote))
             });
-            if !taken && !self.ports.contains(&port) {
+            if !taken {
                 return Some(port);
             }
         }

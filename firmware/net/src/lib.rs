@@ -5,6 +5,9 @@
 //! (frames out) and [`Stack::flush`]. It sleeps only when [`Stack::next_deadline`] lies ahead and
 //! [`Stack::arm`] says that nothing has arrived meanwhile.
 //!
+//! Where a port serves several data cores, each has a stack over a [`SteeredQueue`]: frames go to the core that
+//! [`Steering`] names, the first core looks after the port, and the others [follow](Addressing::Follow) it.
+//!
 //! It answers ARP and ICMP echo, asks DHCP for an address or has a static one, listens on the
 //! configured ports, and [connects](Stack::connect) to others. A connection takes one of a fixed number of sockets and gives it back: closed
 //! connections linger for a few seconds at most, half-open ones likewise, so that no peer can keep a socket
@@ -26,7 +29,8 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
-pub use config::{Addressing, Config, MAX_PORTS};
+pub use address::{PortAddress, PortAddresses};
+pub use config::{Addressing, Config, Home, MAX_PORTS};
 pub use connections::{ConnectError, ConnectionId, PeerInfo};
 pub use stack::{Counters, Stack};
 pub use steered_queue::{SteeredQueue, SteeringCounters, steered_queues, steered_queues_bytes};

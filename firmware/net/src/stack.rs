@@ -8,7 +8,7 @@ use hal_mem::{Arena, OutOfMemory};
 use smoltcp::iface::{Interface, PollResult};
 use smoltcp::wire::{EthernetAddress, HardwareAddress};
 
-use crate::address::AddressState;
+use crate::address::{AddressState, PortAddresses};
 use crate::config::Config;
 use crate::connections::{ConnectError, ConnectionId, Connections, PeerInfo};
 use crate::device::{Capabilities, FrameDevice, MAX_FRAME_BYTES};
@@ -75,6 +75,7 @@ impl<F: FrameQueue> Stack<F> {
         let capabilities = Capabilities::new(&info, config.mtu_limit);
         let scratch = arena.slice(MAX_FRAME_BYTES, |_| 0u8)?;
         let mut connections = Connections::new(config, arena, seed)?;
+        let mac = station_address(info.mac);
         let mut smoltcp = smoltcp::iface::Config::new(HardwareAddress::Ethernet(station_address(info.mac)));
         smoltcp.random_seed = seed;
         let link_up = queue.link_is_up();
@@ -83,8 +84,7 @@ impl<F: FrameQueue> Stack<F> {
             let mut device = FrameDevice { capabilities, frame: None, transmit, scratch, sent };
             Interface::new(smoltcp, &mut device, to_smoltcp(now))
         };
-        let address =
-            AddressState::new(config.addressing, link_up, &mut interface, &mut connections.set, now);
+        let address = AddressState::new(config, mac.0, link_up, &mut interface, &mut connections.set, now);
         Ok(Self {
             queue,
             interface,
@@ -190,8 +190,7 @@ impl<F: FrameQueue> Stack<F> {
         if remote.port() == 0 || address.is_unspecified() || address.is_multicast() || broadcast {
             return Err(ConnectError::InvalidRemote);
         }
-        let local = self.address().filter(|local| local.is_ipv4() == address.is_ipv4());
-        let local = local.ok_or(ConnectError::NoAddress)?;
+        let local = self.address.towards(address).ok_or(ConnectError::NoAddress)?;
         let id = self.connections.connect(self.interface.context(), local, remote)?;
         self.dirty = true;
         Ok(id)
@@ -209,10 +208,26 @@ impl<F: FrameQueue> Stack<F> {
         self.dirty = true;
     }
 
-    /// The port's address; `None` while DHCP has not answered.
+    /// The port's main address; `None` while DHCP has not answered.
     #[must_use]
     pub fn address(&self) -> Option<IpAddr> {
-        self.interface.ip_addrs().first().map(|cidr| cidr.address().into())
+        self.addresses().main.map(|own| own.address)
+    }
+
+    /// All that the other cores of the port have to be told when it changes.
+    #[must_use]
+    pub fn addresses(&self) -> PortAddresses {
+        self.address.addresses()
+    }
+
+    /// Takes over what the port's first data core has told; only where the stack
+    /// [follows](crate::Addressing::Follow).
+    pub fn follow(&mut self, addresses: PortAddresses) {
+        debug_assert!(self.address.follows(), "a stack that looks after the port itself");
+        if self.address.follows() && addresses != self.addresses() {
+            self.address.set(&mut self.interface, addresses);
+            self.dirty = true;
+        }
     }
 
     /// Whether the link was up at the last look.

@@ -45,6 +45,7 @@ pub enum Steer {
 }
 
 /// A key and an indirection table. It does not change after boot, so all cores read the same one.
+#[derive(PartialEq, Eq)]
 pub struct Steering {
     /// What each half of each byte of a tuple adds to the hash. Halves keep the part that IPv4 needs at 1.5 KiB, which
     /// stays in a first-level cache.

@@ -4,6 +4,7 @@ mod connect;
 mod connections;
 mod dhcp;
 mod hostile;
+mod many;
 mod peer;
 
 use core::time::Duration;

@@ -315,6 +315,7 @@ fn plug(
         receive_bytes: SOCKET_BYTES,
         transmit_bytes: SOCKET_BYTES,
         ports: &[],
+        ..Config::default()
     };
     let mut arena = Arena::leak_for_host(config.memory_bytes() + (64 << 10));
     debug_assert_eq!(queue.info().mac, mac);

@@ -85,6 +85,7 @@ impl Hostile {
             receive_bytes: SOCKET_BYTES,
             transmit_bytes: SOCKET_BYTES,
             ports: &[],
+            ..Config::default()
         };
         let mut arena = Arena::leak_for_host(config.memory_bytes() + (64 << 10));
         let stack = Stack::new(queue, &config, &mut arena, random.u64(..), now).expect("enough memory");

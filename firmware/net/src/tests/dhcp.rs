@@ -16,7 +16,7 @@ use super::{port_info, small};
 use crate::{Addressing, Config, Stack};
 
 const SERVER: Ipv4Addr = Ipv4Addr::new(192, 168, 7, 1);
-const LEASED: Ipv4Addr = Ipv4Addr::new(192, 168, 7, 42);
+pub(super) const LEASED: Ipv4Addr = Ipv4Addr::new(192, 168, 7, 42);
 
 struct World {
     stack: Stack<FakeFrameQueue>,
@@ -42,9 +42,9 @@ impl World {
             self.stack.poll(self.now, 16);
             self.stack.flush();
             while let Some(frame) = self.wire.halves().0.receive(<[u8]>::to_vec) {
-                if let Some(answer) = self.answer(&frame)
-                    && self.serving
-                {
+                let Some((kind, answer)) = answer(&frame) else { continue };
+                self.discovers += usize::from(kind == DhcpMessageType::Discover);
+                if self.serving {
                     self.wire.inject(&answer);
                 }
             }
@@ -52,61 +52,59 @@ impl World {
             self.now = self.now + Duration::from_millis(10);
         }
     }
+}
 
-    fn answer(&mut self, frame: &[u8]) -> Option<Vec<u8>> {
-        let frame = EthernetFrame::new_checked(frame).ok()?;
-        let ip = Ipv4Packet::new_checked(frame.payload()).ok()?;
-        let udp = UdpPacket::new_checked(ip.payload()).ok()?;
-        let packet = DhcpPacket::new_checked(udp.payload()).ok()?;
-        let request = DhcpRepr::parse(&packet).ok()?;
-        let message_type = match request.message_type {
-            DhcpMessageType::Discover => {
-                self.discovers += 1;
-                DhcpMessageType::Offer
-            }
-            DhcpMessageType::Request => DhcpMessageType::Ack,
-            _ => return None,
-        };
-        let answer = DhcpRepr {
-            message_type,
-            your_ip: LEASED,
-            server_ip: SERVER,
-            router: Some(SERVER),
-            subnet_mask: Some(Ipv4Addr::new(255, 255, 255, 0)),
-            server_identifier: Some(SERVER),
-            lease_duration: Some(60),
-            requested_ip: None,
-            client_identifier: None,
-            parameter_request_list: None,
-            max_size: None,
-            ..request
-        };
-        let udp = UdpRepr { src_port: 67, dst_port: 68 };
-        let ip = Ipv4Repr {
-            src_addr: SERVER,
-            dst_addr: Ipv4Addr::BROADCAST,
-            next_header: IpProtocol::Udp,
-            payload_len: udp.header_len() + answer.buffer_len(),
-            hop_limit: 64,
-        };
-        let mut bytes = vec![0; 14 + ip.buffer_len() + ip.payload_len];
-        let mut frame = EthernetFrame::new_unchecked(&mut bytes);
-        frame.set_src_addr(EthernetAddress([2, 0, 0, 0, 0, 2]));
-        frame.set_dst_addr(EthernetAddress::BROADCAST);
-        frame.set_ethertype(EthernetProtocol::Ipv4);
-        let mut packet = Ipv4Packet::new_unchecked(frame.payload_mut());
-        let checksums = ChecksumCapabilities::default();
-        ip.emit(&mut packet, &checksums);
-        udp.emit(
-            &mut UdpPacket::new_unchecked(packet.payload_mut()),
-            &SERVER.into(),
-            &Ipv4Addr::BROADCAST.into(),
-            answer.buffer_len(),
-            |payload| answer.emit(&mut DhcpPacket::new_unchecked(payload)).unwrap(),
-            &checksums,
-        );
-        Some(bytes)
-    }
+/// What a server says to a request, and which kind it was.
+pub(super) fn answer(frame: &[u8]) -> Option<(DhcpMessageType, Vec<u8>)> {
+    let frame = EthernetFrame::new_checked(frame).ok()?;
+    let ip = Ipv4Packet::new_checked(frame.payload()).ok()?;
+    let udp = UdpPacket::new_checked(ip.payload()).ok()?;
+    let packet = DhcpPacket::new_checked(udp.payload()).ok()?;
+    let request = DhcpRepr::parse(&packet).ok()?;
+    let message_type = match request.message_type {
+        DhcpMessageType::Discover => DhcpMessageType::Offer,
+        DhcpMessageType::Request => DhcpMessageType::Ack,
+        _ => return None,
+    };
+    let answer = DhcpRepr {
+        message_type,
+        your_ip: LEASED,
+        server_ip: SERVER,
+        router: Some(SERVER),
+        subnet_mask: Some(Ipv4Addr::new(255, 255, 255, 0)),
+        server_identifier: Some(SERVER),
+        lease_duration: Some(60),
+        requested_ip: None,
+        client_identifier: None,
+        parameter_request_list: None,
+        max_size: None,
+        ..request
+    };
+    let udp = UdpRepr { src_port: 67, dst_port: 68 };
+    let ip = Ipv4Repr {
+        src_addr: SERVER,
+        dst_addr: Ipv4Addr::BROADCAST,
+        next_header: IpProtocol::Udp,
+        payload_len: udp.header_len() + answer.buffer_len(),
+        hop_limit: 64,
+    };
+    let mut bytes = vec![0; 14 + ip.buffer_len() + ip.payload_len];
+    let mut frame = EthernetFrame::new_unchecked(&mut bytes);
+    frame.set_src_addr(EthernetAddress([2, 0, 0, 0, 0, 2]));
+    frame.set_dst_addr(EthernetAddress::BROADCAST);
+    frame.set_ethertype(EthernetProtocol::Ipv4);
+    let mut packet = Ipv4Packet::new_unchecked(frame.payload_mut());
+    let checksums = ChecksumCapabilities::default();
+    ip.emit(&mut packet, &checksums);
+    udp.emit(
+        &mut UdpPacket::new_unchecked(packet.payload_mut()),
+        &SERVER.into(),
+        &Ipv4Addr::BROADCAST.into(),
+        answer.buffer_len(),
+        |payload| answer.emit(&mut DhcpPacket::new_unchecked(payload)).unwrap(),
+        &checksums,
+    );
+    Some((request.message_type, bytes))
 }
 
 #[test]

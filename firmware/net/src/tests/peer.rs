@@ -12,6 +12,7 @@ use crate::device::{Capabilities, FrameDevice};
 
 pub(super) const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
 pub(super) const ADDRESS_6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2);
+const LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 2);
 const BUFFER_BYTES: usize = 128 * 1024;
 
 pub(super) struct Peer {
@@ -34,6 +35,7 @@ impl Peer {
         interface.update_ip_addrs(|list| {
             list.push(IpCidr::new(ADDRESS.into(), 24)).unwrap();
             list.push(IpCidr::new(ADDRESS_6.into(), 64)).unwrap();
+            list.push(IpCidr::new(LINK_LOCAL.into(), 64)).unwrap();
         });
         let storage = Vec::leak((0..64).map(|_| SocketStorage::EMPTY).collect());
         Self { queue, interface, set: SocketSet::new(storage), next_port: 40_000, sent: Vec::new() }
