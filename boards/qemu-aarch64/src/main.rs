@@ -18,7 +18,7 @@ use hal_arch_aarch64::{
     sign_of_life, wake,
 };
 use hal_devices::drive_slots::PciDriveSlots;
-use hal_devices::inventory::{self, Inventory};
+use hal_devices::inventory::{self, Inventory, PortOptions};
 use hal_devices::nvme::NvmeController;
 use hal_devices::virtio::VirtioNetQueue;
 use hal_devices::{Pl011, PowerKey};
@@ -201,13 +201,14 @@ fn find_devices(boot: &mut Boot, options: &Options, owner: usize) -> Inventory {
         hal_log::error!("no PCIe root complex in the device tree");
         return Inventory::default();
     };
-    let Some(mut dma) = boot.memory.dma(inventory::memory_bytes(mtu_limit), hal_mem::PAGE_BYTES) else {
+    let ports = PortOptions { mtu_limit, pairs: 1, steering: None };
+    let Some(mut dma) = boot.memory.dma(inventory::memory_bytes(&ports), hal_mem::PAGE_BYTES) else {
         panic!("not enough memory for the devices' rings");
     };
     let msi = &mut boot.msi;
     // SAFETY: boot has mapped all ranges of the node as device memory, and this is their one user.
     unsafe {
-        inventory::take(pcie, mtu_limit, &mut dma, |requester| {
+        inventory::take(pcie, &ports, &mut dma, |requester, _| {
             msi.as_mut()?.allocate(pcie.msi_device_id(requester)?, owner)
         })
     }

@@ -10,7 +10,7 @@ use crate::device_tree::PcieNode;
 use crate::drive_slots::{DriveSlot, Messages, PciDriveSlots};
 use crate::nvme::{self, NvmeController, RingMemory};
 use crate::pci::{self, Function, HostBridge, MsiMessage, Slot};
-use crate::virtio::{self, NetOptions, VirtioNetPort};
+use crate::virtio::{self, DeviceSteering, MAX_QUEUE_PAIRS, NetOptions, VirtioNetPort};
 
 /// Drives that are taken; more are named in the log and left alone.
 pub const MAX_DRIVES: usize = 16;
@@ -35,25 +35,43 @@ pub struct Inventory {
     pub polled: bool,
 }
 
+/// What the board decides about all Ethernet ports.
+#[derive(Debug, Clone, Copy)]
+pub struct PortOptions<'a> {
+    /// Largest IP packet wanted in bytes.
+    pub mtu_limit: u16,
+    /// Queue pairs wanted of each port: one for each data core.
+    pub pairs: u16,
+    /// Which core a received segment belongs to.
+    pub steering: Option<DeviceSteering<'a>>,
+}
+
+impl<'a> PortOptions<'a> {
+    const fn with(&self, messages: &'a [MsiMessage]) -> NetOptions<'a> {
+        let Self { mtu_limit, pairs, steering } = *self;
+        NetOptions { mtu_limit, queue_entries: NET_RING_ENTRIES, pairs, steering, messages }
+    }
+}
+
 /// DMA memory that [`take`] needs at most, in bytes.
 #[must_use]
-pub const fn memory_bytes(mtu_limit: u16) -> usize {
-    let options = NetOptions { mtu_limit, queue_entries: NET_RING_ENTRIES, messages: &[] };
+pub const fn memory_bytes(ports: &PortOptions<'_>) -> usize {
+    let options = ports.with(&[]);
     // A page for each device, because each aligns what it takes.
     MAX_DRIVES * (NvmeController::ring_bytes(IO_QUEUES) + 4096) + MAX_PORTS * (options.memory_bytes() + 4096)
 }
 
 /// Numbers the bus behind `node` anew and sets up what has a driver. `message` gives the function with this requester id a
-/// message that wakes the core which will own its queues, or `None` where it has to be polled.
+/// message that wakes the data core of this number, which will own one of its queues, or `None` where it has to be polled.
 ///
 /// # Safety
 /// All ranges of the node are mapped as device memory at their physical addresses, and nobody else uses them.
 #[inline(never)] // Its frame is large.
 pub unsafe fn take(
     node: &PcieNode,
-    mtu_limit: u16,
+    ports: &PortOptions<'_>,
     dma: &mut DmaRegion,
-    mut message: impl FnMut(u16) -> Option<MsiMessage>,
+    mut message: impl FnMut(u16, usize) -> Option<MsiMessage>,
 ) -> Inventory {
     let mut inventory = Inventory::default();
     // SAFETY: the caller's promise.
@@ -74,7 +92,7 @@ pub unsafe fn take(
         if function.class() == nvme::CLASS {
             inventory.take_drive(function, slot, dma, &mut message);
         } else if is_network(&function) {
-            inventory.take_port(function, mtu_limit, dma, &mut message);
+            inventory.take_port(function, ports, dma, &mut message);
         } else {
             let at = bus_device_function(function.address());
             hal_log::debug!(
@@ -96,7 +114,7 @@ impl Inventory {
         function: Function,
         slot: Option<Slot>,
         dma: &mut DmaRegion,
-        message: &mut impl FnMut(u16) -> Option<MsiMessage>,
+        message: &mut impl FnMut(u16, usize) -> Option<MsiMessage>,
     ) {
         let (at, requester) = (bus_device_function(function.address()), function.requester_id());
         if self.drives.is_full() {
@@ -109,7 +127,7 @@ impl Inventory {
             );
             return;
         }
-        let messages: Messages = (0..=IO_QUEUES).map_while(|_| message(requester)).collect();
+        let messages: Messages = (0..=IO_QUEUES).map_while(|_| message(requester, 0)).collect();
         let Some(rings) = RingMemory::take(dma, IO_QUEUES) else {
             hal_log::warn!("PCI {:02x}:{:02x}.{}: no memory for the drive's queues", at.0, at.1, at.2);
             return;
@@ -136,7 +154,7 @@ impl Inventory {
         &mut self,
         mut slots: Vec<Slot, MAX_DRIVES>,
         dma: &mut DmaRegion,
-        message: &mut impl FnMut(u16) -> Option<MsiMessage>,
+        message: &mut impl FnMut(u16, usize) -> Option<MsiMessage>,
     ) {
         // Taken from the end, one by one.
         slots.reverse();
@@ -147,7 +165,7 @@ impl Inventory {
                 hal_log::warn!("slot {:02x}:{:02x}.{}: nothing is left for a drive in it", at.0, at.1, at.2);
                 continue;
             };
-            let messages = (0..=IO_QUEUES).map_while(|_| message(slot.requester_id())).collect();
+            let messages = (0..=IO_QUEUES).map_while(|_| message(slot.requester_id(), 0)).collect();
             let _ = self.slots.slots.push(DriveSlot { slot, rings: Some(rings), messages, place: 0 });
         }
         let mut next = self.drives.len();
@@ -167,9 +185,9 @@ impl Inventory {
     fn take_port(
         &mut self,
         function: Function,
-        mtu_limit: u16,
+        ports: &PortOptions<'_>,
         dma: &mut DmaRegion,
-        message: &mut impl FnMut(u16) -> Option<MsiMessage>,
+        message: &mut impl FnMut(u16, usize) -> Option<MsiMessage>,
     ) {
         let (at, requester) = (bus_device_function(function.address()), function.requester_id());
         if self.ports.is_full() {
@@ -182,11 +200,12 @@ impl Inventory {
             );
             return;
         }
-        let messages: Vec<MsiMessage, 1> = message(requester).into_iter().collect();
-        let options = NetOptions { mtu_limit, queue_entries: NET_RING_ENTRIES, messages: &messages };
-        match VirtioNetPort::new(function, dma, &options) {
+        let wanted = usize::from(ports.pairs).clamp(1, MAX_QUEUE_PAIRS);
+        let messages: Vec<MsiMessage, MAX_QUEUE_PAIRS> =
+            (0..wanted).map_while(|core| message(requester, core)).collect();
+        match VirtioNetPort::new(function, dma, &ports.with(&messages)) {
             Ok(port) => {
-                if !port.has_interrupt(0) {
+                if !(0..port.pairs()).all(|pair| port.has_interrupt(pair)) {
                     hal_log::warn!(
                         "PCI {:02x}:{:02x}.{}: port has no interrupt: it is polled",
                         at.0,

@@ -11,7 +11,8 @@ mod queue;
 mod model;
 
 pub use net::{
-    NetCounters, NetOptions, NetReceive, NetTransmit, VirtioNetPort, VirtioNetQueue, checksum_is_acceptable,
+    DeviceSteering, MAX_QUEUE_PAIRS, NetCounters, NetOptions, NetReceive, NetTransmit, VirtioNetPort,
+    VirtioNetQueue, checksum_is_acceptable,
 };
 pub use pci_transport::PciTransport;
 pub use queue::{Access, MAX_QUEUE_ENTRIES, Notifier, QueueAddresses, QueueFault, SplitQueue, Used};
@@ -44,6 +45,8 @@ pub enum VirtioError {
     BadConfiguration,
     /// The device states no station address.
     NoStationAddress,
+    /// The device did not take a command of its control queue.
+    ControlRefused,
     /// The DMA memory handed in is too small.
     OutOfMemory,
 }
@@ -61,6 +64,7 @@ impl VirtioError {
             Self::VectorRefused => "interrupt vector refused",
             Self::BadConfiguration => "impossible device configuration",
             Self::NoStationAddress => "device has no station address",
+            Self::ControlRefused => "command refused",
             Self::OutOfMemory => "too little DMA memory",
         }
     }

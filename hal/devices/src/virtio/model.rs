@@ -138,6 +138,34 @@ impl ModelQueue {
         self.write(self.addresses.used.0, u16::from(none));
     }
 
+    /// Takes a command of two descriptors, the second for the answer: its bytes, and where the answer goes.
+    pub fn fetch_command(&mut self) -> Option<(Vec<u8>, u64)> {
+        let index: u16 = self.read(self.addresses.available.0 + 2);
+        if index == self.available_seen {
+            return None;
+        }
+        let slot = u64::from(self.available_seen % self.entries);
+        assert_eq!(
+            self.read::<u16>(self.addresses.available.0 + 4 + 2 * slot),
+            0,
+            "the chain's first descriptor"
+        );
+        self.available_seen = self.available_seen.wrapping_add(1);
+        let field = |id: u64| self.addresses.descriptors.0 + 16 * id;
+        assert_eq!(self.read::<u32>(field(0) + 12), 1 | 1 << 16, "goes on with descriptor 1");
+        assert_eq!(self.read::<u16>(field(1) + 12), 2, "ends with a writable one");
+        assert_eq!(self.read::<u32>(field(1) + 8), 1, "room for the answer");
+        let bytes = u64::from(self.read::<u32>(field(0) + 8));
+        let address: u64 = self.read(field(0));
+        Some(((0..bytes).map(|at| self.read(address + at)).collect(), self.read(field(1))))
+    }
+
+    /// Answers a command.
+    pub fn answer(&mut self, place: u64, answer: u8) {
+        self.write(place, answer);
+        self.put_used(0, 1);
+    }
+
     /// Fetches all that is published.
     pub fn fetch_all(&mut self) -> Vec<Held> {
         std::iter::from_fn(|| self.fetch()).collect()
@@ -199,6 +227,13 @@ pub struct ModelState {
     pub queues: BTreeMap<u16, ModelQueue>,
     pub vectors: Vec<Option<u16>>,
     pub kicks: Registers,
+    /// Queue pairs that the device has.
+    pub pairs: u16,
+    /// Commands of the control queue, and what each is answered; commands beyond that are accepted.
+    pub commands: Vec<Vec<u8>>,
+    pub answers: Vec<u8>,
+    /// Commands are neither taken nor answered.
+    pub deaf: bool,
 }
 
 /// A device behind [`Transport`]; the test shares its state.
@@ -214,8 +249,8 @@ impl ModelTransport {
         for (at, byte) in configuration.iter().enumerate() {
             fields.region().write8(at, *byte);
         }
-        let kicks = Registers::new(16);
-        for at in 0..4 {
+        let kicks = Registers::new(64);
+        for at in 0..16 {
             kicks.region().write32(at * 4, u32::MAX);
         }
         let state = ModelState {
@@ -228,6 +263,10 @@ impl ModelTransport {
             queues: BTreeMap::new(),
             vectors: Vec::new(),
             kicks,
+            pairs: 1,
+            commands: Vec::new(),
+            answers: Vec::new(),
+            deaf: false,
         };
         Self { state: Rc::new(RefCell::new(state)), configuration: fields.region() }
     }
@@ -240,7 +279,10 @@ impl Transport for ModelTransport {
     }
 
     fn status(&self) -> u8 {
-        self.state.borrow().status
+        // The device does not wait for the driver to look, but it has to get its turn somewhere.
+        let mut state = self.state.borrow_mut();
+        state.serve_commands();
+        state.status
     }
 
     fn set_status(&mut self, value: u8) {
@@ -264,7 +306,8 @@ impl Transport for ModelTransport {
     }
 
     fn queue_entries(&mut self, index: u16) -> u16 {
-        if index < 2 { self.state.borrow().entries } else { 0 }
+        let state = self.state.borrow();
+        if index <= 2 * state.pairs { state.entries } else { 0 }
     }
 
     fn enable_queue(
@@ -306,6 +349,20 @@ impl ModelState {
         let kicked = value != u16::MAX;
         assert!(!kicked || self.status & status::DRIVER_OK != 0, "notified before DRIVER_OK");
         kicked
+    }
+
+    fn serve_commands(&mut self) {
+        let index = 2 * self.pairs;
+        if self.deaf || self.status & status::DRIVER_OK == 0 {
+            return;
+        }
+        let Some(queue) = self.queues.get_mut(&index) else { return };
+        if let Some((command, place)) = queue.fetch_command() {
+            let answer = self.answers.get(self.commands.len()).copied().unwrap_or(0);
+            queue.answer(place, answer);
+            self.commands.push(command);
+            assert!(self.take_kick(index), "a command without a notification");
+        }
     }
 
     pub fn queue(&mut self, index: u16) -> &mut ModelQueue {

@@ -1,9 +1,11 @@
 //! The network device (Virtio 1.2, section 5.1): a port, its queue pairs, and what was negotiated for them.
 //!
-//! No segmentation offload and no control queue; one queue pair. More pairs need VIRTIO_NET_F_MQ and the
-//! control queue to switch them on, and [`MAX_QUEUE_PAIRS`] raised.
+//! No segmentation offload. One queue pair, or several where the device has them (VIRTIO_NET_F_MQ): then it steers
+//! segments by the card's own hash and table where it can (VIRTIO_NET_F_RSS), else as it likes.
 
+mod agreement;
 mod checksum;
+mod control;
 mod receive;
 mod transmit;
 
@@ -11,17 +13,22 @@ use hal_api::{FrameQueue, PortInfo};
 use hal_mem::{DmaRegion, MmioRegion};
 
 use super::queue::{MAX_QUEUE_ENTRIES, Notifier, SplitQueue};
-use super::{
-    FEATURE_EVENT_INDEX, PciTransport, Transport, VirtioError, negotiate, read_consistently, status,
-};
+use super::{FEATURE_EVENT_INDEX, PciTransport, Transport, VirtioError, status};
 use crate::pci::{Function, MsiMessage};
+
+use agreement::Agreement;
+use control::ControlQueue;
 
 pub use checksum::checksum_is_acceptable;
 pub use receive::NetReceive;
 pub use transmit::NetTransmit;
 
-/// Queue pairs of a port that are used.
-pub const MAX_QUEUE_PAIRS: usize = 1;
+/// Queue pairs of a port that are used at most. The whole port passes through the stack at boot.
+pub const MAX_QUEUE_PAIRS: usize = 4;
+/// Bytes of the key of the hash.
+pub const KEY_BYTES: usize = 40;
+/// Entries of the table that the hash leads to.
+pub const TABLE_ENTRIES: usize = 128;
 
 /// Feature bits (section 5.1.3).
 mod feature {
@@ -31,6 +38,11 @@ mod feature {
     pub const MAC: u64 = 1 << 5;
     pub const MRG_RXBUF: u64 = 1 << 15;
     pub const STATUS: u64 = 1 << 16;
+    pub const CTRL_VQ: u64 = 1 << 17;
+    pub const MQ: u64 = 1 << 22;
+    pub const RSS: u64 = 1 << 60;
+    /// What more than one queue pair takes.
+    pub const SEVERAL: u64 = CTRL_VQ | MQ | RSS;
     pub const WANTED: u64 = CSUM | GUEST_CSUM | MTU | MAC | MRG_RXBUF | STATUS | super::FEATURE_EVENT_INDEX;
 }
 
@@ -38,7 +50,11 @@ mod feature {
 mod configuration {
     pub const MAC: usize = 0;
     pub const STATUS: usize = 6;
+    pub const MAX_PAIRS: usize = 8;
     pub const MTU: usize = 10;
+    pub const MAX_KEY_BYTES: usize = 17;
+    pub const MAX_TABLE_ENTRIES: usize = 18;
+    pub const HASH_TYPES: usize = 20;
     pub const LINK_UP: u16 = 1;
 }
 
@@ -71,6 +87,10 @@ pub struct NetOptions<'a> {
     pub mtu_limit: u16,
     /// Entries of each ring at most; the device and [`MAX_QUEUE_ENTRIES`] limit it too. Bounds the memory.
     pub queue_entries: u16,
+    /// Queue pairs wanted; the device and [`MAX_QUEUE_PAIRS`] limit it too. Bounds the memory.
+    pub pairs: u16,
+    /// Which pair a received segment goes to, where there are several.
+    pub steering: Option<DeviceSteering<'a>>,
     /// Interrupt messages, one for each queue pair; the first also tells of link changes. With fewer, the
     /// queues without one are only polled.
     pub messages: &'a [MsiMessage],
@@ -78,8 +98,24 @@ pub struct NetOptions<'a> {
 
 impl Default for NetOptions<'_> {
     fn default() -> Self {
-        Self { mtu_limit: LARGEST_MTU, queue_entries: MAX_QUEUE_ENTRIES, messages: &[] }
+        Self {
+            mtu_limit: LARGEST_MTU,
+            queue_entries: MAX_QUEUE_ENTRIES,
+            pairs: 1,
+            steering: None,
+            messages: &[],
+        }
     }
+}
+
+/// What decides the queue pair of a received segment: a Toeplitz hash of its addresses and ports leads to an entry of
+/// the table (Virtio 1.2, section 5.1.6.5.7).
+#[derive(Debug, Clone, Copy)]
+pub struct DeviceSteering<'a> {
+    /// Key of the hash.
+    pub key: &'a [u8; KEY_BYTES],
+    /// The number of the core for each remainder of the hash; it gets the pair of its number modulo the pairs.
+    pub table: &'a [u8; TABLE_ENTRIES],
 }
 
 impl NetOptions<'_> {
@@ -90,7 +126,19 @@ impl NetOptions<'_> {
         let ring = SplitQueue::memory_bytes(self.queue_entries).next_multiple_of(SLOT_ALIGN);
         let slots = slot_bytes(FRAME_OVERHEAD_BYTES + self.mtu_limit as usize) * entries;
         let scratch = slot_bytes(FRAME_OVERHEAD_BYTES + LARGEST_MTU as usize);
-        MAX_QUEUE_PAIRS * (2 * (ring + slots) + scratch) + SLOT_ALIGN
+        let control = ring + control::BUFFER_BYTES;
+        self.wanted_pairs() as usize * (2 * (ring + slots) + scratch) + control + SLOT_ALIGN
+    }
+
+    const fn wanted_pairs(&self) -> u16 {
+        let most = MAX_QUEUE_PAIRS as u16;
+        if self.pairs == 0 {
+            1
+        } else if self.pairs < most {
+            self.pairs
+        } else {
+            most
+        }
     }
 }
 
@@ -115,9 +163,17 @@ pub struct NetCounters {
 #[derive(Debug)]
 pub struct VirtioNetPort<T = PciTransport> {
     transport: T,
+    made: Made,
+    vectors: u16,
+}
+
+/// What became of a device.
+#[derive(Debug)]
+struct Made {
     info: PortInfo,
     queues: [Option<VirtioNetQueue>; MAX_QUEUE_PAIRS],
-    vectors: u16,
+    pairs: usize,
+    steers: bool,
 }
 
 /// One receive and transmit queue pair of a port.
@@ -141,7 +197,7 @@ impl VirtioNetPort<PciTransport> {
         let mut transport = PciTransport::new(function)?;
         let vectors = transport.enable(options.messages)?;
         match set_up(&mut transport, dma, options, vectors) {
-            Ok((info, queues)) => Ok(Self { transport, info, queues, vectors }),
+            Ok(made) => Ok(Self { transport, made, vectors }),
             Err(error) => {
                 transport.set_status(transport.status() | status::FAILED);
                 transport.disconnect();
@@ -169,7 +225,7 @@ impl<T: Transport> VirtioNetPort<T> {
         vectors: u16,
     ) -> Result<Self, VirtioError> {
         match set_up(&mut transport, dma, options, vectors) {
-            Ok((info, queues)) => Ok(Self { transport, info, queues, vectors }),
+            Ok(made) => Ok(Self { transport, made, vectors }),
             Err(error) => {
                 transport.set_status(transport.status() | status::FAILED);
                 Err(error)
@@ -180,7 +236,19 @@ impl<T: Transport> VirtioNetPort<T> {
     /// What is fixed about the port.
     #[must_use]
     pub const fn info(&self) -> PortInfo {
-        self.info
+        self.made.info
+    }
+
+    /// How many queue pairs are in use: those up to here can be taken.
+    #[must_use]
+    pub const fn pairs(&self) -> usize {
+        self.made.pairs
+    }
+
+    /// Whether the device keeps to [`NetOptions::steering`]; otherwise any segment may come to any pair.
+    #[must_use]
+    pub const fn steers(&self) -> bool {
+        self.made.steers
     }
 
     /// Whether queue pair `index` has an interrupt; without one it is polled.
@@ -191,103 +259,73 @@ impl<T: Transport> VirtioNetPort<T> {
 
     /// Hands out queue pair `index` to its owner; `None` the second time or when there is no such pair.
     pub fn take_queue(&mut self, index: usize) -> Option<VirtioNetQueue> {
-        self.queues.get_mut(index)?.take()
+        self.made.queues.get_mut(index)?.take()
     }
 }
-
-/// What was agreed with the device, for all its queues.
-#[derive(Debug, Clone, Copy)]
-struct Agreement {
-    info: PortInfo,
-    features: u64,
-    /// Largest frame that the device may give, in bytes.
-    received_frame_bytes: usize,
-}
-
-impl Agreement {
-    const fn has(&self, feature: u64) -> bool {
-        self.features & feature != 0
-    }
-
-    /// Largest frame that a single buffer has to hold, in bytes; also the largest that is sent.
-    const fn frame_bytes(&self) -> usize {
-        FRAME_OVERHEAD_BYTES + self.info.mtu as usize
-    }
-}
-
-type Queues = [Option<VirtioNetQueue>; MAX_QUEUE_PAIRS];
 
 fn set_up<T: Transport>(
     transport: &mut T,
     dma: &mut DmaRegion,
     options: &NetOptions,
     vectors: u16,
-) -> Result<(PortInfo, Queues), VirtioError> {
-    let agreement = agree(transport, options)?;
+) -> Result<Made, VirtioError> {
+    let agreement = Agreement::reach(transport, options)?;
     let vector = |wanted: u16| (wanted < vectors).then_some(wanted);
     transport.set_configuration_vector(vector(0))?;
-    let mut queues: Queues = [const { None }; MAX_QUEUE_PAIRS];
-    for (pair, place) in (0u16..).zip(queues.iter_mut()) {
+    let mut queues = [const { None }; MAX_QUEUE_PAIRS];
+    for (pair, place) in (0..agreement.pairs).zip(queues.iter_mut()) {
         *place = Some(VirtioNetQueue::new(transport, dma, options, &agreement, pair, vector(pair))?);
     }
+    let control =
+        if agreement.pairs > 1 { Some(enable_control(transport, dma, options, &agreement)?) } else { None };
     transport.set_status(status::ACKNOWLEDGE | status::DRIVER | status::FEATURES_OK | status::DRIVER_OK);
     // Not before DRIVER_OK may the device be notified.
     for queue in queues.iter_mut().flatten() {
         queue.receive.flush();
     }
-    Ok((agreement.info, queues))
+    let mut made = Made { info: agreement.info, queues, pairs: 1, steers: false };
+    if let Some(control) = control {
+        made.use_pairs(transport, control, options, &agreement);
+    }
+    Ok(made)
 }
 
-/// Negotiates features and reads what follows from them.
-fn agree<T: Transport>(transport: &mut T, options: &NetOptions) -> Result<Agreement, VirtioError> {
-    let mut mtu = DEFAULT_MTU;
-    let mut received_mtu = DEFAULT_MTU;
-    let limit = options.mtu_limit.clamp(LEAST_MTU, LARGEST_MTU);
-    let features = negotiate(transport, feature::WANTED, |transport, mut features| {
-        if transport.configuration().len() < configuration_bytes(features) {
-            return Err(VirtioError::BadConfiguration);
+impl Made {
+    /// Switches the other pairs on. A device that does not take the command goes on with the first alone.
+    fn use_pairs<T: Transport>(
+        &mut self,
+        transport: &T,
+        mut control: ControlQueue,
+        options: &NetOptions,
+        agreement: &Agreement,
+    ) {
+        let pairs = agreement.pairs;
+        let steering = options.steering.as_ref().filter(|_| agreement.has(feature::RSS));
+        self.steers = steering.is_some_and(|steering| control.steer(transport, pairs, steering).is_ok());
+        let several =
+            self.steers || agreement.has(feature::MQ) && control.use_pairs(transport, pairs).is_ok();
+        if several {
+            self.pairs = usize::from(pairs);
+        } else {
+            hal_log::warn!("the port keeps to one queue pair: its device does not take the command for more");
+            self.queues.iter_mut().skip(1).for_each(|queue| *queue = None);
         }
-        if features & feature::MTU != 0 {
-            let offered = read_consistently(transport, |fields| fields.read16(configuration::MTU))?;
-            if offered < LEAST_MTU {
-                return Err(VirtioError::BadConfiguration);
-            }
-            mtu = offered;
-            received_mtu = offered.min(LARGEST_MTU);
-            // Who accepts the MTU has to take packets of that size (section 5.1.4.2); without mergeable
-            // buffers ours are as small as our own limit.
-            if features & feature::MRG_RXBUF == 0 && limit < offered {
-                features &= !feature::MTU;
-            }
-        }
-        Ok(features)
-    })?;
-    if features & feature::MAC == 0 {
-        return Err(VirtioError::NoStationAddress);
     }
-    let mac = read_consistently(transport, |fields| {
-        core::array::from_fn(|index| fields.read8(configuration::MAC + index))
-    })?;
-    let info = PortInfo {
-        mac,
-        mtu: mtu.min(limit),
-        // What the device does not vouch for is verified in software, so without the feature it is left to
-        // the stack, and with it there is nothing left for the stack.
-        receive_checksums_verified: features & feature::GUEST_CSUM != 0,
-        transmit_checksum_offload: features & feature::CSUM != 0,
-    };
-    Ok(Agreement { info, features, received_frame_bytes: FRAME_OVERHEAD_BYTES + usize::from(received_mtu) })
 }
 
-/// How much of the configuration is read with these features.
-const fn configuration_bytes(features: u64) -> usize {
-    if features & feature::MTU != 0 {
-        configuration::MTU + 2
-    } else if features & feature::STATUS != 0 {
-        configuration::STATUS + 2
-    } else {
-        configuration::MAC + 6
+fn enable_control<T: Transport>(
+    transport: &mut T,
+    dma: &mut DmaRegion,
+    options: &NetOptions,
+    agreement: &Agreement,
+) -> Result<ControlQueue, VirtioError> {
+    let index = 2 * agreement.device_pairs;
+    let (ring, notifier) = enable_queue(transport, dma, options, agreement, index, None)?;
+    let buffer = dma.split_off(control::BUFFER_BYTES, SLOT_ALIGN).ok_or(VirtioError::OutOfMemory)?;
+    if ring.entries() < control::ENTRIES {
+        return Err(VirtioError::BadQueue);
     }
+    ControlQueue::new(ring, notifier, buffer).ok_or(VirtioError::OutOfMemory)
 }
 
 impl VirtioNetQueue {

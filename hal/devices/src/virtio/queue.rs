@@ -1,4 +1,4 @@
-//! A split virtqueue (Virtio 1.2, section 2.7) whose every buffer is one descriptor.
+//! A split virtqueue (Virtio 1.2, section 2.7) whose every buffer is one descriptor, or a command with its answer.
 //!
 //! The device can write the used ring and, being a bus master, could write the rest as well. So nothing is
 //! ever read back: what was posted stands in a private shadow, an index or an entry of the used ring is read
@@ -12,6 +12,8 @@ use hal_mem::{DmaRegion, MmioRegion, device_full_fence, device_read_fence};
 pub const MAX_QUEUE_ENTRIES: u16 = 256;
 
 const DESCRIPTOR_BYTES: usize = 16;
+/// VIRTQ_DESC_F_NEXT: the buffer goes on with another descriptor.
+const DESCRIPTOR_NEXT: u16 = 1;
 /// VIRTQ_DESC_F_WRITE: the device writes the buffer.
 const DESCRIPTOR_WRITE: u16 = 2;
 /// VIRTQ_AVAIL_F_NO_INTERRUPT, without event index.
@@ -195,6 +197,19 @@ impl SplitQueue {
         self.memory.write16(available_offset(self.entries) + 4 + 2 * slot, id);
         self.next = self.next.wrapping_add(1);
         self.outstanding += 1;
+    }
+
+    /// Puts a command and the place of its answer, each an address and a length, into a queue that has nothing else and
+    /// at least two entries: descriptors 0 and 1, one chain. It comes back under the id 0.
+    pub fn post_command(&mut self, command: (DeviceAddress, u32), answer: (DeviceAddress, u32)) {
+        if self.outstanding != 0 || self.entries < 2 {
+            debug_assert!(false, "one command at a time");
+            return;
+        }
+        self.post(0, command.0, answer.1, Access::Read);
+        self.memory.write64(8, u64::from(command.1) | u64::from(DESCRIPTOR_NEXT) << 32 | 1 << 48);
+        self.memory.write64(DESCRIPTOR_BYTES, answer.0.0);
+        self.memory.write64(DESCRIPTOR_BYTES + 8, u64::from(answer.1) | u64::from(DESCRIPTOR_WRITE) << 32);
     }
 
     /// Whether [`SplitQueue::publish`] has something to publish.

@@ -131,7 +131,7 @@ fn negotiates_what_is_offered_and_known() {
 fn limits_the_mtu() {
     let transport = ModelTransport::new(BASE | feature::MTU, 8, &configuration(9000));
     let state = transport.state.clone();
-    let options = NetOptions { mtu_limit: 1400, queue_entries: 6, messages: &[] };
+    let options = NetOptions { mtu_limit: 1400, queue_entries: 6, ..NetOptions::default() };
     let mut dma = DmaRegion::leak_for_host(options.memory_bytes());
     let port = VirtioNetPort::over(transport, &mut dma, &options, 0).unwrap();
     assert_eq!(port.info().mtu, 1400);
@@ -373,3 +373,5 @@ fn tells_the_link_state() {
     let mut silent = bench_with(BASE & !feature::STATUS, 8, 1500);
     assert!(silent.queue.link_is_up());
 }
+
+mod pairs;
