@@ -243,7 +243,7 @@ impl Arguments {
     /// # Errors
     /// A sentence where the card has no address of which there is a neighbour.
     pub fn host_address(&self, options: &Options) -> Result<(Ipv4Addr, u8), String> {
-        let AddressSource::Static(IpAddr::V4(card), prefix) = options.address else {
+        let AddressSource::Static(IpAddr::V4(card), prefix) = options.ports[0].address else {
             return Err(
                 "--namespace: there is nobody else in it: say --ip ADDRESS/PREFIX, an IPv4 address".into()
             );

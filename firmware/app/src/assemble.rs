@@ -7,7 +7,7 @@ use drive::{DriveMemory, Drives, Place};
 use hal_api::{FrameQueue, Instant, NvmeDevice, PortInfo};
 use hal_mem::{Arena, DmaRegion, OutOfMemory, PagePool};
 use heapless::{String, Vec};
-use net::{Addressing, Stack};
+use net::{Addressing, PortAddress, Stack};
 use nvme::fabrics::MAX_NQN_BYTES;
 use nvmeof::{Limits, Target};
 
@@ -112,15 +112,21 @@ fn make_stack<F: FrameQueue>(
     seed: u64,
     now: Instant,
 ) -> Result<Stack<F>, OutOfMemory> {
-    let addressing = match options.address {
+    let [of_port, _] = options.ports;
+    let addressing = match of_port.address {
         AddressSource::Dhcp => Addressing::Dhcp,
         AddressSource::Static(address, prefix) => {
-            Addressing::Static { address, prefix, gateway: options.gateway }
+            Addressing::Static { address, prefix, gateway: of_port.gateway }
         }
     };
     let ports = [options.port, DISCOVERY_PORT];
     let config = net::Config {
         addressing,
+        ipv6: of_port.ipv6.map(|(address, prefix)| PortAddress {
+            address: address.into(),
+            prefix,
+            gateway: of_port.gateway6.map(Into::into),
+        }),
         mtu_limit: options.mtu.unwrap_or(MAX_MTU),
         sockets: usize::from(MAX_CONNECTIONS),
         ports: &ports,

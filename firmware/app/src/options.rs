@@ -1,14 +1,17 @@
 //! Boot arguments (`/chosen/bootargs` of the device tree): what an operator sets without a tool.
 //!
-//! `ip=A.B.C.D/N` or `ip=dhcp` (default), `gw=`, `mtu=`, `port=` (default 4420), `nqn=`, `serial=`, `plan=`.
+//! `ip=A.B.C.D/N` or `ip=dhcp` (default), `gw=`, `ip6=`, `gw6=`; `mtu=`, `port=` (default 4420), `nqn=`, `serial=`,
+//! `plan=`. The first four are of the first port; with `.2` behind the name (`ip.2=`) of the second.
 //! A word that is wrong is reported and its default kept, so that a typing error never keeps a card away
 //! from the network where it could be mended. Words that nobody here knows are someone else's (U-Boot and
 //! `selftest=` among them) and passed over.
 
-use core::net::IpAddr;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use heapless::{String, Vec};
 use nvme::fabrics::MAX_NQN_BYTES;
+
+use crate::sizes::MAX_PORTS;
 
 /// Default port of NVMe/TCP (IANA: nvme).
 pub const NVME_TCP_PORT: u16 = 4420;
@@ -32,13 +35,55 @@ pub enum AddressSource {
     Static(IpAddr, u8),
 }
 
-/// What the boot arguments say, with defaults for what they do not say.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Options {
+/// What the boot arguments say of one Ethernet port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PortOptions {
     /// `ip=`.
     pub address: AddressSource,
     /// `gw=`: where packets for other networks go.
     pub gateway: Option<IpAddr>,
+    /// `ip6=`: an IPv6 address besides, and its prefix length in bits.
+    pub ipv6: Option<(Ipv6Addr, u8)>,
+    /// `gw6=`: where IPv6 packets for other networks go.
+    pub gateway6: Option<Ipv6Addr>,
+}
+
+impl PortOptions {
+    const DEFAULT: Self = Self { address: AddressSource::Dhcp, gateway: None, ipv6: None, gateway6: None };
+
+    /// Takes the word `key`, where it is one of a port's. `None` where it is not.
+    fn set(&mut self, key: &str, value: &str) -> Option<Result<(), &'static str>> {
+        Some(match key {
+            "ip" => address(value)
+                .map(|address| self.address = address)
+                .ok_or("ip=dhcp or ip=ADDRESS/PREFIX, as in ip=10.0.0.1/24"),
+            "gw" => station(value)
+                .map(|gateway| self.gateway = Some(gateway))
+                .ok_or("gw=ADDRESS, as in gw=10.0.0.254"),
+            "ip6" => match address(value) {
+                Some(AddressSource::Static(IpAddr::V6(address), prefix)) => {
+                    self.ipv6 = Some((address, prefix));
+                    Ok(())
+                }
+                _ => Err("ip6=ADDRESS/PREFIX, as in ip6=fd00::1/64"),
+            },
+            "gw6" => match station(value) {
+                Some(IpAddr::V6(gateway)) => {
+                    self.gateway6 = Some(gateway);
+                    Ok(())
+                }
+                _ => Err("gw6=ADDRESS, as in gw6=fd00::fe"),
+            },
+            _ => return None,
+        })
+    }
+}
+
+/// What the boot arguments say, with defaults for what they do not say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// Of each Ethernet port.
+    pub ports: [PortOptions; MAX_PORTS],
     /// `mtu=` in bytes; `None` leaves it to the device.
     pub mtu: Option<u16>,
     /// `port=`: where NVMe/TCP listens.
@@ -54,8 +99,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            address: AddressSource::Dhcp,
-            gateway: None,
+            ports: [PortOptions::DEFAULT; MAX_PORTS],
             mtu: None,
             port: NVME_TCP_PORT,
             nqn: None,
@@ -90,11 +134,15 @@ impl Options {
     }
 
     fn set(&mut self, key: &str, value: &str) -> Result<(), &'static str> {
+        let (of_port, number) = match key.split_once('.') {
+            Some((of_port, number)) => (of_port, number.parse().unwrap_or(0)),
+            None => (key, 1_usize),
+        };
+        let port = number.checked_sub(1).and_then(|index| self.ports.get_mut(index));
+        if let Some(result) = port.and_then(|port| port.set(of_port, value)) {
+            return result;
+        }
         match key {
-            "ip" => {
-                self.address = address(value).ok_or("ip=dhcp or ip=ADDRESS/PREFIX, as in ip=10.0.0.1/24")?
-            }
-            "gw" => self.gateway = Some(value.parse().map_err(|_| "gw=ADDRESS, as in gw=10.0.0.254")?),
             "mtu" => {
                 let mtu = value.parse().ok().filter(|mtu| (MIN_MTU..=MAX_MTU).contains(mtu));
                 self.mtu = Some(mtu.ok_or("mtu=BYTES, 576 to 9000")?);
@@ -128,11 +176,18 @@ fn address(value: &str) -> Option<AddressSource> {
         return Some(AddressSource::Dhcp);
     }
     let (address, prefix) = value.split_once('/')?;
-    let address: IpAddr = address.parse().ok()?;
+    let address = station(address)?;
     let bits: u8 = prefix.parse().ok()?;
     let most = if address.is_ipv4() { 32 } else { 128 };
-    let usable = bits >= 1 && bits <= most && !address.is_unspecified() && !address.is_multicast();
-    usable.then_some(AddressSource::Static(address, bits))
+    (1..=most).contains(&bits).then_some(AddressSource::Static(address, bits))
+}
+
+/// An address that a single station can have.
+#[inline(never)] // Its panic is there once.
+fn station(value: &str) -> Option<IpAddr> {
+    let address: IpAddr = value.parse().ok()?;
+    let broadcast = address == IpAddr::V4(Ipv4Addr::BROADCAST);
+    (!address.is_unspecified() && !address.is_multicast() && !broadcast).then_some(address)
 }
 
 #[cfg(test)]
@@ -145,8 +200,10 @@ mod tests {
             "console=ttyAMA0 ip=10.0.0.1/24 gw=10.0.0.254 mtu=9000 port=4421 nqn=nqn.2014-08.org.example:a serial=S1 plan=solo quiet",
         );
         assert!(warnings.is_empty());
-        assert_eq!(options.address, AddressSource::Static("10.0.0.1".parse().unwrap(), 24));
-        assert_eq!(options.gateway, Some("10.0.0.254".parse().unwrap()));
+        let [first, second] = options.ports;
+        assert_eq!(first.address, AddressSource::Static("10.0.0.1".parse().unwrap(), 24));
+        assert_eq!(first.gateway, Some("10.0.0.254".parse().unwrap()));
+        assert_eq!((first.ipv6, first.gateway6, second), (None, None, PortOptions::DEFAULT));
         assert_eq!((options.mtu, options.port), (Some(9000), 4421));
         assert_eq!(options.nqn.as_deref(), Some("nqn.2014-08.org.example:a"));
         assert_eq!((options.serial.as_deref(), options.plan.as_deref()), (Some("S1"), Some("solo")));
@@ -162,6 +219,12 @@ mod tests {
             "ip=fe80::1/129",
             "ip=",
             "gw=x",
+            "gw=224.0.0.1",
+            "gw.2=255.255.255.255",
+            "ip=255.255.255.255/24",
+            "ip6=10.0.0.1/24",
+            "ip6.2=fd00::1",
+            "gw6=10.0.0.1",
             "mtu=9001",
             "mtu=575",
             "mtu=-1",
@@ -185,8 +248,23 @@ mod tests {
     }
 
     #[test]
+    fn each_port_has_words_of_its_own() {
+        let (options, warnings) = Options::parse(
+            "ip6=fd00::1/64 gw6=fd00::fe ip.1=10.0.0.1/24 ip.2=10.0.1.1/24 gw.2=10.0.1.254 ip6.2=fd01::1/48 ip.3=x ip.0=x ip.x=y mtu.2=1",
+        );
+        assert!(warnings.is_empty(), "ports that are not there are someone else's words");
+        let [first, second] = options.ports;
+        assert_eq!(first.ipv6, Some(("fd00::1".parse().unwrap(), 64)));
+        assert_eq!(first.gateway6, Some("fd00::fe".parse().unwrap()));
+        assert_eq!(first.address, AddressSource::Static("10.0.0.1".parse().unwrap(), 24));
+        assert_eq!(second.address, AddressSource::Static("10.0.1.1".parse().unwrap(), 24));
+        assert_eq!(second.gateway, Some("10.0.1.254".parse().unwrap()));
+        assert_eq!(second.ipv6, Some(("fd01::1".parse().unwrap(), 48)));
+    }
+
+    #[test]
     fn the_last_of_two_counts() {
         let (options, _) = Options::parse("ip=dhcp ip=fd00::1/64 ip=dhcp port=1 port=2");
-        assert_eq!((options.address, options.port), (AddressSource::Dhcp, 2));
+        assert_eq!((options.ports[0].address, options.port), (AddressSource::Dhcp, 2));
     }
 }

@@ -4,7 +4,7 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::time::Duration;
 
 use hal_api::Instant;
-use smoltcp::iface::{Interface, SocketHandle, SocketSet};
+use smoltcp::iface::{Interface, Route, SocketHandle, SocketSet};
 use smoltcp::socket::dhcpv4;
 use smoltcp::wire::{IpAddress, IpCidr};
 
@@ -129,8 +129,6 @@ impl AddressState {
         };
         self.addresses =
             PortAddresses { main: addresses.main.filter(usable), ipv6: addresses.ipv6.filter(usable) };
-        interface.routes_mut().remove_default_ipv4_route();
-        interface.routes_mut().remove_default_ipv6_route();
         interface.update_ip_addrs(|list| {
             list.clear();
             let own = self.addresses.iter().map(|own| (own.address, own.prefix));
@@ -140,13 +138,18 @@ impl AddressState {
                 let _ = list.push(IpCidr::new(IpAddress::from(address), prefix.min(longest)));
             }
         });
-        for gateway in self.addresses.iter().filter_map(|own| own.gateway) {
-            // Of two for one family the first counts; there is room for one of each.
-            let _ = match gateway {
-                IpAddr::V4(gateway) => interface.routes_mut().add_default_ipv4_route(gateway).map(drop),
-                IpAddr::V6(gateway) => interface.routes_mut().add_default_ipv6_route(gateway).map(drop),
-            };
-        }
+        let gateways = self.addresses.iter().filter_map(|own| own.gateway);
+        interface.routes_mut().update(|routes| {
+            routes.clear();
+            // smoltcp panics on others here, too.
+            for gateway in gateways.filter(|gateway| IpAddress::from(*gateway).is_unicast()) {
+                // There is room for two; the first of a family counts.
+                let _ = routes.push(match gateway {
+                    IpAddr::V4(gateway) => Route::new_ipv4_gateway(gateway),
+                    IpAddr::V6(gateway) => Route::new_ipv6_gateway(gateway),
+                });
+            }
+        });
     }
 
     pub(crate) fn link_is_up(&self) -> bool {

@@ -235,6 +235,18 @@ fn an_invalid_station_address_or_ip_address_is_no_reason_to_stop() {
 }
 
 #[test]
+fn a_router_that_is_no_single_station_is_no_reason_to_stop() {
+    for gateway in ["224.0.0.1", "255.255.255.255", "0.0.0.0"] {
+        let gateway = Some(gateway.parse().unwrap());
+        let addressing = Addressing::Static { address: OURS, prefix: 24, gateway };
+        let mut world = World::new(&Config { addressing, ..small() }, 1500, false);
+        assert!(world.stack.connect("10.9.9.9:4420".parse().unwrap(), world.now).is_ok());
+        world.idle(Duration::from_secs(1));
+        world.connect();
+    }
+}
+
+#[test]
 fn an_idle_stack_has_nothing_to_do_and_says_when_it_will() {
     let mut world = World::new(&small(), 1500, false);
     world.connect();
