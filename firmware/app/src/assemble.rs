@@ -127,6 +127,7 @@ fn make_stack<F: FrameQueue>(
             prefix,
             gateway: of_port.gateway6.map(Into::into),
         }),
+        vlan: of_port.vlan,
         mtu_limit: options.mtu.unwrap_or(MAX_MTU),
         sockets: usize::from(MAX_CONNECTIONS),
         ports: &ports,

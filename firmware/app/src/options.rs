@@ -1,7 +1,7 @@
 //! Boot arguments (`/chosen/bootargs` of the device tree): what an operator sets without a tool.
 //!
-//! `ip=A.B.C.D/N` or `ip=dhcp` (default), `gw=`, `ip6=`, `gw6=`; `mtu=`, `port=` (default 4420), `nqn=`, `serial=`,
-//! `plan=`. The first four are of the first port; with `.2` behind the name (`ip.2=`) of the second.
+//! `ip=A.B.C.D/N` or `ip=dhcp` (default), `gw=`, `ip6=`, `gw6=`, `vlan=`; `mtu=`, `port=` (default 4420), `nqn=`, `serial=`,
+//! `plan=`. The first five are of the first port; with `.2` behind the name (`ip.2=`) of the second.
 //! A word that is wrong is reported and its default kept, so that a typing error never keeps a card away
 //! from the network where it could be mended. Words that nobody here knows are someone else's (U-Boot and
 //! `selftest=` among them) and passed over.
@@ -46,10 +46,13 @@ pub struct PortOptions {
     pub ipv6: Option<(Ipv6Addr, u8)>,
     /// `gw6=`: where IPv6 packets for other networks go.
     pub gateway6: Option<Ipv6Addr>,
+    /// `vlan=`: the VLAN that all frames of the port are tagged with.
+    pub vlan: Option<u16>,
 }
 
 impl PortOptions {
-    const DEFAULT: Self = Self { address: AddressSource::Dhcp, gateway: None, ipv6: None, gateway6: None };
+    const DEFAULT: Self =
+        Self { address: AddressSource::Dhcp, gateway: None, ipv6: None, gateway6: None, vlan: None };
 
     /// Takes the word `key`, where it is one of a port's. `None` where it is not.
     fn set(&mut self, key: &str, value: &str) -> Option<Result<(), &'static str>> {
@@ -74,6 +77,10 @@ impl PortOptions {
                 }
                 _ => Err("gw6=ADDRESS, as in gw6=fd00::fe"),
             },
+            "vlan" => {
+                let vlan = value.parse().ok().filter(|vlan| (1..=4094).contains(vlan));
+                vlan.map(|vlan| self.vlan = Some(vlan)).ok_or("vlan=NUMBER, 1 to 4094")
+            }
             _ => return None,
         })
     }
@@ -225,6 +232,8 @@ mod tests {
             "ip6=10.0.0.1/24",
             "ip6.2=fd00::1",
             "gw6=10.0.0.1",
+            "vlan=0",
+            "vlan.2=4095",
             "mtu=9001",
             "mtu=575",
             "mtu=-1",
@@ -250,7 +259,7 @@ mod tests {
     #[test]
     fn each_port_has_words_of_its_own() {
         let (options, warnings) = Options::parse(
-            "ip6=fd00::1/64 gw6=fd00::fe ip.1=10.0.0.1/24 ip.2=10.0.1.1/24 gw.2=10.0.1.254 ip6.2=fd01::1/48 ip.3=x ip.0=x ip.x=y mtu.2=1",
+            "ip6=fd00::1/64 gw6=fd00::fe ip.1=10.0.0.1/24 ip.2=10.0.1.1/24 gw.2=10.0.1.254 ip6.2=fd01::1/48 vlan.2=100 ip.3=x ip.0=x ip.x=y mtu.2=1",
         );
         assert!(warnings.is_empty(), "ports that are not there are someone else's words");
         let [first, second] = options.ports;
@@ -259,7 +268,7 @@ mod tests {
         assert_eq!(first.address, AddressSource::Static("10.0.0.1".parse().unwrap(), 24));
         assert_eq!(second.address, AddressSource::Static("10.0.1.1".parse().unwrap(), 24));
         assert_eq!(second.gateway, Some("10.0.1.254".parse().unwrap()));
-        assert_eq!(second.ipv6, Some(("fd01::1".parse().unwrap(), 48)));
+        assert_eq!((second.ipv6, second.vlan), (Some(("fd01::1".parse().unwrap(), 48)), Some(100)));
     }
 
     #[test]

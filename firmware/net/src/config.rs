@@ -53,6 +53,8 @@ pub struct Config<'a> {
     /// The core among several whose connections the stack has: own connections are made so that what comes back is
     /// steered here. `None` where there is one core.
     pub home: Option<Home>,
+    /// The VLAN whose tag all frames carry, 1 to 4094; others are not listened to. Costs a copy of each frame received.
+    pub vlan: Option<u16>,
     /// Largest IP packet in bytes; the port's own limit applies too.
     pub mtu_limit: u16,
     /// How many connections there can be at once.
@@ -71,6 +73,7 @@ impl Default for Config<'static> {
             addressing: Addressing::Dhcp,
             ipv6: None,
             home: None,
+            vlan: None,
             mtu_limit: 9000,
             sockets: 64,
             receive_bytes: 128 * 1024,
@@ -86,7 +89,7 @@ impl Config<'_> {
     pub const fn memory_bytes(&self) -> usize {
         let state = size_of::<Option<tcp::Socket<'static>>>() + size_of::<SocketStorage<'static>>() + 512;
         let socket = self.receive_bytes.saturating_add(self.transmit_bytes).saturating_add(state);
-        self.sockets.saturating_add(1).saturating_mul(socket).saturating_add(16 * 1024)
+        self.sockets.saturating_add(1).saturating_mul(socket).saturating_add(32 * 1024)
     }
 
     /// Halves the buffers until everything fits in `bytes`; at 16 KiB each it stops, whether it fits or not.

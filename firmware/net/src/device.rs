@@ -1,16 +1,17 @@
 //! A frame queue as smoltcp wants to see it.
 
-use hal_api::{FrameTransmit, PortInfo};
+use hal_api::{ChecksumRequest, FrameTransmit, PortInfo};
 use smoltcp::phy::{Checksum, Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::time::Instant;
 
 use crate::frame::leave_checksum;
+use crate::vlan::{self, TAG_BYTES, put_tag};
 
 /// Ethernet header in bytes; smoltcp counts it into its transmission unit.
 const ETHERNET_HEADER_BYTES: usize = 14;
 
-/// Largest frame that smoltcp may make, in bytes.
-pub(crate) const MAX_FRAME_BYTES: usize = 9000 + ETHERNET_HEADER_BYTES;
+/// Largest frame that goes out, in bytes.
+pub(crate) const MAX_FRAME_BYTES: usize = 9000 + ETHERNET_HEADER_BYTES + TAG_BYTES;
 
 /// What smoltcp may leave to the device, as it stays for the life of a stack.
 #[derive(Debug, Clone, Copy)]
@@ -18,11 +19,13 @@ pub(crate) struct Capabilities {
     mtu: usize,
     checksum: Checksum,
     leave_checksums: bool,
+    /// All frames of the port carry its tag.
+    pub(crate) vlan: Option<u16>,
 }
 
 impl Capabilities {
-    /// The port's, with IP packets of at most `mtu_limit` bytes.
-    pub(crate) fn new(info: &PortInfo, mtu_limit: u16) -> Self {
+    /// The port's, with IP packets of at most `mtu_limit` bytes and frames of one VLAN.
+    pub(crate) fn new(info: &PortInfo, mtu_limit: u16, vlan: Option<u16>) -> Self {
         let checksum = match (info.receive_checksums_verified, info.transmit_checksum_offload) {
             (false, false) => Checksum::Both,
             (false, true) => Checksum::Rx,
@@ -33,6 +36,7 @@ impl Capabilities {
             mtu: usize::from(info.mtu.min(mtu_limit).clamp(68, 9000)),
             checksum,
             leave_checksums: info.transmit_checksum_offload,
+            vlan: vlan.filter(|vlan| vlan::is_usable(*vlan)),
         }
     }
 
@@ -91,6 +95,7 @@ impl<T: FrameTransmit> FrameDevice<'_, T> {
             scratch: self.scratch,
             sent: self.sent,
             leave_checksums: self.capabilities.leave_checksums,
+            vlan: self.capabilities.vlan,
         }
     }
 }
@@ -112,13 +117,21 @@ pub(crate) struct Sender<'a, T> {
     scratch: &'a mut [u8],
     sent: &'a mut u64,
     leave_checksums: bool,
+    vlan: Option<u16>,
 }
 
 impl<T: FrameTransmit> TxToken for Sender<'_, T> {
     fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, bytes: usize, fill: F) -> R {
-        let leave_checksums = self.leave_checksums;
-        let checksum = |frame: &mut [u8]| if leave_checksums { leave_checksum(frame) } else { None };
-        match self.transmit.transmit(bytes, fill, checksum) {
+        let Self { leave_checksums, vlan, .. } = self;
+        let headroom = if vlan.is_some() { TAG_BYTES } else { 0 };
+        let finish = |frame: &mut [u8]| {
+            if let Some(vlan) = vlan {
+                put_tag(frame, vlan);
+            }
+            let request = leave_checksum(frame.get_mut(headroom..).filter(|_| leave_checksums)?)?;
+            Some(ChecksumRequest { start: request.start + headroom as u16, ..request })
+        };
+        match self.transmit.transmit_behind(headroom, bytes, fill, finish) {
             Ok(result) => {
                 *self.sent += 1;
                 result

@@ -25,6 +25,7 @@ mod stack;
 mod steered_queue;
 mod steering;
 mod stream;
+mod vlan;
 
 #[cfg(test)]
 mod tests;

@@ -14,6 +14,7 @@ use crate::connections::{ConnectError, ConnectionId, Connections, PeerInfo};
 use crate::device::{Capabilities, FrameDevice, MAX_FRAME_BYTES};
 use crate::frame::connection_request;
 use crate::stream::Stream;
+use crate::vlan::without_tag;
 
 /// How often the link and the connections' own time limits are looked at.
 const TICK: Duration = Duration::from_millis(100);
@@ -45,6 +46,8 @@ pub struct Stack<F: FrameQueue> {
     address: AddressState,
     capabilities: Capabilities,
     scratch: &'static mut [u8],
+    /// A received frame without its VLAN tag.
+    untagged: &'static mut [u8],
     now: Instant,
     /// Something may have to be sent.
     dirty: bool,
@@ -72,8 +75,10 @@ impl<F: FrameQueue> Stack<F> {
         now: Instant,
     ) -> Result<Self, OutOfMemory> {
         let info = queue.info();
-        let capabilities = Capabilities::new(&info, config.mtu_limit);
+        let capabilities = Capabilities::new(&info, config.mtu_limit, config.vlan);
         let scratch = arena.slice(MAX_FRAME_BYTES, |_| 0u8)?;
+        let untagged_bytes = if capabilities.vlan.is_some() { MAX_FRAME_BYTES } else { 0 };
+        let untagged = arena.slice(untagged_bytes, |_| 0u8)?;
         let mut connections = Connections::new(config, arena, seed)?;
         let mac = station_address(info.mac);
         let mut smoltcp = smoltcp::iface::Config::new(HardwareAddress::Ethernet(station_address(info.mac)));
@@ -92,6 +97,7 @@ impl<F: FrameQueue> Stack<F> {
             address,
             capabilities,
             scratch,
+            untagged,
             now,
             dirty: true,
             deadline: now,
@@ -248,12 +254,19 @@ impl<F: FrameQueue> Stack<F> {
     }
 
     fn ingress(&mut self, budget: usize) -> usize {
-        let Self { queue, interface, connections, capabilities, scratch, counters, now, .. } = self;
+        let Self { queue, interface, connections, capabilities, scratch, untagged, counters, now, .. } = self;
         let (mut receive, mut transmit) = queue.halves();
         let mut received = 0;
         // An answer needs room: without it the frame waits in the queue.
         while received < budget && transmit.has_room() {
             let frame_taken = receive.receive(|frame| {
+                let frame = match capabilities.vlan {
+                    None => frame,
+                    Some(vlan) => match without_tag(frame, vlan, untagged) {
+                        Some(frame) => frame,
+                        None => return,
+                    },
+                };
                 let request = connection_request(frame)
                     .filter(|request| interface.has_ip_addr(request.destination.ip()));
                 if request.is_some_and(|request| !connections.before_request(&request)) {

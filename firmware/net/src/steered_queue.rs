@@ -355,20 +355,21 @@ impl<F: FrameQueue> FrameTransmit for SteeredTransmit<'_, F> {
         }
     }
 
-    fn transmit<R, C: FnOnce(&mut [u8]) -> R>(
+    fn transmit_behind<R, C: FnOnce(&mut [u8]) -> R>(
         &mut self,
+        headroom: usize,
         bytes: usize,
         fill: C,
-        checksum: impl FnOnce(&mut [u8]) -> Option<ChecksumRequest>,
+        finish: impl FnOnce(&mut [u8]) -> Option<ChecksumRequest>,
     ) -> Result<R, C> {
         match (self.device.as_mut(), self.rest.out.as_mut()) {
             (Some(device), _) => {
                 let Some(left) = self.rest.own_left.checked_sub(1) else { return Err(fill) };
-                let result = device.transmit(bytes, fill, checksum)?;
+                let result = device.transmit_behind(headroom, bytes, fill, finish)?;
                 self.rest.own_left = left;
                 Ok(result)
             }
-            (None, Some(out)) => out.push(bytes, fill, |frame| checksum_note(checksum(frame))),
+            (None, Some(out)) => out.push_behind(headroom, bytes, fill, |frame| checksum_note(finish(frame))),
             (None, None) => Err(fill),
         }
     }

@@ -50,6 +50,20 @@ pub trait FrameTransmit {
         bytes: usize,
         fill: F,
         checksum: impl FnOnce(&mut [u8]) -> Option<ChecksumRequest>,
+    ) -> Result<R, F> {
+        self.transmit_behind(0, bytes, fill, checksum)
+    }
+
+    /// As [`FrameTransmit::transmit`], with `headroom` bytes before those that `fill` gets. `finish` sees the whole frame,
+    /// writes what is missing at its start, and answers as `checksum` does; it is called even where the device adds none.
+    ///
+    /// So whoever fills is given a place of exactly the size that was asked for, and the compiler sees that.
+    fn transmit_behind<R, F: FnOnce(&mut [u8]) -> R>(
+        &mut self,
+        headroom: usize,
+        bytes: usize,
+        fill: F,
+        finish: impl FnOnce(&mut [u8]) -> Option<ChecksumRequest>,
     ) -> Result<R, F>;
 }
 
@@ -68,13 +82,14 @@ impl<T: FrameTransmit> FrameTransmit for &mut T {
         (**self).has_room()
     }
 
-    fn transmit<R, F: FnOnce(&mut [u8]) -> R>(
+    fn transmit_behind<R, F: FnOnce(&mut [u8]) -> R>(
         &mut self,
+        headroom: usize,
         bytes: usize,
         fill: F,
-        checksum: impl FnOnce(&mut [u8]) -> Option<ChecksumRequest>,
+        finish: impl FnOnce(&mut [u8]) -> Option<ChecksumRequest>,
     ) -> Result<R, F> {
-        (**self).transmit(bytes, fill, checksum)
+        (**self).transmit_behind(headroom, bytes, fill, finish)
     }
 }
 

@@ -232,25 +232,26 @@ impl FrameTransmit for TapTransmit {
         self.left_over == 0
     }
 
-    fn transmit<R, F: FnOnce(&mut [u8]) -> R>(
+    fn transmit_behind<R, F: FnOnce(&mut [u8]) -> R>(
         &mut self,
+        headroom: usize,
         bytes: usize,
         fill: F,
-        checksum: impl FnOnce(&mut [u8]) -> Option<ChecksumRequest>,
+        finish: impl FnOnce(&mut [u8]) -> Option<ChecksumRequest>,
     ) -> Result<R, F> {
         if !self.has_room() {
             return Err(fill);
         }
         let (header, rest) = self.buffer.split_at_mut(HEADER_BYTES);
-        let Some(frame) = rest.get_mut(..bytes) else { return Err(fill) };
-        let result = fill(frame);
+        let Some(frame) = rest.get_mut(..headroom + bytes) else { return Err(fill) };
+        let result = fill(&mut frame[headroom..]);
         header.fill(0);
-        if let Some(request) = checksum(frame) {
+        if let Some(request) = finish(frame) {
             header[0] = FLAG_NEEDS_CHECKSUM;
             header[6..8].copy_from_slice(&request.start.to_ne_bytes());
             header[8..10].copy_from_slice(&request.offset.to_ne_bytes());
         }
-        self.send(HEADER_BYTES + bytes);
+        self.send(HEADER_BYTES + headroom + bytes);
         Ok(result)
     }
 }

@@ -295,19 +295,25 @@ impl FrameTransmit for WireTransmit {
         self.buffer.len() < OUTPUT_BYTES
     }
 
-    fn transmit<R, F: FnOnce(&mut [u8]) -> R>(
+    fn transmit_behind<R, F: FnOnce(&mut [u8]) -> R>(
         &mut self,
+        headroom: usize,
         bytes: usize,
         fill: F,
-        _checksum: impl FnOnce(&mut [u8]) -> Option<ChecksumRequest>,
+        finish: impl FnOnce(&mut [u8]) -> Option<ChecksumRequest>,
     ) -> Result<R, F> {
-        if bytes > self.frame_bytes || !self.has_room() {
+        let frame_bytes = headroom + bytes;
+        if frame_bytes > self.frame_bytes || !self.has_room() {
             return Err(fill);
         }
-        self.buffer.extend_from_slice(&(bytes as u32).to_be_bytes());
+        self.buffer.extend_from_slice(&(frame_bytes as u32).to_be_bytes());
         let start = self.buffer.len();
-        self.buffer.resize(start + bytes, 0);
-        Ok(fill(&mut self.buffer[start..]))
+        self.buffer.resize(start + frame_bytes, 0);
+        let frame = &mut self.buffer[start..];
+        let result = fill(&mut frame[headroom..]);
+        // The wire adds no checksums, and says so.
+        finish(frame);
+        Ok(result)
     }
 }
 

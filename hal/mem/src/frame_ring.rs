@@ -105,7 +105,23 @@ impl FrameProducer {
         fill: F,
         note: impl FnOnce(&mut [u8]) -> u32,
     ) -> Result<R, F> {
-        let length = u16::try_from(bytes).ok().filter(|_| bytes <= self.frame_bytes);
+        self.push_behind(0, bytes, fill, note)
+    }
+
+    /// As [`FrameProducer::push`], with `headroom` bytes of the frame before those that `fill` gets; `note` sees the whole
+    /// frame and writes what is missing at its start.
+    ///
+    /// # Errors
+    /// As [`FrameProducer::push`].
+    pub fn push_behind<R, F: FnOnce(&mut [u8]) -> R>(
+        &mut self,
+        headroom: usize,
+        bytes: usize,
+        fill: F,
+        note: impl FnOnce(&mut [u8]) -> u32,
+    ) -> Result<R, F> {
+        let Some(frame_bytes) = headroom.checked_add(bytes) else { return Err(fill) };
+        let length = u16::try_from(frame_bytes).ok().filter(|_| frame_bytes <= self.frame_bytes);
         let (Some(length), true) = (length, self.has_room()) else { return Err(fill) };
         let Some(slot) = self.shared.slot(self.tail) else { return Err(fill) };
         let result = slot.with_mut(|slot| {
@@ -113,8 +129,9 @@ impl FrameProducer {
             // slot is the producer's alone for the time of this call, and the reference ends with it.
             let slot: &mut [u8] = unsafe { &mut *slot };
             let Some((header, frame)) = slot.split_at_mut_checked(HEADER_BYTES) else { return Err(fill) };
-            let Some(frame) = frame.get_mut(..bytes) else { return Err(fill) };
-            let result = fill(frame);
+            let Some(frame) = frame.get_mut(..frame_bytes) else { return Err(fill) };
+            let Some(place) = frame.get_mut(headroom..frame_bytes) else { return Err(fill) };
+            let result = fill(place);
             let [a, b, c, d] = note(frame).to_le_bytes();
             let [low, high] = length.to_le_bytes();
             for (place, byte) in header.iter_mut().zip([low, high, a, b, c, d]) {

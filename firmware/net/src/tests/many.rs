@@ -20,6 +20,8 @@ const SECOND: Duration = Duration::from_secs(1);
 const FRAMES: usize = 32;
 const OURS_6: IpAddr = IpAddr::V6(std::net::Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1));
 
+const FIXED: Addressing = Addressing::Static { address: OURS, prefix: 24, gateway: None };
+
 type Wake = fn(usize);
 
 /// The cores' stacks, a device that steers to as many queues as it has, and the peer behind it.
@@ -35,10 +37,12 @@ struct World {
     /// The device loses everything that the card sends.
     mute: bool,
     arp_replies: usize,
+    /// The card's frames are tagged; the peer behind the device knows nothing of it.
+    vlan: Option<u16>,
 }
 
 impl World {
-    fn new(cores: usize, pairs: usize, addressing: Addressing) -> Self {
+    fn new(cores: usize, pairs: usize, addressing: Addressing, vlan: Option<u16>) -> Self {
         let depth = 64;
         let pair = || frame_queue_pair(port_info(1, 1500, true), port_info(1, 1500, true), depth);
         let (devices, wires): (Vec<_>, _) = (0..pairs).map(|_| pair()).unzip();
@@ -54,6 +58,7 @@ impl World {
                 addressing: if core == 0 { addressing } else { Addressing::Follow },
                 ipv6: Some(PortAddress { address: OURS_6, prefix: 64, gateway }),
                 home: Some(Home { steering, core }),
+                vlan,
                 sockets: 24,
                 receive_bytes: 16 * 1024,
                 transmit_bytes: 16 * 1024,
@@ -71,11 +76,12 @@ impl World {
             now,
             mute: false,
             arp_replies: 0,
+            vlan,
         }
     }
 
     fn fixed(cores: usize, pairs: usize) -> Self {
-        Self::new(cores, pairs, Addressing::Static { address: OURS, prefix: 24, gateway: None })
+        Self::new(cores, pairs, FIXED, None)
     }
 
     fn step(&mut self) {
@@ -89,7 +95,11 @@ impl World {
             stack.flush();
         }
         for wire in &mut self.wires {
-            while let Some(frame) = wire.halves().0.receive(<[u8]>::to_vec) {
+            while let Some(mut frame) = wire.halves().0.receive(<[u8]>::to_vec) {
+                if let Some(vlan) = self.vlan {
+                    let tag: Vec<u8> = frame.splice(12..16, []).collect();
+                    assert_eq!(tag, [0x81, 0, (vlan >> 8) as u8, vlan as u8]);
+                }
                 self.arp_replies += usize::from(frame[12..14] == [8, 6] && frame[21] == 2);
                 if let Some((_, answer)) = answer(&frame) {
                     wire.inject(&answer);
@@ -99,7 +109,10 @@ impl World {
             }
             wire.flush();
         }
-        while let Some(frame) = self.uplink.halves().0.receive(<[u8]>::to_vec) {
+        while let Some(mut frame) = self.uplink.halves().0.receive(<[u8]>::to_vec) {
+            if let Some(vlan) = self.vlan {
+                frame.splice(12..12, [0x81, 0, 0xa0 | (vlan >> 8) as u8, vlan as u8]);
+            }
             let queue = match self.steering.core_of_frame(&frame) {
                 Steer::Core(core) => core % self.wires.len(),
                 Steer::First | Steer::Copy => 0,
@@ -229,7 +242,7 @@ fn the_core_that_has_lost_a_connection_resets_it() {
 
 #[test]
 fn an_address_from_dhcp_reaches_all_and_a_loss_too() {
-    let mut world = World::new(5, 1, Addressing::Dhcp);
+    let mut world = World::new(5, 1, Addressing::Dhcp, None);
     let all = |world: &mut World, address: Option<IpAddr>| {
         world.stacks.iter().all(|stack| stack.address() == address)
     };
@@ -253,5 +266,30 @@ fn a_port_answers_at_its_link_local_address() {
     for _ in 0..6 {
         let (handle, core, id) = world.connect(link_local);
         world.exchange(handle, core, id);
+    }
+}
+
+#[test]
+fn a_port_in_a_vlan_speaks_and_listens_with_its_tag() {
+    for (cores, pairs) in [(2, 1), (5, 3)] {
+        let mut world = World::new(cores, pairs, FIXED, Some(0x2ab));
+        for round in 0..8 {
+            let (handle, core, id) = world.connect(if round % 4 == 3 { OURS_6 } else { OURS });
+            world.exchange(handle, core, id);
+        }
+        // Another network's frames on the same wire are no concern of ours.
+        let sent: u64 = world.stacks.iter().map(|stack| stack.counters().frames_sent).sum();
+        let mut echo = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0];
+        echo.extend([0x45, 0, 0, 30, 0, 0, 0, 0, 64, 1, 0x66, 0xdd, 10, 0, 0, 2, 10, 0, 0, 1]);
+        echo.extend([8, 0, 0xf6, 0xf9, 0, 1, 0, 2, 1, 3]);
+        world.wires[0].inject(&echo);
+        echo.splice(12..12, [0x81, 0, 2, 0xac]);
+        world.wires[0].inject(&echo);
+        world.step();
+        assert_eq!(world.stacks.iter().map(|stack| stack.counters().frames_sent).sum::<u64>(), sent);
+        echo[15] = 0xab;
+        world.wires[0].inject(&echo);
+        world.step();
+        assert_eq!(world.stacks.iter().map(|stack| stack.counters().frames_sent).sum::<u64>(), sent + 1);
     }
 }

@@ -87,7 +87,7 @@ fn with_device<R>(
     frame: Option<&[u8]>,
     work: impl FnOnce(&mut FrameDevice<'_, hal_fakes::FakeTransmit>) -> R,
 ) -> R {
-    let capabilities = Capabilities::new(&queue.info(), 9000);
+    let capabilities = Capabilities::new(&queue.info(), 9000, None);
     let (mut scratch, mut sent) = ([0; 9014], 0);
     let transmit = queue.halves().1;
     work(&mut FrameDevice { capabilities, frame, transmit, scratch: &mut scratch, sent: &mut sent })

@@ -84,18 +84,19 @@ impl FrameTransmit for FakeTransmit {
         self.queued.len() < self.depth
     }
 
-    fn transmit<R, F: FnOnce(&mut [u8]) -> R>(
+    fn transmit_behind<R, F: FnOnce(&mut [u8]) -> R>(
         &mut self,
+        headroom: usize,
         bytes: usize,
         fill: F,
-        checksum: impl FnOnce(&mut [u8]) -> Option<ChecksumRequest>,
+        finish: impl FnOnce(&mut [u8]) -> Option<ChecksumRequest>,
     ) -> Result<R, F> {
-        if !self.has_room() || bytes > usize::from(self.info.mtu) + 18 {
+        if !self.has_room() || headroom + bytes > usize::from(self.info.mtu) + 18 {
             return Err(fill);
         }
-        let mut frame = vec![0xa5; bytes];
-        let result = fill(&mut frame);
-        if let Some(request) = checksum(&mut frame) {
+        let mut frame = vec![0xa5; headroom + bytes];
+        let result = fill(&mut frame[headroom..]);
+        if let Some(request) = finish(&mut frame) {
             assert!(self.info.transmit_checksum_offload, "checksum request to a device that adds none");
             fill_checksum(&mut frame, request);
             self.checksums_filled += 1;

@@ -12,6 +12,7 @@ pub(super) enum Verdict {
 
 const ETHERTYPE_IPV4: u16 = 0x0800;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
+const ETHERTYPE_VLAN: u16 = 0x8100;
 const PROTOCOL_TCP: u8 = 6;
 const PROTOCOL_UDP: u8 = 17;
 const IPV6_HOP_BY_HOP: u8 = 0;
@@ -27,12 +28,14 @@ pub fn checksum_is_acceptable(frame: &[u8]) -> bool {
     verify(frame) == Verdict::Acceptable
 }
 
-/// Verifies the TCP or UDP checksum of an Ethernet frame. Frames with a VLAN tag are not looked into, as the
-/// stack does not accept them.
+/// Verifies the TCP or UDP checksum of an Ethernet frame, with or without a VLAN tag. Frames with two tags are not looked
+/// into, as the stack does not accept them.
 pub(super) fn verify(frame: &[u8]) -> Verdict {
-    let acceptable = match be16(frame, 12) {
-        Some(ETHERTYPE_IPV4) => frame.get(14..).and_then(ipv4),
-        Some(ETHERTYPE_IPV6) => frame.get(14..).and_then(ipv6),
+    let kind_at = if be16(frame, 12) == Some(ETHERTYPE_VLAN) { 16 } else { 12 };
+    let packet = frame.get(kind_at + 2..);
+    let acceptable = match be16(frame, kind_at) {
+        Some(ETHERTYPE_IPV4) => packet.and_then(ipv4),
+        Some(ETHERTYPE_IPV6) => packet.and_then(ipv6),
         _ => Some(true),
     };
     if acceptable == Some(true) { Verdict::Acceptable } else { Verdict::Refused }

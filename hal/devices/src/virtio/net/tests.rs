@@ -374,4 +374,14 @@ fn tells_the_link_state() {
     assert!(silent.queue.link_is_up());
 }
 
+#[test]
+fn a_tag_hides_no_wrong_checksum() {
+    let mut frame = tcp_frame();
+    frame.splice(12..12, [0x81, 0, 0, 5]);
+    assert!(checksum_is_acceptable(&frame));
+    let last = frame.len() - 1;
+    frame[last] ^= 1;
+    assert!(!checksum_is_acceptable(&frame));
+}
+
 mod pairs;

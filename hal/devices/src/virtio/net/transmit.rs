@@ -123,33 +123,36 @@ impl FrameTransmit for NetTransmit {
         self.free_count > 0 && self.ring.fault().is_none()
     }
 
-    fn transmit<R, F: FnOnce(&mut [u8]) -> R>(
+    fn transmit_behind<R, F: FnOnce(&mut [u8]) -> R>(
         &mut self,
+        headroom: usize,
         bytes: usize,
         fill: F,
-        checksum: impl FnOnce(&mut [u8]) -> Option<ChecksumRequest>,
+        finish: impl FnOnce(&mut [u8]) -> Option<ChecksumRequest>,
     ) -> Result<R, F> {
-        if bytes > self.frame_bytes || !self.has_room() {
+        let Some(frame_bytes) = headroom.checked_add(bytes) else { return Err(fill) };
+        if frame_bytes > self.frame_bytes || !self.has_room() {
             return Err(fill);
         }
         let Some(id) = self.take_free() else { return Err(fill) };
         // SAFETY: the frame fits into the slot after the header (checked above). The device has returned the
         // buffer (or never had it) and sees it again only with the next flush; what stands in it is
         // initialised, with zeros or an earlier frame.
-        let frame = unsafe {
-            core::slice::from_raw_parts_mut(self.header_place(id).add(header::BYTES).as_ptr(), bytes)
-        };
-        let result = fill(frame);
-        let request = if self.offload { checksum(frame) } else { None };
+        let start = unsafe { self.header_place(id).add(header::BYTES) };
+        // SAFETY: as above.
+        let result = fill(unsafe { core::slice::from_raw_parts_mut(start.add(headroom).as_ptr(), bytes) });
+        // SAFETY: as above; the other slice is gone.
+        let request = finish(unsafe { core::slice::from_raw_parts_mut(start.as_ptr(), frame_bytes) });
+        let request = request.filter(|_| self.offload);
         let request = request.filter(|request| {
-            let fits = usize::from(request.start) + usize::from(request.offset) + 2 <= bytes;
+            let fits = usize::from(request.start) + usize::from(request.offset) + 2 <= frame_bytes;
             debug_assert!(fits, "checksum field outside the frame");
             fits
         });
         self.write_header(id, request);
         let offset = usize::from(id) * self.slot_bytes + HEADER_OFFSET;
         let address = DeviceAddress(self.buffers.device_address().0 + offset as u64);
-        self.ring.post(id, address, (header::BYTES + bytes) as u32, Access::Read);
+        self.ring.post(id, address, (header::BYTES + frame_bytes) as u32, Access::Read);
         self.counters.transmitted += 1;
         Ok(result)
     }
