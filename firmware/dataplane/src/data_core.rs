@@ -108,6 +108,12 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
         }
     }
 
+    /// What the target has counted.
+    #[must_use]
+    pub const fn target_counters(&self) -> nvmeof::Counters {
+        self.target.counters()
+    }
+
     /// Whether the card serves: its drives have come up or failed, and it has an address.
     #[must_use]
     pub fn is_ready(&self) -> bool {

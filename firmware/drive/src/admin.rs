@@ -11,6 +11,7 @@ use nvme::{Command, Completion, NSID_ALL, features};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use crate::events::{DriveIdentity, NamespaceInfo, RefusalReason, optimal_sizes};
+use crate::limits::ADMIN_PAGES;
 use crate::plan::Limits;
 
 /// NSIDs of one active namespace list (Base 5.17.2.2).
@@ -64,7 +65,7 @@ impl<Q: CommandQueue> Admin<Q> {
         if !self.list.is_empty() {
             return true;
         }
-        if pool.available() < 2 {
+        if pool.available() < ADMIN_PAGES {
             return false;
         }
         let (Some(page), Some(list)) = (pool.take(1), pool.take(1)) else { return false };

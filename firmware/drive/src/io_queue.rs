@@ -16,7 +16,7 @@ use zerocopy::FromBytes;
 
 use crate::events::DriveCounters;
 use crate::limits::{
-    COMMANDS_PER_DRIVE, COMPLETIONS_PER_POLL, LIST_PAGES, NAMESPACES_PER_DRIVE, QUICK_COMMAND,
+    COMMANDS_PER_DRIVE, COMPLETIONS_PER_POLL, IO_PAGES, LIST_PAGES, NAMESPACES_PER_DRIVE, QUICK_COMMAND,
     REQUEST_TIMEOUT, SCRATCH_PAGES, SLOW_COMMAND, START_TIMEOUT, UNKNOWN_COMPLETIONS_LIMIT,
 };
 use crate::plan::{Limits, Plan, plan};
@@ -24,9 +24,6 @@ use crate::status::{AWAY, host_status, is_media_error};
 use crate::tables::{Active, Commands, DriveMemory, Late, OWN_COMMAND, Place, Requests};
 use cache::{OwnFlush, Writes};
 use failure::LateCommands;
-
-/// Pages that one queue needs for itself.
-pub(crate) const IO_PAGES: u32 = LIST_PAGES as u32 + SCRATCH_PAGES + 1;
 
 /// What the queue needs to know of a namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

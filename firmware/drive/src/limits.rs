@@ -16,6 +16,12 @@ pub const NAMESPACE_SCAN_LIMIT: u32 = 1024;
 pub const LIST_PAGES: usize = 32;
 /// Pages into which the card reads what it compares or verifies itself.
 pub const SCRATCH_PAGES: u32 = 32;
+/// Pages of the I/O queue's own: those and one of zeros.
+pub const IO_PAGES: u32 = LIST_PAGES as u32 + SCRATCH_PAGES + 1;
+/// Pages of the admin queue's own: one for data and one for the list of namespaces.
+pub const ADMIN_PAGES: u32 = 2;
+/// Pages that a drive takes from the pool when it comes up for the first time, and keeps.
+pub const DRIVE_PAGES: u32 = IO_PAGES + ADMIN_PAGES;
 /// Largest data of one command: what one page of PRP entries describes.
 pub const MAX_PART_BYTES: u32 = (PAGE_BYTES / 8 * PAGE_BYTES) as u32;
 /// Largest count of blocks of one command (NLB is zero-based and has 16 bits).

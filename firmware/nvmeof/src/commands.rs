@@ -418,7 +418,9 @@ impl<B: Backend> Turn<'_, '_, B> {
             if self.queue.parked_connect.is_some() {
                 return self.finish(slot, Status::CONNECT_CONTROLLER_BUSY, 0);
             }
-            self.slots.at_mut(slot).state = SlotState::ConnectParked;
+            let entry = self.slots.at_mut(slot);
+            self.counters.held_connects += u64::from(entry.state != SlotState::ConnectParked);
+            entry.state = SlotState::ConnectParked;
             self.queue.parked_connect = Some(slot);
             self.queue.deadline = hal_api::Instant::FAR_FUTURE;
             return;

@@ -89,6 +89,8 @@ pub struct Counters {
     pub digest_errors: u64,
     /// Command capsules.
     pub commands: u64,
+    /// Connects that waited until writes of their host's lost connections had ended.
+    pub held_connects: u64,
 }
 
 /// The NVMe/TCP target of one core.

@@ -201,6 +201,12 @@ impl Card {
         self.data.0.borrow().pool_counts()
     }
 
+    /// Connects that waited for writes of their hosts' lost connections.
+    #[must_use]
+    pub fn held_connects(&self) -> u64 {
+        self.data.0.borrow().target_counters().held_connects
+    }
+
     /// How many drives carry requests out.
     #[must_use]
     pub fn drives_ready(&self) -> usize {

@@ -75,6 +75,13 @@ impl Drive {
         self.blocks.next_end().max(self.idle_until)
     }
 
+    /// Whether it is there, ready, and free of faults; nothing that runs is to end later than `by`.
+    #[must_use]
+    pub fn behaves(&self, by: Instant) -> bool {
+        let there = self.away_until.is_none() && self.control.as_ref().is_some_and(NvmeControl::behaves);
+        there && self.blocks.behave(by)
+    }
+
     /// It does what is due.
     pub fn work(&mut self, now: Instant) {
         let Some(control) = &self.control else { return };

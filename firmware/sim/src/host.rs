@@ -3,6 +3,7 @@
 
 mod association;
 mod commands;
+mod events;
 mod workload;
 
 use std::collections::BTreeMap;
@@ -36,6 +37,9 @@ const SOCKET_BYTES: usize = 32 * 1024;
 const PORT_BUFFERS: usize = 128;
 /// Frames of a turn.
 const BUDGET: usize = 64;
+
+/// The end of a connection, or its reset, is heard by the card in this time unless a frame is missed.
+const HEARD: Duration = Duration::from_millis(25);
 
 /// A host's commands are answered in this time where nothing goes wrong and little is asked.
 pub const PROMPT: Duration = Duration::from_millis(50);
@@ -71,6 +75,10 @@ pub struct Common {
     pub patience: Duration,
     /// The run is over: nobody connects any more.
     pub over: bool,
+    /// The network changes data that only digests protect.
+    pub forged: bool,
+    /// [`Network::missed`].
+    pub missed: u64,
     /// The virtual clock.
     pub time: Time,
     /// The record.
@@ -84,6 +92,8 @@ struct LostWrite {
     version: Version,
     /// A Connect that is sent after this is held by the card until the write has ended.
     fenced_after: Instant,
+    /// So is one that is sent after this, if no frame was missed meanwhile: how many had been missed by then.
+    heard: Option<(Instant, u64)>,
 }
 
 /// What a host does.
@@ -156,6 +166,13 @@ impl Host {
         matches!(&self.state, State::Joined(association) if association.is_ready())
     }
 
+    /// Whether it knows all namespaces.
+    #[must_use]
+    pub fn knows_all(&self, common: &Common) -> bool {
+        let known = |association: &Association| association.namespaces.len() == common.targets.len();
+        matches!(&self.state, State::Joined(association) if known(association))
+    }
+
     /// What it waits for, for a report.
     #[must_use]
     pub fn describe(&self) -> String {
@@ -202,6 +219,7 @@ impl Host {
             _ => {}
         }
         self.stack.poll(now, BUDGET);
+        common.missed = network.missed();
         self.serve(common);
         self.stack.transmit(now, BUDGET);
         self.stack.flush();
@@ -223,7 +241,7 @@ impl Host {
     /// It loses its power for a while.
     pub fn die(&mut self, common: &mut Common, network: &mut Network, away: Duration) {
         common.trace.event(Kind::HostDies, &[self.index as u64], format_args!("host {}", self.index));
-        self.lose_commands(common);
+        self.lose_commands(common, false);
         let now = common.time.now();
         let (stack, port, news) = plug(self.index, network, &mut self.random, now);
         (self.stack, self.port, self.news) = (stack, port, news);
@@ -249,15 +267,22 @@ impl Host {
     }
 
     fn part(&mut self, common: &mut Common, reset: bool) {
-        let pause = Duration::from_millis(self.random.u64(110..1500));
+        let pause = self.pause();
         if let State::Joined(association) = &mut self.state {
-            association.end(&mut self.stack, reset);
-            self.lose_commands(common);
+            let heard = association.end(&mut self.stack, reset);
+            self.lose_commands(common, heard);
             self.state = State::Away(common.time.now() + pause);
         }
     }
 
-    fn lose_commands(&mut self, common: &mut Common) {
+    /// How long it stays away.
+    fn pause(&mut self) -> Duration {
+        let quick = self.random.bool();
+        Duration::from_millis(self.random.u64(if quick { 30..150 } else { 110..1500 }))
+    }
+
+    /// All commands are lost with their connections; the card hears of that unless frames are missed.
+    fn lose_commands(&mut self, common: &mut Common, heard: bool) {
         let now = common.time.now();
         // What the card needs to notice by itself that nobody is there: frames on their way, the keep alive time-out in
         // whole seconds, its tick, and a pause of its core.
@@ -269,7 +294,8 @@ impl Host {
                 &[range.lba, version.into()],
                 format_args!("{range:?} {version}"),
             );
-            self.lost.push(LostWrite { range, version, fenced_after });
+            let heard = heard.then_some((now + HEARD, common.missed));
+            self.lost.push(LostWrite { range, version, fenced_after, heard });
         }
     }
 
@@ -279,10 +305,19 @@ impl Host {
         const REQUEST_LIFE: Duration = Duration::from_secs(40);
         let now = common.time.now();
         self.lost.retain(|lost| {
-            let fenced = joined_at.is_some_and(|at| at > lost.fenced_after);
+            let heard = |at| lost.heard.is_some_and(|(by, missed)| at > by && missed == common.missed);
+            let fenced = joined_at.is_some_and(|at| at > lost.fenced_after || heard(at));
             let over = fenced || now > lost.fenced_after + REQUEST_LIFE;
             if over {
                 common.oracle.write_ended(lost.range, lost.version);
+            }
+            if fenced && !common.quiet {
+                let values = [lost.range.lba, lost.version.into()];
+                common.trace.event(
+                    Kind::WriteFenced,
+                    &values,
+                    format_args!("{:?} {}", lost.range, lost.version),
+                );
             }
             !over
         });

@@ -30,6 +30,8 @@ kinds! {
     FrameLate = "frame overtaken";
     /// The network changed bits of a frame, and left the checksum as it was.
     FrameDamaged = "frame damaged";
+    /// The network changed bits of a frame, and made its checksum fit.
+    FrameForged = "frame forged";
     /// A frame met a cut cable.
     FrameCut = "frame at a cut";
     /// A frame found no receive buffer.
@@ -98,6 +100,8 @@ kinds! {
     WrongHead = "wrong head";
     /// A drive set CSTS.CFS.
     DriveFatal = "drive fatal";
+    /// A drive in trouble was well for a while: no error is explained by it any more.
+    DriveWell = "drive well again";
     /// A command that never ends was injected.
     CommandHangs = "command hangs";
     /// The card found a command late, and sent an Abort.
@@ -144,6 +148,8 @@ kinds! {
     WriteByTransfer = "write by R2T";
     /// A flush ended well.
     FlushDone = "flush done";
+    /// A Flush failed because a cache was lost: its host knows.
+    LossTold = "loss told";
     /// A Write Zeroes ended well.
     ZeroesDone = "write zeroes done";
     /// A Dataset Management command ended well.
@@ -156,12 +162,20 @@ kinds! {
     VerifyDone = "verify done";
     /// An admin command ended.
     AdminDone = "admin command done";
+    /// A controller told a host something by itself.
+    EventHeard = "event heard";
     /// A command outside of its namespace was refused.
     OutOfRange = "out of range refused";
+    /// A digest showed that data was changed on the way.
+    DataForged = "data digest wrong";
     /// A command failed with a status that the faults allow.
     CommandFailed = "command failed";
     /// A connection was lost with a write under way: nobody knows what became of it.
     WriteUnknown = "write unknown";
+    /// A write of a lost connection is over for its host, which goes on with others: it must not land any more.
+    WriteFenced = "lost write fenced";
+    /// The card held a Connect until writes of its host's old association had ended.
+    ConnectHeld = "connect held";
     /// A block was read that more than one write may have left.
     BlockNarrowed = "block narrowed";
     /// A hostile host opened a connection.

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use fastrand::Rng;
 use hal_api::Instant;
@@ -205,9 +206,28 @@ impl Blocks {
         Instant::from_micros(self.next.load(Ordering::Relaxed))
     }
 
+    /// What runs, except what hangs, takes longer: each operation by lot up to `most`.
+    pub fn delay_running(&self, most: Duration) {
+        let shared = &mut *lock(&self.shared);
+        for running in shared.stores.iter_mut().flat_map(|store| &mut store.running) {
+            running.due_us = running.due_us.saturating_add(shared.random.u64(0..=most.as_micros() as u64));
+        }
+        shared.note_next();
+    }
+
     /// Changes how the drive behaves; what runs already keeps its time.
     pub fn set_temper(&self, change: impl FnOnce(&mut Temper)) {
         change(&mut lock(&self.shared).temper);
+    }
+
+    /// Whether operations take their usual time, end well, and all that run are due by then.
+    #[must_use]
+    pub fn behave(&self, by: Instant) -> bool {
+        let shared = lock(&self.shared);
+        let temper = shared.temper;
+        let mut running = shared.stores.iter().flat_map(|store| &store.running);
+        let late = running.any(|running| running.due_us > by.as_micros());
+        !late && temper.failing == 0 && temper.hanging == 0 && temper.slowness == 1
     }
 
     /// How often the volatile cache was lost since the last call.

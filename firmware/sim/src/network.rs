@@ -1,8 +1,9 @@
 //! The network between the card and its hosts: a switch with cables that take time, lose, double, overtake, damage, and
 //! can be cut.
 //!
-//! Damage is a burst of at most 15 bits in what an IP or TCP checksum covers, which such a checksum always finds. A
-//! frame lives for 100 ms at most: that is what hosts rely on when they come back.
+//! Damage is a burst of at most 15 bits in what an IP or TCP checksum covers, which such a checksum always finds. Forgery
+//! is a burst of at most 31 bits in a TCP payload with the checksum made anew, as by a switch with a bad memory: only a
+//! digest finds it. A frame lives for 100 ms at most: that is what hosts rely on when they come back.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -22,6 +23,11 @@ const HELD_BACK_US: u64 = 20_000;
 /// Of a frame so much goes into the hash of a run: all headers, and where they differ all else would.
 const HASHED_BYTES: usize = 80;
 const ETHERNET_HEADER: usize = 14;
+const IP_HEADER: usize = 20;
+/// How the MAC addresses of hosts that keep to the rules begin.
+const HOSTS: [u8; 5] = [2, 0, 0, 0, 1];
+/// The last of the PDU types that come before digests are agreed upon: ICReq is 0, ICResp is 1.
+const LAST_WITHOUT_DIGEST: u8 = 1;
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Flight {
@@ -49,6 +55,8 @@ pub struct Network {
     ports: Vec<Port>,
     flights: BinaryHeap<Reverse<Flight>>,
     sequence: u64,
+    /// Frames that did not arrive as they were sent.
+    missed: u64,
     latency_us: (u64, u64),
     weather: Weather,
     random: Rng,
@@ -65,6 +73,7 @@ impl Network {
             ports: Vec::new(),
             flights: BinaryHeap::new(),
             sequence: 0,
+            missed: 0,
             latency_us,
             weather,
             random,
@@ -110,6 +119,12 @@ impl Network {
         self.trace.event(Kind::Cut, &values, format_args!("port {port} towards {towards} from {from}"));
     }
 
+    /// How many frames did not arrive as they were sent: while this stays, what was sent is heard.
+    #[must_use]
+    pub fn missed(&self) -> u64 {
+        self.missed
+    }
+
     /// When the next frame arrives somewhere.
     #[must_use]
     pub fn next_arrival(&self) -> Instant {
@@ -148,6 +163,7 @@ impl Network {
         let Reverse(Flight { port, frame, .. }) = self.flights.pop()?;
         let values = [port as u64];
         if now < self.ports[port].cut[0] {
+            self.missed += 1;
             self.trace.detail(Kind::FrameCut, &values, format_args!("towards port {port}"));
             return Some(port);
         }
@@ -160,6 +176,7 @@ impl Network {
             end.inject(&frame);
         }
         if end.frames_lost() > lost {
+            self.missed += 1;
             self.trace.detail(Kind::FrameOverrun, &values, format_args!("port {port}"));
         }
         Some(port)
@@ -169,16 +186,19 @@ impl Network {
         let now = self.time.now();
         let values = [from as u64, to as u64];
         if now < self.ports[from].cut[1] {
+            self.missed += 1;
             return self.trace.detail(Kind::FrameCut, &values, format_args!("from port {from}"));
         }
         let weather = self.weather;
         let mut strikes = |of_thousand: u32| of_thousand > 0 && self.random.u32(0..1000) < of_thousand;
-        let (lost, doubled, late, damaged) = (
+        let (lost, doubled, late, damaged, forged) = (
             strikes(weather.lost),
             strikes(weather.doubled),
             strikes(weather.late),
             strikes(weather.damaged),
+            strikes(weather.forged),
         );
+        self.missed += u64::from(lost || damaged);
         if lost {
             return self.trace.detail(Kind::FrameLost, &values, format_args!("{from} to {to}"));
         }
@@ -187,6 +207,9 @@ impl Network {
             if self.ports[to].verifies {
                 return;
             }
+        }
+        if forged && forge(&mut frame, &mut self.random) {
+            self.trace.detail(Kind::FrameForged, &values, format_args!("{from} to {to}"));
         }
         if doubled {
             self.trace.detail(Kind::FrameDoubled, &values, format_args!("{from} to {to}"));
@@ -228,6 +251,41 @@ fn damage(frame: &mut [u8], random: &mut Rng) -> bool {
             frame[bit / 8] ^= 0x80 >> (bit % 8);
         }
     }
+    true
+}
+
+/// Changes a burst of bits in the payload of a host's TCP segment, and makes the checksum fit; false where the frame has
+/// none, or one that no digest may cover.
+fn forge(frame: &mut [u8], random: &mut Rng) -> bool {
+    let of_host = frame.get(..5) == Some(&HOSTS[..]) || frame.get(6..11) == Some(&HOSTS[..]);
+    let is_tcp = frame.get(12..15) == Some(&[8, 0, 0x45]) && frame.get(23) == Some(&6);
+    let tcp = ETHERNET_HEADER + IP_HEADER;
+    if !of_host || !is_tcp || frame.len() < tcp + 20 {
+        return false;
+    }
+    let end = ETHERNET_HEADER + usize::from(u16::from_be_bytes([frame[16], frame[17]]));
+    let payload = tcp + usize::from(frame[tcp + 12] >> 4) * 4;
+    if payload >= end || end > frame.len() || frame[payload] <= LAST_WITHOUT_DIGEST {
+        return false;
+    }
+    let start_bit = random.usize(payload * 8..end * 8);
+    let length = random.usize(1..=31);
+    for bit in start_bit..(start_bit + length).min(end * 8) {
+        if bit == start_bit || random.bool() {
+            frame[bit / 8] ^= 0x80 >> (bit % 8);
+        }
+    }
+    frame[tcp + 16..tcp + 18].fill(0);
+    // The pseudo header: both addresses, the protocol, the length (RFC 9293, section 3.1).
+    let pseudo = 6 + (end - tcp) as u32;
+    let words = frame[ETHERNET_HEADER + 12..tcp].chunks(2).chain(frame[tcp..end].chunks(2));
+    let mut sum = words.fold(pseudo, |sum, pair| {
+        sum + u32::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]))
+    });
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    frame[tcp + 16..tcp + 18].copy_from_slice(&(!(sum as u16)).to_be_bytes());
     true
 }
 

@@ -5,6 +5,9 @@
 //! after FUA, after a flush, or on a drive without a volatile cache. A drive that loses its power shows hidden writes
 //! again. What a read returned hides the others that had ended by then. Time here is a count of the oracle's calls, so
 //! that "before" is exact.
+//!
+//! A host that was answered with success, before a loss of power or for a write that it had sent before, and was not told
+//! of the loss by a Flush that failed, may believe its next Flush that succeeds: that one vouches for the write.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -53,6 +56,10 @@ struct Namespace {
     volatile: bool,
     /// When the drive has lost its power last.
     power_lost: Moment,
+    /// When each host was told last that writes are lost.
+    told: BTreeMap<u8, Moment>,
+    /// When all hosts were told at once.
+    all_told: Moment,
 }
 
 /// Some blocks of a namespace.
@@ -89,6 +96,8 @@ impl Oracle {
             open: BTreeSet::new(),
             volatile,
             power_lost: 0,
+            told: BTreeMap::new(),
+            all_told: 0,
         };
         Self { now: 1, versions: 0, namespaces: volatile.iter().map(namespace).collect() }
     }
@@ -128,11 +137,19 @@ impl Oracle {
         let durable = forced || !namespace.volatile;
         for lba in range.lbas() {
             let lost = namespace.power_lost;
+            let writer = namespace.block(lba).iter().find(|entry| entry.version == version);
+            let Some(writer) = writer.map(|entry| entry.writer) else { continue };
+            let told = namespace.was_told(writer);
             let entries = namespace.block(lba);
             let Some(entry) = entries.iter_mut().find(|entry| entry.version == version) else { continue };
             entry.ended = now;
-            // What was in the cache when the power went is gone, though the answer comes only now.
-            if !replaces || (!durable && lost > entry.sent) {
+            if !replaces {
+                continue;
+            }
+            // What was in the cache when the power went may be gone, though the answer comes only now: it is as if it
+            // had come just before.
+            if !durable && lost > entry.sent {
+                entry.answered = if told { NEVER } else { lost };
                 continue;
             }
             entry.answered = now;
@@ -199,10 +216,15 @@ impl Oracle {
 
     /// A host, or each of them, knows that its unflushed writes may be gone: a flush no longer vouches for those before.
     pub fn loss_is_known(&mut self, namespace: u16, host: Option<u8>) {
+        let now = self.moment();
         let namespace = &mut self.namespaces[usize::from(namespace)];
+        match host {
+            Some(host) => _ = namespace.told.insert(host, now),
+            None => namespace.all_told = now,
+        }
         for lba in &namespace.open {
             for entry in namespace.blocks.get_mut(lba).into_iter().flatten() {
-                if entry.answered < namespace.power_lost && host.is_none_or(|host| host == entry.writer) {
+                if entry.answered <= namespace.power_lost && host.is_none_or(|host| host == entry.writer) {
                     entry.answered = NEVER;
                 }
             }
@@ -254,6 +276,12 @@ impl Oracle {
 }
 
 impl Namespace {
+    /// Whether a host knows of the last loss of power.
+    fn was_told(&self, host: u8) -> bool {
+        let told = self.told.get(&host).copied().unwrap_or(0).max(self.all_told);
+        told > self.power_lost
+    }
+
     fn block(&mut self, lba: u64) -> &mut Vec<Entry> {
         let first = Entry {
             version: 0,

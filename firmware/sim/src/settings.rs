@@ -73,6 +73,8 @@ pub struct Weather {
     pub late: u32,
     /// Bits changed.
     pub damaged: u32,
+    /// Bits changed with a checksum that fits, where all hosts have digests.
+    pub forged: u32,
 }
 
 /// How often chaos strikes: mean time between events in milliseconds; 0 for never.
@@ -138,9 +140,14 @@ impl Settings {
     #[must_use]
     pub fn of_seed(seed: u64) -> Self {
         let settings = Self::drawn(seed);
-        match Rng::with_seed(seed ^ 0x9107).u32(0..24) {
-            0 | 1 => settings.made_prompt(),
-            2 | 3 => settings.made_long(&mut Rng::with_seed(seed ^ 0x10a6)),
+        let mut random = Rng::with_seed(seed ^ 0x9107);
+        match random.u32(0..120) {
+            0..10 => settings.made_prompt(),
+            10..20 => settings.made_long(&mut random),
+            20..23 => settings.made_to_outlast_keep_alives(&mut random),
+            // A removed drive is tried again after 5 s only.
+            23..77 if settings.chaos.removal_ms > 0 => settings.made_to_outlast_keep_alives(&mut random),
+            77..87 => settings.made_to_forge(&mut random),
             _ => settings,
         }
     }
@@ -149,7 +156,7 @@ impl Settings {
     #[must_use]
     pub fn worst_network(seed: u64) -> Self {
         let mut settings = Self::drawn(seed);
-        settings.weather = Weather { lost: 60, doubled: 60, late: 80, damaged: 40 };
+        settings.weather = Weather { lost: 60, doubled: 60, late: 80, damaged: 40, forged: 0 };
         settings.chaos = Chaos { cut_ms: 3000, ..Chaos::default() };
         settings.hosts.resize_with(4, || host(&mut Rng::with_seed(seed ^ 0x4057)));
         settings
@@ -198,8 +205,26 @@ impl Settings {
             &mut chaos.power_ms,
             &mut chaos.pause_ms,
         ] {
-            *rare *= 8;
+            *rare *= 12;
         }
+        self
+    }
+
+    /// The same for so long that hosts which died come back after their keep alive has run out, and go on.
+    fn made_to_outlast_keep_alives(mut self, random: &mut Rng) -> Self {
+        self.faulty_ms = random.u64(10_000..=20_000);
+        self.chaos.host_ms = random.u64(500..=2000);
+        for host in &mut self.hosts {
+            host.keep_alive_ms = 1000;
+            host.pause_us = host.pause_us.max(2000) * 4;
+        }
+        self
+    }
+
+    /// The same with a network that changes data behind the checksums' back; digests find it.
+    fn made_to_forge(mut self, random: &mut Rng) -> Self {
+        self.weather.forged = random.u32(1..=10);
+        self.hosts.iter_mut().for_each(|host| host.digests = (true, true));
         self
     }
 
@@ -212,17 +237,17 @@ impl Settings {
         };
         let calm = random.u32(0..5) == 0;
         let chaos = if calm {
-            Chaos { host_ms: some(random, 2, 300..=2000), ..Chaos::default() }
+            Chaos { host_ms: some(random, 2, 100..=1000), ..Chaos::default() }
         } else {
             Chaos {
-                host_ms: some(random, 2, 300..=3000),
-                cut_ms: some(random, 4, 500..=4000),
-                removal_ms: some(random, 5, 800..=6000),
-                fatal_ms: some(random, 5, 800..=6000),
-                lie_ms: some(random, 4, 300..=3000),
-                slow_ms: some(random, 5, 800..=4000),
-                power_ms: some(random, 8, 1500..=6000),
-                pause_ms: some(random, 5, 500..=4000),
+                host_ms: some(random, 2, 100..=1500),
+                cut_ms: some(random, 4, 300..=2500),
+                removal_ms: some(random, 5, 400..=4000),
+                fatal_ms: some(random, 5, 400..=4000),
+                lie_ms: some(random, 4, 200..=2000),
+                slow_ms: some(random, 5, 400..=3000),
+                power_ms: some(random, 8, 700..=5000),
+                pause_ms: some(random, 5, 300..=3000),
                 ..Chaos::default()
             }
         };
@@ -234,6 +259,7 @@ impl Settings {
                 doubled: some(random, 2, 1..=60) as u32,
                 late: some(random, 2, 1..=80) as u32,
                 damaged: some(random, 2, 1..=40) as u32,
+                forged: 0,
             }
         };
         let drives = (0..random.u32(1..=3)).map(|_| drive(random, calm)).collect();

@@ -1,5 +1,6 @@
 //! A card, its drives, its hosts and the network between them, under one virtual clock.
 
+mod calm;
 mod phases;
 
 use std::time::Duration;
@@ -24,6 +25,8 @@ use crate::trace::Trace;
 const MOST_AT_ONCE: u32 = 200_000;
 /// Turns between two looks at the pools.
 const CHECK_EVERY: u64 = 8;
+/// What drives may add to the time of operations when a host goes.
+const FAILOVER_DELAY: Duration = Duration::from_millis(1200);
 /// What the card takes from power on until its first turn.
 const START_TIME: Duration = Duration::from_millis(300);
 
@@ -57,6 +60,10 @@ pub struct World {
     random: Rng,
     at_once: u32,
     turns: u64,
+    /// When each drive in trouble was unwell last.
+    unwell: Vec<Instant>,
+    /// As the card has counted them.
+    held_connects: u64,
 }
 
 impl World {
@@ -75,6 +82,8 @@ impl World {
             hosts: settings.hosts.len() as u64,
             quiet: false,
             over: false,
+            forged: settings.weather.forged > 0,
+            missed: 0,
             patience: if settings.prompt { PROMPT } else { Duration::MAX },
             time,
             trace: trace.clone(),
@@ -98,6 +107,8 @@ impl World {
             random,
             at_once: 0,
             turns: 0,
+            unwell: vec![Instant::ZERO; settings.drives.len()],
+            held_connects: 0,
             common,
         }
     }
@@ -190,6 +201,7 @@ impl World {
         self.turns += 1;
         if self.turns.is_multiple_of(CHECK_EVERY) {
             self.check_counts();
+            self.note_well_drives();
         }
     }
 
@@ -209,6 +221,11 @@ impl World {
     fn check_counts(&mut self) {
         let Some(card) = &mut self.card else { return };
         card.note_counters();
+        let held = card.held_connects();
+        if held > self.held_connects {
+            self.common.trace.event(Kind::ConnectHeld, &[held], format_args!("{held} so far"));
+        }
+        self.held_connects = held;
         let counts = card.counts();
         let sane = counts.slots_free <= counts.slots
             && counts.pages_free <= counts.pages
@@ -271,7 +288,7 @@ impl World {
                 if let Some(card) = &mut self.card {
                     let core = self.random.usize(0..card.core_count());
                     card.pause(core, time);
-                    self.common.faults.disturb_all();
+                    self.disturb_all(now + time);
                 }
             }
         }
@@ -279,11 +296,15 @@ impl World {
 
     fn strike_host(&mut self, index: usize) {
         let time = Duration::from_millis(self.random.u64(200..3000));
+        // Writes of the host that goes are then still at drives when it comes back.
+        if self.random.bool() {
+            self.drives.all.iter().for_each(|drive| drive.blocks.delay_running(FAILOVER_DELAY));
+        }
         let host = &mut self.hosts[index];
-        match self.random.u32(0..5) {
+        match self.random.u32(0..6) {
             0 | 1 => host.leave(&mut self.common),
-            2 => host.reset(&mut self.common),
-            3 => host.die(&mut self.common, &mut self.network, time),
+            2 | 3 => host.reset(&mut self.common),
+            4 => host.die(&mut self.common, &mut self.network, time),
             _ => host.stall(&self.common, time),
         }
     }
@@ -302,7 +323,7 @@ impl World {
     fn cut_power(&mut self) {
         if self.card.is_some() {
             self.common.trace.event(Kind::PowerCut, &[], format_args!("for {START_TIME:?}"));
-            self.common.faults.disturb_all();
+            self.disturb_all(self.now());
             self.lose_power(false);
         }
     }

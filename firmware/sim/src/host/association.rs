@@ -75,10 +75,13 @@ impl Association {
         }
     }
 
-    /// Ends all connections.
-    pub fn end(&mut self, stack: &mut Stack<FakeFrameQueue>, reset: bool) {
+    /// Ends all connections; whether the card hears of it once what is sent now arrives. A connection that is closed in
+    /// order with bytes on their way may bring commands until these have arrived.
+    pub fn end(&mut self, stack: &mut Stack<FakeFrameQueue>, reset: bool) -> bool {
+        let mut heard = true;
         for connection in &self.connections {
             if let Some(mut stream) = stack.stream(connection.stream) {
+                heard &= reset || stream.send_room() == super::SOCKET_BYTES;
                 if reset {
                     stream.abort();
                 } else {
@@ -87,6 +90,7 @@ impl Association {
             }
             stack.release(connection.stream);
         }
+        heard
     }
 }
 
@@ -140,8 +144,8 @@ impl Host {
             Err(loss) => {
                 self.report(&loss, common);
                 association.end(&mut self.stack, true);
-                self.lose_commands(common);
-                let pause = Duration::from_millis(self.random.u64(110..1500));
+                self.lose_commands(common, false);
+                let pause = self.pause();
                 self.state = State::Away(common.time.now() + pause);
             }
         }
@@ -198,6 +202,7 @@ impl Host {
         }
         if association.ready {
             self.keep_alive(association, now);
+            self.hear_events(association, common);
             self.start_commands(association, common);
             // What was just started goes out now.
             for index in 0..association.connections.len() {
@@ -281,11 +286,7 @@ impl Host {
             &values,
             format_args!("host {}, {} namespaces", self.index, association.namespaces.len()),
         );
-        // What an old association has lost is the old association's to know.
-        for target in common.targets.values() {
-            common.oracle.loss_is_known(target.index, Some(self.index as u8));
-        }
-        self.wait_for_event(association, common);
+        self.begin_events(association, common);
         Ok(())
     }
 

@@ -7,6 +7,7 @@ use nvme::Status;
 use nvmeof::initiator::{Completed, Payload};
 
 use super::{Common, Target};
+use crate::faults::Faults;
 use crate::kinds::Kind;
 use crate::oracle::{Moment, Oracle, Range};
 use crate::pattern::Version;
@@ -33,6 +34,8 @@ pub(super) enum What {
     /// Beyond the end of its namespace.
     OutOfRange,
     Admin,
+    /// The list of active namespaces.
+    Namespaces,
     Event,
     KeepAlive,
 }
@@ -62,6 +65,10 @@ pub(super) struct Commands {
     /// Those that wait for an event or for time to pass, not for work.
     idle: usize,
     last: u64,
+    /// What the controller has told by itself: dword 0 of each event.
+    pub events: Vec<u32>,
+    /// The namespaces, where a list of them has come.
+    pub listed: Option<Vec<u32>>,
 }
 
 impl std::fmt::Debug for Commands {
@@ -133,6 +140,8 @@ impl Commands {
     /// All connections are gone: what the commands may have written.
     pub fn lose_all(&mut self) -> Vec<(Range, Version)> {
         self.idle = 0;
+        self.events.clear();
+        self.listed = None;
         core::mem::take(&mut self.pending).into_values().flat_map(|pending| pending.versions).collect()
     }
 
@@ -169,8 +178,16 @@ impl Commands {
         assert!(prompt, "VIOLATION: host {host}: {:?} took {took:?} on a healthy card", pending.what);
         let Some(place) = pending.place else {
             line(Kind::AdminDone);
-            let fine = completed.status.is_success() || pending.what == What::Event;
+            let forged = common.forged && completed.status.code() == Status::TRANSIENT_TRANSPORT_ERROR;
+            let fine = completed.status.is_success() || pending.what == What::Event || forged;
             assert!(fine, "VIOLATION: host {host}: {:?} ended with {:?}", pending.what, completed.status);
+            match pending.what {
+                What::Event if completed.status.is_success() => self.events.push(completed.result as u32),
+                What::Namespaces if completed.status.is_success() => {
+                    self.listed = Some(namespaces(&pending.data));
+                }
+                _ => {}
+            }
             return;
         };
         if completed.status.is_success() {
@@ -216,11 +233,18 @@ impl Pending {
             }
             What::Verify => Kind::VerifyDone,
             What::OutOfRange => panic!("VIOLATION: host {host}: {place:?} is beyond the end and succeeded"),
-            What::Admin | What::Event | What::KeepAlive => Kind::AdminDone,
+            What::Admin | What::Namespaces | What::Event | What::KeepAlive => Kind::AdminDone,
         }
     }
 
     fn failed(&self, host: usize, place: Place, status: Status, common: &mut Common) -> Kind {
+        if common.forged && status.code() == Status::TRANSIENT_TRANSPORT_ERROR {
+            // Nothing of such data may ever be read.
+            for &(range, version) in &self.versions {
+                common.oracle.write_unsent(range, version);
+            }
+            return Kind::DataForged;
+        }
         for &(range, version) in &self.versions {
             common.oracle.write_ended(range, version);
         }
@@ -233,11 +257,16 @@ impl Pending {
                 return Kind::CompareDiffers;
             }
             // This is how a host learns that its unflushed writes may be gone.
-            What::Flush => common.oracle.loss_is_known(place.target.index, None),
+            What::Flush if Faults::tells_of_loss(status) => {
+                common.oracle.loss_is_known(place.target.index, Some(host as u8));
+                let values = [host as u64, place.target.index.into()];
+                let text = format_args!("host {host}, namespace {}", place.target.index);
+                common.trace.event(Kind::LossTold, &values, text);
+            }
             _ => {}
         }
         assert!(
-            common.faults.allow(place.target.drive, status, self.what == What::Flush),
+            common.faults.allow(place.target.drive, status, self.what == What::Flush, self.sent_at),
             "VIOLATION: host {host}: {:?} of {place:?} ended with {status:?}, which nothing explains",
             self.what
         );
@@ -266,6 +295,12 @@ impl Pending {
     fn certain(&self, place: Place, oracle: &Oracle) -> Option<Vec<(Version, bool)>> {
         certain(place, oracle)
     }
+}
+
+/// The NSIDs of an Active Namespace ID list (NVM Express Base 2.0, 5.17.2.2): it ends with a 0.
+fn namespaces(list: &[u8]) -> Vec<u32> {
+    let nsids = list.chunks_exact(4).map(|nsid| u32::from_le_bytes([nsid[0], nsid[1], nsid[2], nsid[3]]));
+    nsids.take_while(|&nsid| nsid != 0).collect()
 }
 
 /// What stands in the blocks for certain.

@@ -21,8 +21,6 @@ const FORCE_UNIT_ACCESS: u32 = 1 << 30;
 const DEALLOCATE: u32 = 1 << 2;
 /// Commands that are started in one step at most.
 const STARTS_PER_STEP: usize = 8;
-/// Asynchronous Event Requests that a host keeps at its controller.
-const EVENT_REQUESTS: usize = 2;
 
 /// A command that is ready to go.
 struct Prepared {
@@ -62,17 +60,6 @@ impl Host {
         let taken = association.connections.len() > 1 && self.submit(&mut association, prepared, common);
         self.state = super::State::Joined(association);
         taken
-    }
-
-    /// Keeps Asynchronous Event Requests at the controller.
-    pub(super) fn wait_for_event(&mut self, association: &mut Association, common: &Common) {
-        for _ in 0..EVENT_REQUESTS {
-            let token = self.commands.add(What::Event, None, Vec::new(), 0, common.time.now());
-            let admin = &mut association.connections[0].queue;
-            if admin.submit(token, &make::async_event_request(), Transfer::None).is_err() {
-                self.commands.forget(token);
-            }
-        }
     }
 
     fn start_admin(&mut self, association: &mut Association, now: Instant) {
@@ -296,7 +283,7 @@ fn add_force(command: &mut Command, forced: bool) {
 }
 
 /// Get Log Page (Base 5.16) of so many bytes from the start.
-fn log_page(page: u32, bytes: u32) -> Command {
+pub(super) fn log_page(page: u32, bytes: u32) -> Command {
     let mut command = make::keep_alive();
     command.opcode = opcode::admin::GET_LOG_PAGE;
     command.nsid.set(u32::MAX);

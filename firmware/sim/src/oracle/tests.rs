@@ -105,3 +105,22 @@ fn a_flush_leaves_what_stands_there() {
     flush(&mut oracle);
     assert!(read(&mut oracle, 0));
 }
+
+/// A write that was sent before a loss of power and answered after it, then a Flush.
+fn answered_late(tell: impl Fn(&mut Oracle)) -> Vec<bool> {
+    let mut oracle = Oracle::new(&[true]);
+    let version = oracle.write_sent(RANGE, false, 0);
+    oracle.power_lost(0);
+    tell(&mut oracle);
+    oracle.write_done(RANGE, version, false, true);
+    flush(&mut oracle);
+    vec![read(&mut oracle, 0), read(&mut oracle, version)]
+}
+
+#[test]
+fn a_write_that_is_answered_after_the_loss_is_vouched_for_unless_its_host_was_told() {
+    assert_eq!(answered_late(|_| ()), [false, true]);
+    assert_eq!(answered_late(|oracle| oracle.loss_is_known(0, Some(1))), [false, true]);
+    assert!(answered_late(|oracle| oracle.loss_is_known(0, Some(0)))[0]);
+    assert!(answered_late(|oracle| oracle.loss_is_known(0, None))[0]);
+}

@@ -78,7 +78,8 @@ impl World {
                 let Some(card) = &world.card else { return false };
                 // A command of a lost connection may still hang at a drive, which is reset in the end.
                 let ready = card.drives_ready() == world.drives.all.len() && card.at_drives() == (0, 0);
-                ready && world.drives.nobody_leaves() && world.hosts.iter().all(Host::is_idle)
+                let knows = |host: &Host| host.is_idle() && host.knows_all(&world.common);
+                ready && world.drives.nobody_leaves() && world.hosts.iter().all(knows)
             });
             let looked = self.now() + LOOK_AROUND;
             while self.now() < looked {
@@ -88,11 +89,11 @@ impl World {
         self.audit();
         self.part();
         // A drive that was not there at the start has taken its pages since.
-        let absent = self.settings.drives.iter().any(|drive| drive.absent);
+        let absent = self.settings.drives.iter().filter(|drive| drive.absent).count() as u32;
+        let pages_free = fresh.pages_free - absent * drive::limits::DRIVE_PAGES;
         self.until("everything is back", RETURN_LIMIT, |world| {
             let Some(card) = &world.card else { return false };
             let counts = card.counts();
-            let pages_free = if absent { counts.pages_free } else { fresh.pages_free };
             counts == PoolCounts { pages_free, ..fresh } && card.at_drives() == (0, 0)
         });
         self.common.trace.event(Kind::Quiet, &[], format_args!("{fresh:?}"));

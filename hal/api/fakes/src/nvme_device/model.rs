@@ -142,7 +142,7 @@ pub(super) struct Model {
     pub(super) fatal: bool,
     pub(super) removed: bool,
     /// Plugged in again, and CC was not written since: the driver may not have noticed.
-    returned: bool,
+    pub(super) returned: bool,
     pub(super) ready_stuck: bool,
     pub(super) faults: Faults,
     pub(super) bus_master: bool,
@@ -156,7 +156,7 @@ pub(super) struct Model {
     pub(super) due: Vec<Fetched>,
     pub(super) queues: Vec<Queue>,
     pub(super) queues_granted: Option<u16>,
-    ready: bool,
+    pub(super) ready: bool,
     polls_until_ready: u32,
     admin_queue_set: bool,
     rings: DmaRegion,
