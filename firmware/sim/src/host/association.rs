@@ -210,7 +210,12 @@ impl Host {
             }
             return Ok(());
         }
-        self.bring_up(association, common)
+        self.bring_up(association, common)?;
+        if association.ready {
+            self.begin_events(association, common);
+            self.poll_connection(0, association, common)?;
+        }
+        Ok(())
     }
 
     fn poll_connection(
@@ -286,7 +291,6 @@ impl Host {
             &values,
             format_args!("host {}, {} namespaces", self.index, association.namespaces.len()),
         );
-        self.begin_events(association, common);
         Ok(())
     }
 
