@@ -25,6 +25,8 @@ use crate::trace::Trace;
 const MOST_AT_ONCE: u32 = 200_000;
 /// Turns between two looks at the pools.
 const CHECK_EVERY: u64 = 8;
+/// In this time the card has ended in order, and drives are not well before.
+const END_LIMIT: Duration = Duration::from_secs(50);
 /// What drives may add to the time of operations when a host goes.
 const FAILOVER_DELAY: Duration = Duration::from_millis(1200);
 /// What the card takes from power on until its first turn.
@@ -260,7 +262,7 @@ impl World {
                 if let Some(card) = &mut self.card {
                     card.press_power_button();
                     self.common.trace.event(Kind::PowerButton, &[], format_args!(""));
-                    self.common.faults.disturb_all();
+                    self.disturb_all(now + END_LIMIT);
                 }
             }
             Strike::Wrong => {

@@ -15,8 +15,9 @@ impl World {
     pub(super) fn note_well_drives(&mut self) {
         let now = self.now();
         let drives = self.drives.all.len();
-        // Which slot a drive is in is the card's to know: all of them have to be ready.
+        // Which slot a drive is in is the card's to know: all of them have to be ready, and none about to leave.
         let ready = self.card.as_ref().is_some_and(|card| card.drives_ready() == drives);
+        let ready = ready && self.drives.nobody_leaves();
         for index in 0..drives {
             if !self.common.faults.in_trouble(index) {
                 continue;
