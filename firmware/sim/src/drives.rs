@@ -260,11 +260,12 @@ impl Drives {
     /// Pulls a drive.
     pub fn pull(&mut self, index: usize, until: Instant) {
         let drive = &mut self.all[index];
-        if drive.away_until.is_none()
-            && let Some(control) = &drive.control
-        {
+        if drive.away_until.is_some() {
+            return;
+        }
+        drive.end_knob();
+        if let Some(control) = &drive.control {
             drive.away_until = Some(until);
-            drive.knob = None;
             control.set_removed(true);
             self.trace.event(Kind::DriveRemoved, &[index as u64], format_args!("drive {index}"));
             self.leave_slot(index);
