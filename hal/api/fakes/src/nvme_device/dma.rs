@@ -74,6 +74,19 @@ impl Dma {
         &self.segments
     }
 
+    /// A check of the page that PRP2 names, 0 where it names none.
+    pub(super) fn list_check(&self, command: &[u8; 64]) -> u64 {
+        let prp2 = u64::from(dword(command, 9)) << 32 | u64::from(dword(command, 8));
+        if prp2 == 0 {
+            return 0;
+        }
+        let mut bytes = [0; PAGE_BYTES];
+        let room = PAGE_BYTES - prp2 as usize % PAGE_BYTES;
+        self.segment(prp2, room).read(&mut bytes[..room]);
+        let words = bytes.chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().expect("eight bytes")));
+        words.fold(0xcbf2_9ce4_8422_2325, |check: u64, word| (check ^ word).wrapping_mul(0x100_0000_01b3))
+    }
+
     fn add_page(&mut self, address: u64, left: &mut usize) {
         assert!(address.is_multiple_of(PAGE_BYTES as u64), "PRP entry {address:#x} has an offset");
         let now = PAGE_BYTES.min(*left);

@@ -430,9 +430,10 @@ impl Model {
         if qid == 0 && command[0] == ASYNC_EVENT_REQUEST && effect.is_none() {
             return self.await_event(cid);
         }
+        let list_check = self.dma.list_check(&command);
         let queue = &mut self.queues[index];
         queue.fetched = queue.fetched.wrapping_add(1);
-        queue.push(Fetched { command, due, effect });
+        queue.push(Fetched { command, due, effect, list_check });
     }
 
     fn effect(&mut self, qid: u16, opcode: u8) -> Option<NvmeEffect> {

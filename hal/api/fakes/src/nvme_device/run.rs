@@ -15,6 +15,8 @@ pub(super) struct Fetched {
     pub(super) command: [u8; COMMAND_BYTES],
     pub(super) due: u64,
     pub(super) effect: Option<NvmeEffect>,
+    /// Check of what PRP2 named when the doorbell was rung: a device may read a PRP list from then on.
+    pub(super) list_check: u64,
 }
 
 /// Where a completion goes, and what happens to it on the way.
@@ -117,6 +119,8 @@ impl Model {
 
     fn begin(&mut self, qid: u16, fetched: &Fetched) {
         let command = &fetched.command;
+        let same = fetched.list_check == self.dma.list_check(command);
+        assert!(qid == 0 || same, "what PRP2 names was changed after the doorbell was rung");
         let home = Home { qid, cid: u16::from_le_bytes([command[2], command[3]]), effect: fetched.effect };
         match fetched.effect {
             Some(NvmeEffect::Status(status)) => self.finish(home, status, 0),
