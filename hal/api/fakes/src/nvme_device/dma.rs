@@ -83,7 +83,8 @@ impl Dma {
         let mut bytes = [0; PAGE_BYTES];
         let room = PAGE_BYTES - prp2 as usize % PAGE_BYTES;
         self.segment(prp2, room).read(&mut bytes[..room]);
-        let words = bytes.chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().expect("eight bytes")));
+        let words =
+            bytes.chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().expect("eight bytes")));
         words.fold(0xcbf2_9ce4_8422_2325, |check: u64, word| (check ^ word).wrapping_mul(0x100_0000_01b3))
     }
 
