@@ -12,14 +12,18 @@ use crate::subsystem::Subsystem;
 
 /// Namespaces whose next Flush fails.
 #[derive(Debug, Clone)]
-pub(crate) struct LostWrites(Vec<u32, MAX_NAMESPACES>);
+pub(crate) struct LostWrites {
+    untold: Nsids,
+    /// Those whose Flush has failed, and no other came since.
+    told: Nsids,
+}
 
-impl LostWrites {
-    pub(crate) const fn new() -> Self {
-        Self(Vec::new())
-    }
+/// A few namespaces, the latest last.
+#[derive(Debug, Clone)]
+struct Nsids(Vec<u32, MAX_NAMESPACES>);
 
-    fn note(&mut self, nsid: u32) {
+impl Nsids {
+    fn add(&mut self, nsid: u32) {
         if self.0.contains(&nsid) {
             return;
         }
@@ -35,6 +39,30 @@ impl LostWrites {
     }
 }
 
+impl LostWrites {
+    pub(crate) const fn new() -> Self {
+        Self { untold: Nsids(Vec::new()), told: Nsids(Vec::new()) }
+    }
+
+    fn note(&mut self, nsid: u32) {
+        self.untold.add(nsid);
+    }
+
+    fn take(&mut self, nsid: u32) -> bool {
+        self.told.take(nsid);
+        let lost = self.untold.take(nsid);
+        if lost {
+            self.told.add(nsid);
+        }
+        lost
+    }
+
+    /// What a host that comes back is told: it may not have got the answer of its last Flush.
+    fn note_all_of(&mut self, other: &Self) {
+        other.untold.0.iter().chain(&other.told.0).for_each(|&nsid| self.note(nsid));
+    }
+}
+
 /// Hosts whose controllers with I/O queues have gone, the latest last: they may come back and ask for a Flush.
 #[derive(Debug)]
 pub(crate) struct DepartedHosts(Deque<([u8; 16], LostWrites), MAX_DEPARTED_HOSTS>);
@@ -46,7 +74,7 @@ impl DepartedHosts {
 
     /// One entry for each host, so that one that comes and goes does not push out the others.
     pub(crate) fn add(&mut self, host_id: [u8; 16], mut lost: LostWrites) {
-        self.of(host_id).0.iter().for_each(|&nsid| lost.note(nsid));
+        lost.note_all_of(&self.of(host_id));
         for _ in 0..self.0.len() {
             let Some(entry) = self.0.pop_front() else { break };
             if entry.0 != host_id {
@@ -63,7 +91,7 @@ impl DepartedHosts {
     pub(crate) fn of(&self, host_id: [u8; 16]) -> LostWrites {
         let mut all = LostWrites::new();
         for (_, lost) in self.0.iter().filter(|(id, _)| *id == host_id) {
-            lost.0.iter().for_each(|&nsid| all.note(nsid));
+            all.note_all_of(lost);
         }
         all
     }
@@ -71,7 +99,8 @@ impl DepartedHosts {
     /// The host has heard of it.
     fn take(&mut self, host_id: [u8; 16], nsid: u32) {
         for (_, lost) in self.0.iter_mut().filter(|(id, _)| *id == host_id) {
-            lost.take(nsid);
+            lost.untold.take(nsid);
+            lost.told.take(nsid);
         }
     }
 }
@@ -83,6 +112,14 @@ impl Subsystem {
             controller.lost_writes.note(nsid);
         }
         self.departed.0.iter_mut().for_each(|(_, lost)| lost.note(nsid));
+    }
+
+    /// What a host that connects has not heard yet, or may not have: its old controller may not have gone yet.
+    pub(crate) fn lost_writes_of(&self, host_id: [u8; 16]) -> LostWrites {
+        let mut all = self.departed.of(host_id);
+        let old = self.controllers().filter(|controller| controller.host_id == host_id);
+        old.for_each(|controller| all.note_all_of(&controller.lost_writes));
+        all
     }
 
     /// Whether a Flush of this controller to the namespace has to fail; true once for each loss.
@@ -112,6 +149,31 @@ mod tests {
         assert!(!bench.subsystem.take_lost_writes(handle, 4));
         assert!(bench.subsystem.take_lost_writes(handle, 3));
         assert!(!bench.subsystem.take_lost_writes(handle, 3));
+    }
+
+    #[test]
+    fn a_host_that_may_not_have_got_the_answer_is_told_again() {
+        let mut lost = LostWrites::new();
+        lost.note(9);
+        assert!(lost.take(9));
+        let mut departed = DepartedHosts::new();
+        departed.add([1; 16], lost.clone());
+        assert!(departed.of([1; 16]).take(9));
+        // With another Flush it has shown that it went on.
+        assert!(!lost.take(9));
+        let mut departed = DepartedHosts::new();
+        departed.add([1; 16], lost);
+        assert!(!departed.of([1; 16]).take(9));
+    }
+
+    #[test]
+    fn a_host_that_comes_back_before_its_old_controller_has_gone_is_told() {
+        let mut bench = Bench::connected();
+        let handle = bench.admin.controller;
+        let host_id = bench.subsystem.controller(handle).map(|controller| controller.host_id);
+        bench.subsystem.note_lost_writes(3);
+        assert!(bench.subsystem.lost_writes_of(host_id.unwrap_or_default()).take(3));
+        assert!(!bench.subsystem.lost_writes_of([0x77; 16]).take(3));
     }
 
     #[test]
