@@ -63,10 +63,26 @@ impl Drive {
         (device, control)
     }
 
+    /// Whether it has a volatile cache.
+    #[must_use]
+    pub fn is_volatile(&self) -> bool {
+        self.settings.volatile
+    }
+
     /// Whether it was told of its shutdown, and nothing has happened that excuses a cache that was not flushed before.
     fn is_shut_down_in_order(&self) -> bool {
-        let told = self.control.as_ref().is_some_and(|control| control.configuration() >> 14 & 0b11 != 0);
-        told && !self.odd && !self.blocks.is_troubled()
+        self.is_told() && !self.odd && !self.blocks.is_troubled()
+    }
+
+    /// Whether CC.SHN is set.
+    fn is_told(&self) -> bool {
+        self.control.as_ref().is_some_and(|control| control.configuration() >> 14 & 0b11 != 0)
+    }
+
+    /// Whether the card has left it without a word although it works and has done nothing odd.
+    fn is_forgotten(&self) -> bool {
+        let works = self.away_until.is_none() && self.control.as_ref().is_some_and(NvmeControl::behaves);
+        works && !self.is_told() && !self.odd && !self.blocks.is_troubled()
     }
 
     /// When it has something to do.
@@ -206,7 +222,11 @@ impl Drives {
     /// relies on, and the oracle is not told of them.
     pub fn cut_power(&mut self, in_order: bool) {
         self.hands = None;
-        for drive in &mut self.all {
+        for (index, drive) in self.all.iter_mut().enumerate() {
+            assert!(
+                !in_order || !drive.is_forgotten(),
+                "VIOLATION: drive {index} was not told of the orderly end"
+            );
             drive.blocks.cut_power();
             if in_order && drive.is_shut_down_in_order() {
                 let _ = drive.blocks.take_power_losses();

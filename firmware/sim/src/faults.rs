@@ -39,14 +39,15 @@ struct Drive {
 #[derive(Debug, Clone, Default)]
 pub struct Faults {
     drives: Vec<Drive>,
+    /// Drives stand in slots: one that is taken out takes its namespaces with it.
+    has_slots: bool,
 }
 
 /// DNR, in the status field without its phase tag (Base 4.2.3).
 const DO_NOT_RETRY: u16 = 1 << 14;
 
-/// What the card makes of a drive that is reset or away; one that was taken out has no namespaces.
-const DISTURBANCE: [Status; 3] =
-    [Status::COMMAND_INTERRUPTED, Status::NAMESPACE_NOT_READY, Status::INVALID_NAMESPACE];
+/// What the card makes of a drive that is reset or away.
+const DISTURBANCE: [Status; 2] = [Status::COMMAND_INTERRUPTED, Status::NAMESPACE_NOT_READY];
 
 /// What becomes of the statuses that the media give.
 const FAILURES: [Status; 7] = [
@@ -69,8 +70,8 @@ impl Faults {
 
     /// Drives that have done nothing wrong.
     #[must_use]
-    pub fn new(drives: usize) -> Self {
-        Self { drives: vec![Drive::default(); drives] }
+    pub fn new(drives: usize, has_slots: bool) -> Self {
+        Self { drives: vec![Drive::default(); drives], has_slots }
     }
 
     /// A drive is reset, removed, cut off or late, or may be.
@@ -111,7 +112,8 @@ impl Faults {
         let drive = self.drives[drive];
         let code = status.code();
         (is_flush && drive.lossy && Self::tells_of_loss(status))
-            || (drive.disturbed.may_meet(sent_at) && DISTURBANCE.contains(&code))
+            || (drive.disturbed.may_meet(sent_at)
+                && (DISTURBANCE.contains(&code) || (self.has_slots && code == Status::INVALID_NAMESPACE)))
             || (drive.failing.may_meet(sent_at) && FAILURES.contains(&code))
     }
 }

@@ -75,6 +75,8 @@ pub struct Common {
     pub patience: Duration,
     /// The run is over: nobody connects any more.
     pub over: bool,
+    /// Nothing at all goes wrong in this run.
+    pub calm: bool,
     /// The network changes data that only digests protect.
     pub forged: bool,
     /// [`Network::missed`].

@@ -79,13 +79,14 @@ impl World {
         let card = Card::start(settings, drives.power_on(), &mut network, random.fork(), &time, trace);
         let common = Common {
             oracle: Oracle::new(&drives.volatile()),
-            faults: Faults::new(drives.all.len()),
+            faults: Faults::new(drives.all.len(), settings.slots),
             targets: drives.targets(),
             hosts: settings.hosts.len() as u64,
             quiet: false,
             over: false,
             forged: settings.weather.forged > 0,
             missed: 0,
+            calm: settings.prompt,
             patience: if settings.prompt { PROMPT } else { Duration::MAX },
             time,
             trace: trace.clone(),
@@ -353,7 +354,9 @@ impl World {
             if drive.blocks.take_power_losses() == 0 {
                 continue;
             }
-            self.common.faults.lose_cache(index);
+            if drive.is_volatile() {
+                self.common.faults.lose_cache(index);
+            }
             for &namespace in &drive.namespaces {
                 self.common.oracle.power_lost(namespace);
                 // With the whole card gone, hosts know.

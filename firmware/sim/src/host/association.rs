@@ -95,6 +95,7 @@ impl Association {
 }
 
 /// Why an association is over.
+#[derive(Debug)]
 enum Loss {
     Closed,
     Refused(BringUpError),
@@ -164,6 +165,14 @@ impl Host {
 
     fn report(&self, loss: &Loss, common: &Common) {
         let values = [self.index as u64];
+        assert!(
+            !common.calm,
+            "VIOLATION: host {}: connection lost, though nothing goes wrong: {loss:?}",
+            self.index
+        );
+        // Only data that was changed together with its checksum makes a card that keeps to NVMe/TCP look wrong.
+        let explained = common.forged || !matches!(loss, Loss::Fault(_));
+        assert!(explained, "VIOLATION: host {}: the card breaks NVMe/TCP: {loss:?}", self.index);
         match loss {
             Loss::Closed => {
                 common.trace.event(

@@ -129,7 +129,7 @@ impl World {
 
     /// Reads every block of every namespace, each by a host.
     fn audit(&mut self) {
-        self.common.faults = Faults::new(self.drives.all.len());
+        self.common.faults = Faults::new(self.drives.all.len(), self.settings.slots);
         // All reads are sent at once.
         self.common.patience = Duration::MAX;
         let targets: Vec<_> = self.common.targets.values().copied().collect();
