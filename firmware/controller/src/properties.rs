@@ -116,6 +116,8 @@ impl Controller {
         let old = core::mem::replace(&mut self.configuration, new);
         let mut stops = false;
         if !old.enabled() && new.enabled() {
+            // One that was asked for while the controller was not enabled ends here, and must not stop it later.
+            self.shutdown = Shutdown::No;
             if is_acceptable(new) {
                 self.status = ControllerStatus::READY;
             } else {
@@ -202,6 +204,24 @@ mod tests {
         let all_sets = enabled.with_all_command_sets();
         assert_eq!(bench.execute_admin(&property_set(offset::CC, 4, all_sets.0)), Outcome::done(0));
         assert_eq!(get(&mut bench, offset::CSTS, 4), Ok(1));
+    }
+
+    #[test]
+    fn a_shutdown_of_a_disabled_controller_does_not_stop_it_once_enabled() {
+        for flushing in [false, true] {
+            let mut bench = Bench::connected();
+            let enabled = Configuration::ENABLED;
+            bench.execute_admin(&property_set(offset::CC, 4, enabled.0));
+            bench.execute_admin(&property_set(offset::CC, 4, enabled.with_shutdown().0 & !1));
+            if flushing {
+                assert!(bench.subsystem.begin_shutdowns());
+            }
+            bench.execute_admin(&property_set(offset::CC, 4, enabled.0));
+            assert_eq!(get(&mut bench, offset::CSTS, 4), Ok(1));
+            bench.subsystem.begin_shutdowns();
+            bench.subsystem.complete_shutdowns();
+            assert_eq!(get(&mut bench, offset::CSTS, 4), Ok(1), "flushing: {flushing}");
+        }
     }
 
     #[test]
