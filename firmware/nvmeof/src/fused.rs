@@ -249,7 +249,9 @@ impl<B: Backend> Turn<'_, '_, B> {
         } else {
             self.slots.at_mut(partner).partner = NONE;
         }
-        if fused == Fused::First && succeeded && partner != NONE {
+        // Once the queue is being closed its host has been told, or soon will be, that nothing more comes of its commands.
+        let goes_on = succeeded && self.queue.carries_out();
+        if fused == Fused::First && goes_on && partner != NONE {
             self.locks.pass_on(slot, partner);
             if !self.try_fused(partner) {
                 self.wait_as_pair(partner);
@@ -259,7 +261,8 @@ impl<B: Backend> Turn<'_, '_, B> {
         self.unlock(slot);
         if partner != NONE {
             debug!("connection {}: a fused command has failed with its other", self.index);
-            self.break_off(partner, Status::ABORTED_FAILED_FUSED);
+            let closing = Status::ABORTED_SQ_DELETION;
+            self.break_off(partner, if succeeded { closing } else { Status::ABORTED_FAILED_FUSED });
         }
     }
 

@@ -224,6 +224,16 @@ impl Queue {
         !matches!(self.phase, Phase::Free | Phase::Draining)
     }
 
+    /// Whether commands may still go to drives.
+    pub(crate) const fn carries_out(&self) -> bool {
+        matches!(self.phase, Phase::Live | Phase::Finishing)
+    }
+
+    /// Whether writes at drives are of a queue that is, or is about to be, no more.
+    pub(crate) const fn is_ending(&self) -> bool {
+        matches!(self.phase, Phase::Closing | Phase::Terminating | Phase::Draining)
+    }
+
     /// Which queue of its controller it is.
     pub(crate) fn queue_id(&self) -> Option<u16> {
         self.context.map(|context| context.queue_id)

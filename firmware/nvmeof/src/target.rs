@@ -183,6 +183,7 @@ impl Target {
         let ended = turn.queue.is_finished() && !turn.queue.has_output();
         let waits = turn.queue.is_waiting() || turn.queue.parked_connect.is_some();
         let effects = core::mem::take(&mut turn.effects);
+        self.fence(index.0);
         set_bit(self.waiting, index.0, waits);
         if more {
             self.set_ready(index.0, true);
@@ -205,8 +206,6 @@ impl Target {
         }
         let context = turn.queue.context;
         turn.abandon();
-        let writes = turn.queue.writes_at_backend;
-        let host_id = turn.queue.host_id;
         if let Some(context) = context {
             if context.queue_id == 0 {
                 env.subsystem.forget_parked(context.controller);
@@ -216,11 +215,7 @@ impl Target {
                 self.wake_controller(context.controller);
             }
         }
-        if writes > 0
-            && let Some(fence) = self.fences.get_mut(usize::from(index.0))
-        {
-            *fence = Fence { host_id, writes };
-        }
+        self.fence(index.0);
         self.set_ready(index.0, false);
         set_bit(self.waiting, index.0, false);
         self.release_if_drained(index.0, env);
@@ -248,19 +243,12 @@ impl Target {
         let Some(mut turn) = self.turn(queue, now, env, 0) else { return };
         turn.completed(slot, completion);
         let drains = turn.queue.phase == Phase::Draining;
-        let writes = turn.queue.writes_at_backend;
         let effects = core::mem::take(&mut turn.effects);
+        self.fence(queue);
         self.apply(effects, now, env);
         if !drains {
             self.set_ready(queue, true);
             return;
-        }
-        if let Some(fence) = self.fences.get_mut(usize::from(queue)) {
-            let lifted = fence.writes > 0 && writes == 0;
-            fence.writes = writes;
-            if lifted {
-                self.wake_waiting();
-            }
         }
         self.release_if_drained(queue, env);
     }
@@ -432,8 +420,21 @@ impl Target {
                 .is_some_and(|context| context.controller == controller && context.queue_id != 0);
             if is_io && turn.queue.is_open() {
                 turn.start_closing();
+                self.fence(index);
                 self.set_ready(index, true);
             }
+        }
+    }
+
+    /// Keeps what Connects of the same host have to wait for. A fence that is lifted wakes them.
+    fn fence(&mut self, index: u16) {
+        let index = usize::from(index);
+        let (Some(queue), Some(fence)) = (self.queues.get(index), self.fences.get_mut(index)) else { return };
+        let writes = if queue.is_ending() { queue.writes_at_backend } else { 0 };
+        let lifted = fence.writes > 0 && writes == 0;
+        *fence = Fence { host_id: queue.host_id, writes };
+        if lifted {
+            self.wake_waiting();
         }
     }
 

@@ -24,7 +24,7 @@ pub struct Environment<'a, B: Backend> {
     pub backend: &'a mut B,
 }
 
-/// Writes of a lost connection that are still at drives.
+/// Writes of a lost connection, or one that is being closed, that are still at drives.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Fence {
     pub host_id: [u8; 16],

@@ -293,6 +293,51 @@ fn a_lost_connection_leaves_no_lock_behind() {
     }
 }
 
+/// A queue that cannot be closed yet because its host takes no answer, of a controller that is being reset.
+fn reset_with_an_answer_left(card: &mut Card, admin: &mut Host, host: &mut Host) {
+    card.pipe(host.index).window = 0;
+    host.start(card, Command { nsid: 99.into(), ..block_command(io::READ, 0, 1) }, &Payload::Read(512));
+    card.run();
+    assert_eq!(admin.execute(card, property_set(0x14, 0), Payload::None).0, Status::SUCCESS);
+    assert!(card.is_open(host.index));
+}
+
+#[test]
+fn a_reset_ends_a_pair_between_its_commands() {
+    let mut card = Card::new();
+    let (mut admin, mut host) = Host::pair(&mut card, NO_DIGESTS, |_| {});
+    card.ram.hold = true;
+    let old = blocks_of(&card, 40, 1);
+    start_pair(&mut host, &mut card, 40, &old, &pattern(BLOCK, 1));
+    card.run();
+    reset_with_an_answer_left(&mut card, &mut admin, &mut host);
+    complete(&mut card, Operation::Compare, 40);
+    assert!(at_drive(&card).is_empty(), "a write goes out after the reset");
+    assert!(!card.target.holds_locks());
+    assert!(blocks_of(&card, 40, 1) == old);
+    card.assert_clean();
+}
+
+#[test]
+fn connects_wait_for_the_writes_of_a_queue_that_is_being_closed() {
+    let mut card = Card::new();
+    let (mut admin, mut host) = Host::pair(&mut card, NO_DIGESTS, |_| {});
+    card.ram.hold = true;
+    host.start(&mut card, block_command(io::WRITE, 40, 1), &Payload::InCapsule(vec![1; BLOCK]));
+    card.run();
+    reset_with_an_answer_left(&mut card, &mut admin, &mut host);
+    let fresh = Host::open(&mut card);
+    fresh.initialize(&mut card);
+    card.send(fresh.index, &fresh.connect_pdu(0, 0xffff));
+    card.run();
+    assert!(fresh.replies(&mut card).is_empty(), "connected while an old write is at the drive");
+    assert!(card.is_open(host.index));
+    complete(&mut card, Operation::Write, 40);
+    let replies = fresh.replies(&mut card);
+    assert!(matches!(replies[..], [Reply::Response { status: Status::SUCCESS, .. }]), "{replies:?}");
+    card.assert_clean();
+}
+
 struct Random(u64);
 
 impl Random {
