@@ -7,9 +7,11 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{FcntlArg, Flock, FlockArg, fcntl};
+use nix::libc;
 
-/// A file, or a block device, that holds the blocks of a drive, locked (flock) for as long as the value lives.
+/// A file, or a block device, that holds the blocks of a drive, locked for as long as the value lives: flock(2), and
+/// the whole of it by an open file description lock (fcntl(2)), the kind that QEMU puts on single bytes of its images.
 #[derive(Debug)]
 pub struct DriveFile {
     file: Flock<File>,
@@ -91,9 +93,13 @@ impl DriveFile {
         }
         let file =
             Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(file, error)| match error {
-                Errno::EWOULDBLOCK => DriveFileError::Locked(named(), holder(&file)),
+                Errno::EWOULDBLOCK => DriveFileError::Locked(named(), holder(&file, "FLOCK")),
                 _ => DriveFileError::System(named(), error.into()),
             })?;
+        lock_bytes(&file).map_err(|error| match error {
+            Errno::EAGAIN | Errno::EACCES => DriveFileError::Locked(named(), holder(&file, "POSIX")),
+            _ => DriveFileError::System(named(), error.into()),
+        })?;
         Ok(Self { file, bytes })
     }
 
@@ -110,13 +116,27 @@ impl DriveFile {
     }
 }
 
-/// The process that holds a lock on the file, as `/proc/locks` has it (proc_locks(5)).
-fn holder(file: &File) -> Option<String> {
+/// Locks every byte of the file against writers and readers. The lock belongs to the open file, and ends with it.
+fn lock_bytes(file: &File) -> nix::Result<()> {
+    // A length of 0 reaches past any end; the process is 0 in locks of open files.
+    let whole = libc::flock {
+        l_type: libc::F_WRLCK as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    fcntl(file, FcntlArg::F_OFD_SETLK(&whole)).map(|_| ())
+}
+
+/// The process that holds a lock of this kind on the file, as `/proc/locks` has it (proc_locks(5)). It names none for
+/// locks of open files.
+fn holder(file: &File, kind: &str) -> Option<String> {
     let inode = file.metadata().ok()?.ino().to_string();
     let locks = std::fs::read_to_string("/proc/locks").ok()?;
     let line = locks.lines().find(|line| {
         let place = line.split_whitespace().nth(5).unwrap_or_default();
-        line.contains("FLOCK") && place.rsplit(':').next() == Some(&inode)
+        line.split_whitespace().nth(1) == Some(kind) && place.rsplit(':').next() == Some(&inode)
     })?;
     let process = line.split_whitespace().nth(4)?;
     let name = std::fs::read_to_string(format!("/proc/{process}/comm")).ok();
@@ -159,5 +179,33 @@ mod tests {
         assert!(refused.contains(&own) || refused.contains("another process"), "{refused}");
         drop(first);
         assert!(DriveFile::open(file.path(), 512).is_ok());
+    }
+
+    #[test]
+    fn an_image_that_qemu_uses_is_refused_and_ours_is_refused_to_qemu() {
+        let file = TemporaryFile::new(4096);
+        let other = || OpenOptions::new().read(true).write(true).open(file.path()).unwrap();
+        // As QEMU shares its images: a read lock on a byte from 100 on for each thing that it does with them, and on
+        // one from 200 on for each that it lets nobody else do.
+        let lock = |other: &File, start| {
+            let byte = libc::flock {
+                l_type: libc::F_RDLCK as libc::c_short,
+                l_whence: libc::SEEK_SET as libc::c_short,
+                l_start: start,
+                l_len: 1,
+                l_pid: 0,
+            };
+            fcntl(other, FcntlArg::F_OFD_SETLK(&byte))
+        };
+        let qemu = other();
+        lock(&qemu, 201).unwrap();
+        let refused = text(DriveFile::open(file.path(), 512));
+        assert!(refused.ends_with("it is locked by another process"), "{refused}");
+        drop(qemu);
+        let ours = DriveFile::open(file.path(), 512).unwrap();
+        let qemu = other();
+        assert_eq!(lock(&qemu, 101), Err(Errno::EAGAIN));
+        drop(ours);
+        lock(&qemu, 101).unwrap();
     }
 }
