@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use app::options::{AddressSource, Options};
-use app::plan::Plan;
+use app::plan::{Plan, choose};
 use app::sizes::MAX_DRIVES;
 use clap::{ArgGroup, Parser};
 use hal_hosted::WireSide;
@@ -70,7 +70,7 @@ pub struct Arguments {
     /// The card's serial number [default: made from the station address]
     #[arg(long, value_name = "TEXT")]
     pub serial: Option<String>,
-    /// Boot arguments as the card takes them, such as "ip=10.0.0.1/24"; they come after the options above
+    /// Boot arguments as the card takes them, such as "ip=10.0.0.1/24"; they count over the options
     #[arg(long, value_name = "WORDS", default_value = "", hide_default_value = true)]
     pub append: String,
     /// The port's station address
@@ -212,7 +212,15 @@ impl Arguments {
                 self.drives.len()
             ));
         }
+        let bug = self.append.split_ascii_whitespace().find(|word| {
+            let name = word.split_once('=').map_or(*word, |(name, _)| name);
+            name == "selftest"
+        });
+        if let Some(word) = bug {
+            return Err(format!("{word}: the hosted card has no self-tests and no bugs on purpose"));
+        }
         let own = self.namespace.then(|| OWN_NETWORK.to_owned());
+        let plan = self.plan.map(|plan| plan.name.to_owned());
         let ip = self.ip.clone().or(own);
         let words = [
             ("ip", &ip),
@@ -221,6 +229,7 @@ impl Arguments {
             ("port", &self.port),
             ("nqn", &self.nqn),
             ("serial", &self.serial),
+            ("plan", &plan),
         ];
         let mut text = String::new();
         for (name, value) in words {
@@ -235,6 +244,18 @@ impl Arguments {
         match warnings.first() {
             Some(warning) => Err(format!("{}: expected {}", warning.word, warning.expected)),
             None => Ok(options),
+        }
+    }
+
+    /// The core plan: the one that is named, else the one for so many CPUs.
+    ///
+    /// # Errors
+    /// A sentence where there is none.
+    pub fn core_plan(options: &Options, cpus: usize) -> Result<&'static Plan, String> {
+        match options.plan.as_deref() {
+            Some(name) => plan(name).map_err(|why| format!("plan={name}: {why}")),
+            None => choose(crate::board::PLANS, None, cpus)
+                .ok_or_else(|| format!("there is no core plan for {cpus} CPUs")),
         }
     }
 
@@ -288,6 +309,23 @@ mod tests {
         assert_eq!(cpus("none"), Ok(CpuList(vec![])));
         assert!(cpus("x").is_err());
         assert!(memory("1M").unwrap_err().contains("32M"));
+    }
+
+    #[test]
+    fn boot_arguments_choose_the_plan_and_ask_for_no_bugs() {
+        let chosen = |words: &[&str], cpus| {
+            let all = ["hosted", "--wire", "w"].iter().chain(words);
+            let options = Arguments::try_parse_from(all).unwrap().options()?;
+            Arguments::core_plan(&options, cpus).map(|plan| plan.name)
+        };
+        assert_eq!((chosen(&[], 1), chosen(&[], 2)), (Ok("single"), Ok("pair")));
+        assert_eq!(chosen(&["--append", "plan=single"], 2), Ok("single"));
+        assert_eq!(chosen(&["--plan", "pair"], 1), Ok("pair"));
+        assert_eq!(chosen(&["--plan", "pair", "--append", "plan=single"], 2), Ok("single"));
+        assert!(chosen(&["--append", "plan=quad"], 2).unwrap_err().contains("there are: single, pair"));
+        for word in ["selftest", "selftest=panic@3"] {
+            assert!(chosen(&["--append", word], 2).unwrap_err().contains("no bugs on purpose"), "{word}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use app::sizes::MAX_DRIVES;
 use hal_fakes::{FakeNvme, Media, NvmeConfig, NvmeNamespace, RamMedia};
-use hal_hosted::{DriveFile, DriveFileError, FileMedia, Watcher};
+use hal_hosted::{DriveFile, FileMedia, Watcher};
 use hal_mem::DmaRegion;
 use heapless::Vec;
 
@@ -22,18 +22,26 @@ const TRANSFER_LIMIT: u8 = 8;
 pub enum Blocks {
     /// A file, locked.
     File(DriveFile),
-    /// Memory of so many bytes.
-    Ram(u64),
+    /// Memory.
+    Ram(RamMedia),
 }
 
-/// Opens and locks the file of a drive.
+/// Opens and locks the file of a drive, or takes its memory.
 ///
 /// # Errors
-/// The file's.
-pub fn open(spec: &DriveSpec) -> Result<Blocks, DriveFileError> {
+/// A sentence.
+pub fn open(spec: &DriveSpec) -> Result<Blocks, String> {
     match &spec.place {
-        Place::File(path) => Ok(Blocks::File(DriveFile::open(path, spec.block_bytes)?)),
-        Place::Ram(bytes) => Ok(Blocks::Ram(*bytes)),
+        Place::File(path) => {
+            let file = DriveFile::open(path, spec.block_bytes);
+            Ok(Blocks::File(file.map_err(|error| error.to_string())?))
+        }
+        Place::Ram(bytes) => {
+            let media = usize::try_from(*bytes).ok().and_then(|bytes| RamMedia::try_new(bytes).ok());
+            let media = media
+                .ok_or_else(|| format!("drive ram: the system has no {bytes} bytes of memory for it"))?;
+            Ok(Blocks::Ram(media))
+        }
     }
 }
 
@@ -55,7 +63,7 @@ pub fn make(
                 media.descriptor().map_or(Ok(()), |descriptor: BorrowedFd| watcher.add(descriptor, false))?;
                 (Box::new(media), "Penstock file drive")
             }
-            Blocks::Ram(bytes) => (Box::new(RamMedia::new(bytes as usize)), "Penstock RAM drive"),
+            Blocks::Ram(media) => (Box::new(media), "Penstock RAM drive"),
         };
         let shift = spec.block_bytes.trailing_zeros() as u8;
         let namespace = NvmeNamespace {

@@ -8,14 +8,14 @@ mod drives;
 use std::process::ExitCode;
 use std::sync::OnceLock;
 
-use app::options::{MAX_MTU, Options};
-use app::plan::{self, Plan};
+use app::options::Options;
+use app::plan::Plan;
 use app::sizes::Sizes;
 use app::{DataCore, Hardware, Memory};
 use clap::Parser;
 use hal_api::{Clock, FrameQueue};
 use hal_fakes::FakeNvme;
-use hal_hosted::{MonotonicClock, Sleeper, TapQueue, WireQueue, WireSide};
+use hal_hosted::{InterfaceSetup, MonotonicClock, Sleeper, TapError, TapQueue, WireQueue, WireSide};
 use hal_mem::PAGE_BYTES;
 
 use arguments::{Arguments, Place};
@@ -31,8 +31,10 @@ mod board {
 const WIRE_MTU: u16 = 1500;
 /// Name of the interface in a namespace of its own.
 const OWN_INTERFACE: &str = "card0";
-/// Bad input, as clap has it.
+/// Exit code of bad input, as clap has it.
 const BAD_INPUT: u8 = 2;
+/// Exit code where this system offers no namespace, or no TAP interface in it: EX_UNAVAILABLE of sysexits(3).
+const UNAVAILABLE: u8 = 69;
 
 static CLOCK: OnceLock<MonotonicClock> = OnceLock::new();
 
@@ -45,10 +47,28 @@ fn main() -> ExitCode {
     hal_log::host::configure(hal_log::host::Level::Info, || clock().now().as_micros());
     match prepare(&arguments) {
         Ok(run) => run(),
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::from(BAD_INPUT)
+        Err(refusal) => {
+            let (code, why) = match refusal {
+                Refusal::Input(why) => (BAD_INPUT, why),
+                Refusal::System(why) => (UNAVAILABLE, why),
+            };
+            eprintln!("error: {why}");
+            ExitCode::from(code)
         }
+    }
+}
+
+/// Why nothing starts, in a sentence.
+enum Refusal {
+    /// Something is wrong with what was asked for.
+    Input(String),
+    /// This system offers no namespace, or no TAP interface in one, whatever is asked for.
+    System(String),
+}
+
+impl From<String> for Refusal {
+    fn from(why: String) -> Self {
+        Self::Input(why)
     }
 }
 
@@ -56,22 +76,26 @@ fn main() -> ExitCode {
 type Run = Box<dyn FnOnce() -> ExitCode>;
 
 /// Opens everything that the arguments name, before anything starts.
-fn prepare(arguments: &Arguments) -> Result<Run, String> {
+fn prepare(arguments: &Arguments) -> Result<Run, Refusal> {
     let options = arguments.options()?;
     let host = arguments.namespace.then(|| arguments.host_address(&options)).transpose()?;
     let mut blocks = Vec::new();
     for spec in &arguments.drives {
-        blocks.push(drives::open(spec).map_err(|error| error.to_string())?);
+        blocks.push(drives::open(spec)?);
     }
     if let Some((address, prefix)) = host {
-        enter_namespace(address, prefix)?;
+        enter_namespace(address, prefix).map_err(Refusal::System)?;
     }
     let system = |error: std::io::Error| error.to_string();
     let cpus = hal_hosted::allowed_cpus().map_err(system)?;
-    let plan = choose_plan(arguments, cpus.len())?;
+    for cpu in arguments.cpus.iter().flat_map(|list| &list.0) {
+        hal_hosted::check_cpu(*cpu)
+            .map_err(|error| format!("--cpus: no core can be kept on CPU {cpu}: {error}"))?;
+    }
+    let plan = Arguments::core_plan(&options, cpus.len())?;
     let sleeper = Sleeper::new(clock()).map_err(system)?;
     let watcher = sleeper.watcher();
-    let sizes = Sizes::of(usize::try_from(arguments.memory).map_err(|_| "--memory: too large")?);
+    let sizes = Sizes::of(usize::try_from(arguments.memory).map_err(|_| "--memory: too large".to_owned())?);
     let pages = hal_hosted::map_memory(sizes.pages * PAGE_BYTES).map_err(system)?;
     let private = hal_hosted::map_memory(sizes.private_bytes).map_err(system)?;
     // SAFETY: freshly mapped for the rest of the program, and reached through the arena alone from here on.
@@ -93,11 +117,10 @@ fn prepare(arguments: &Arguments) -> Result<Run, String> {
         }
         None => {
             let name = arguments.tap.as_deref().unwrap_or(OWN_INTERFACE);
-            let port = TapQueue::open(name, arguments.namespace, arguments.mac, watcher);
-            let port = port.map_err(|error| tap_error(arguments, &error))?;
-            if let Some((address, prefix)) = host {
-                set_up_interface(name, address, prefix, &parts.options)?;
-            }
+            let mtu = parts.options.mtu;
+            let setup = host.map(|(address, prefix)| InterfaceSetup { address, prefix, mtu });
+            let port = TapQueue::open(name, setup.as_ref(), arguments.mac, watcher);
+            let port = port.map_err(|error| tap_refusal(arguments, &error))?;
             start(arguments, parts, port, drives, None)
         }
     }
@@ -120,7 +143,7 @@ fn start<F: FrameQueue + Send + 'static>(
     port: F,
     drives: heapless::Vec<FakeNvme, { app::sizes::MAX_DRIVES }>,
     socket: Option<std::path::PathBuf>,
-) -> Result<Run, String>
+) -> Result<Run, Refusal>
 where
     DataCore<F, FakeNvme>: Send,
 {
@@ -174,11 +197,6 @@ fn report(arguments: &Arguments, parts: &Parts) {
     }
 }
 
-fn choose_plan(arguments: &Arguments, cpus: usize) -> Result<&'static Plan, String> {
-    let chosen = arguments.plan.or_else(|| plan::choose(board::PLANS, None, cpus));
-    chosen.ok_or_else(|| format!("no core plan for {cpus} CPUs"))
-}
-
 /// What randomness there is: initial sequence numbers and ports are derived from it.
 fn seed() -> std::io::Result<u64> {
     use std::io::Read;
@@ -197,17 +215,14 @@ fn enter_namespace(host: std::net::Ipv4Addr, prefix: u8) -> Result<(), String> {
     Ok(())
 }
 
-fn set_up_interface(
-    name: &str,
-    address: std::net::Ipv4Addr,
-    prefix: u8,
-    options: &Options,
-) -> Result<(), String> {
-    let mtu = options.mtu.filter(|mtu| *mtu <= MAX_MTU);
-    hal_hosted::configure_interface(name, address, prefix, mtu).map_err(|error| error.to_string())
-}
-
-fn tap_error(arguments: &Arguments, error: &hal_hosted::TapError) -> String {
-    let other = if arguments.namespace { "" } else { "; or use --namespace, which takes no rights" };
-    format!("--tap: {error}{other}")
+fn tap_refusal(arguments: &Arguments, error: &TapError) -> Refusal {
+    if !arguments.namespace {
+        return Refusal::Input(format!("--tap: {error}; or use --namespace, which takes no rights"));
+    }
+    let why = format!("--namespace: {error}");
+    match error {
+        // In a namespace of its own the process has every right that the system does not withhold.
+        TapError::NoTun(_) | TapError::NoDevice(_) | TapError::NotOwned(_) => Refusal::System(why),
+        _ => Refusal::Input(why),
+    }
 }

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 const HOSTED: &str = env!("CARGO_BIN_EXE_hosted");
+/// Exit code where this system offers no namespace.
+const UNAVAILABLE: i32 = 69;
 
 /// A folder that is removed with the value.
 struct Folder(PathBuf);
@@ -59,8 +61,13 @@ fn bad_input_is_refused_in_a_sentence_before_anything_starts() {
     assert!(with(&empty).contains("the file is empty"));
     assert!(with(&good).contains("it is locked by"));
     assert!(with("ram:1X").contains("not a size such as 64M"));
+    // More than there are addresses.
+    assert!(with("ram:300T").contains("no 329853488332800 bytes of memory"));
     let wrong = |words: &[&str]| refusal(&[&["--wire", &wire], words].concat());
     assert!(wrong(&["--plan", "quad"]).contains("there are: single, pair"));
+    assert!(wrong(&["--append", "plan=quad"]).contains("there are: single, pair"));
+    assert!(wrong(&["--append", "selftest=panic"]).contains("no bugs on purpose"));
+    assert!(wrong(&["--cpus", "0,1023"]).contains("on CPU 1023"));
     assert!(wrong(&["--ip", "10.0.0.1"]).contains("ip=ADDRESS/PREFIX"));
     assert!(wrong(&["--nqn", "a b"]).contains("no blanks"));
     assert!(wrong(&["--memory", "8M"]).contains("at least 32M"));
@@ -71,6 +78,41 @@ fn bad_input_is_refused_in_a_sentence_before_anything_starts() {
     let many: Vec<&str> = (0..17).flat_map(|_| ["--drive", "ram:1M"]).collect();
     assert!(wrong(&many).contains("16 places"));
     assert!(!PathBuf::from(&wire).exists());
+}
+
+/// Words of a shell that takes further namespaces away from the process that it becomes.
+const WITHOUT_NAMESPACES: &str = "echo 0 > /proc/sys/user/max_user_namespaces && exec \"$0\" --namespace";
+
+#[test]
+fn a_system_without_namespaces_has_an_exit_code_of_its_own() {
+    let mut command = Command::new("unshare");
+    let permitted = command.args(["-Ur", "true"]).stderr(Stdio::null()).status().is_ok_and(|s| s.success());
+    let mut command = Command::new(if permitted { "unshare" } else { HOSTED });
+    if permitted {
+        command.args(["-Ur", "sh", "-c", WITHOUT_NAMESPACES, HOSTED]);
+    } else {
+        command.arg("--namespace");
+    }
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(UNAVAILABLE), "{text}");
+    assert!(text.contains("gives no user and network namespace"), "{text}");
+}
+
+#[test]
+fn the_port_in_a_namespace_has_the_mtu_that_was_asked_for() {
+    let mut command = Command::new(HOSTED);
+    command.args(["--namespace", "--mtu", "9000", "--memory", "64M", "--cpus", "none"]);
+    let mut process = command.env_remove("PENSTOCK_LOG").stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(process.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let port = lines.by_ref().find(|line| line.contains(", MTU ") || line.starts_with("error:"));
+    let _ = process.kill();
+    let status = process.wait().unwrap();
+    if status.code() == Some(UNAVAILABLE) {
+        eprintln!("skipped: {port:?}");
+        return;
+    }
+    assert!(port.as_ref().is_some_and(|line| line.contains(", MTU 9000,")), "{port:?}");
 }
 
 #[test]

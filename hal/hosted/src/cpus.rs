@@ -24,6 +24,15 @@ pub fn pin(cpu: usize) -> io::Result<()> {
     Ok(sched_setaffinity(Pid::from_raw(0), &set)?)
 }
 
+/// Whether a thread of this process could be kept on `cpu`; tried by one that ends at once.
+///
+/// # Errors
+/// What [`pin`] says.
+pub fn check_cpu(cpu: usize) -> io::Result<()> {
+    let tried = std::thread::Builder::new().spawn(move || pin(cpu))?.join();
+    tried.unwrap_or_else(|_| Err(io::Error::other("the thread that tried it has panicked")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -39,5 +48,8 @@ mod tests {
         assert_eq!(pinned.join().unwrap(), [last]);
         assert_eq!(allowed_cpus().unwrap(), all);
         assert!(pin(CpuSet::count()).is_err());
+        check_cpu(last).unwrap();
+        assert!(check_cpu(CpuSet::count()).is_err() && check_cpu(CpuSet::count() - 1).is_err());
+        assert_eq!(allowed_cpus().unwrap(), all);
     }
 }

@@ -56,16 +56,23 @@ pub(crate) fn mtu(name: &str) -> io::Result<u16> {
     Ok(u16::try_from(mtu).unwrap_or(u16::MAX))
 }
 
+/// What an interface in a namespace of our own is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InterfaceSetup {
+    /// Its address, which is the host's.
+    pub address: Ipv4Addr,
+    /// Length of the network's prefix in bits.
+    pub prefix: u8,
+    /// Its MTU in bytes; `None` leaves the system's.
+    pub mtu: Option<u16>,
+}
+
 /// Gives an interface its address, its MTU where one is named, and brings it up, the loopback interface with it.
 ///
 /// # Errors
 /// [`InterfaceError`], which names the step.
-pub fn configure_interface(
-    name: &str,
-    address: Ipv4Addr,
-    prefix: u8,
-    mtu: Option<u16>,
-) -> Result<(), InterfaceError> {
+pub(crate) fn configure(name: &str, setup: &InterfaceSetup) -> Result<(), InterfaceError> {
+    let InterfaceSetup { address, prefix, mtu } = *setup;
     let failed = |what: &str| {
         let what = format!("{what} of {name}");
         move |error: io::Error| InterfaceError { what, error }

@@ -18,10 +18,10 @@ mod testing;
 mod wire;
 
 pub use clock::MonotonicClock;
-pub use cpus::{allowed_cpus, pin};
+pub use cpus::{allowed_cpus, check_cpu, pin};
 pub use drive_file::{DriveFile, DriveFileError};
 pub use file_media::FileMedia;
-pub use interface::{InterfaceError, configure_interface};
+pub use interface::{InterfaceError, InterfaceSetup};
 pub use memory::map_memory;
 pub use namespace::enter_own_namespace;
 pub use sleep::{Doorbell, Sleeper, Watcher};

@@ -13,7 +13,7 @@ use nix::errno::Errno;
 use nix::libc;
 
 use crate::Watcher;
-use crate::interface::{self, MAX_NAME_BYTES};
+use crate::interface::{self, InterfaceError, InterfaceSetup, MAX_NAME_BYTES};
 
 /// `struct virtio_net_hdr`, in the machine's byte order: flags, segmentation type, header length, segment size, start
 /// and offset of the checksum.
@@ -42,6 +42,8 @@ pub enum TapError {
     Busy(String),
     /// It is no TAP interface, or one for several queues.
     NotTap(String),
+    /// It was made, and cannot be set up.
+    Setup(InterfaceError),
     /// What else the system says.
     System(String, io::Error),
 }
@@ -71,6 +73,7 @@ impl fmt::Display for TapError {
             ),
             Self::Busy(name) => write!(f, "another process uses interface {name}"),
             Self::NotTap(name) => write!(f, "interface {name} is no tap, or one of several queues"),
+            Self::Setup(error) => write!(f, "{error}"),
             Self::System(name, error) => write!(f, "interface {name}: {error}"),
         }
     }
@@ -108,17 +111,22 @@ pub struct TapTransmit {
 }
 
 impl TapQueue {
-    /// A port with the station address `mac` over the interface `name`, which exists unless `create` is set. The
-    /// port's MTU is the interface's.
+    /// A port with the station address `mac` over the interface `name`, which exists, or is made and set up as
+    /// `create` says. The port's MTU is the interface's.
     ///
     /// # Errors
     /// [`TapError`].
-    pub fn open(name: &str, create: bool, mac: [u8; 6], watcher: Watcher) -> Result<Self, TapError> {
+    pub fn open(
+        name: &str,
+        create: Option<&InterfaceSetup>,
+        mac: [u8; 6],
+        watcher: Watcher,
+    ) -> Result<Self, TapError> {
         let named = || name.to_owned();
         if name.is_empty() || name.len() > MAX_NAME_BYTES || name.contains([' ', '/', '%', '\0']) {
             return Err(TapError::BadName(named()));
         }
-        if !create && !interface::exists(name) {
+        if create.is_none() && !interface::exists(name) {
             return Err(TapError::Missing(named()));
         }
         let tap = OpenOptions::new().read(true).write(true).open("/dev/net/tun");
@@ -127,6 +135,9 @@ impl TapQueue {
             _ => TapError::NoTun(error),
         })?;
         attach(&tap, name)?;
+        if let Some(setup) = create {
+            interface::configure(name, setup).map_err(TapError::Setup)?;
+        }
         let system = |error| TapError::System(named(), error);
         set_non_blocking(&tap).map_err(system)?;
         watcher.add(tap.as_fd(), false).map_err(system)?;

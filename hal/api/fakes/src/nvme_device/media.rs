@@ -5,6 +5,8 @@
 //! which the model has checked. Must not depend on queues or registers.
 
 use core::fmt::Debug;
+use core::hint::black_box;
+use std::collections::TryReserveError;
 
 use hal_mem::{DmaRegion, PAGE_BYTES};
 
@@ -187,6 +189,19 @@ impl RamMedia {
     #[must_use]
     pub fn new(bytes: usize) -> Self {
         Self { blocks: vec![0; bytes] }
+    }
+
+    /// As [`new`](Self::new), for a size that the system may not have.
+    ///
+    /// # Errors
+    /// The system gives no such range of memory.
+    pub fn try_new(bytes: usize) -> Result<Self, TryReserveError> {
+        // Reserved memory would have to be written to become zeros, and so be taken at once: it is a question only.
+        let mut asked: Vec<u8> = Vec::new();
+        asked.try_reserve_exact(bytes)?;
+        // Without this the compiler may leave both the memory and the question out.
+        drop(black_box(asked));
+        Ok(Self::new(bytes))
     }
 }
 
