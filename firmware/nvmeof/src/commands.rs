@@ -4,9 +4,9 @@
 //! wait for it) → completion → response. No wait ever stops the stream from being read.
 
 use controller::{
-    Backend, BlockWork, IoCompletion, Operation, Outcome, PortId, QueueContext, RejectReason, Transfer, Work,
+    Backend, BlockWork, IoCompletion, Operation, Outcome, PortId, QueueContext, Transfer, Work,
 };
-use hal_mem::{PAGE_BYTES, Pages};
+use hal_mem::PAGE_BYTES;
 use nvme::fabrics::{self, ConnectCommand, ConnectData};
 use nvme::{Command, SglKind, Status, opcode};
 use zerocopy::FromBytes;
@@ -14,7 +14,7 @@ use zerocopy::FromBytes;
 use crate::fused::Fused;
 use crate::pdu::{Fatal, FatalStatus, Frame};
 use crate::queue::{Phase, cid_place};
-use crate::slots::{Direction, Doer, Fifo, NONE, SlotState};
+use crate::slots::{Direction, Doer, NONE, SlotState};
 use crate::turn::Turn;
 
 const CONNECT_BYTES: u32 = size_of::<ConnectData>() as u32;
@@ -53,7 +53,7 @@ impl<B: Backend> Turn<'_, '_, B> {
         entry.transfer_bytes = 0;
         entry.arrived_bytes = 0;
         entry.page_count = 0;
-        (entry.fused, entry.partner) = (Fused::No, NONE);
+        (entry.fused, entry.partner, entry.age) = (Fused::No, NONE, 0);
         let verdict = if conflict {
             Err(Status::COMMAND_ID_CONFLICT.do_not_retry())
         } else {
@@ -143,7 +143,7 @@ impl<B: Backend> Turn<'_, '_, B> {
         }
     }
 
-    fn with_pages(&mut self, slot: u16) {
+    pub(crate) fn with_pages(&mut self, slot: u16) {
         let entry = self.slots.at_mut(slot);
         if entry.direction == Direction::ReadyToTransfer {
             entry.state = SlotState::SendReadyToTransfer;
@@ -169,8 +169,8 @@ impl<B: Backend> Turn<'_, '_, B> {
                 }
                 if fused != Fused::No {
                     self.run_fused(slot);
-                } else if self.is_waited_for(work.namespace.drive) || !self.submit(slot, work) {
-                    self.wait_for_backend(slot);
+                } else {
+                    self.submit_in_turn(slot, work);
                 }
             }
             Doer::Nobody => {
@@ -189,94 +189,6 @@ impl<B: Backend> Turn<'_, '_, B> {
         let ranges = self.scratch.get_mut(..bytes).unwrap_or_default();
         self.env.pool.read(&mut entry.pages.start(), ranges);
         self.env.subsystem.check_ranges(work, entry.command.nsid.get(), ranges)
-    }
-
-    /// Hands the command to the backend; false when it has to wait.
-    pub(crate) fn submit(&mut self, slot: u16, work: BlockWork) -> bool {
-        let entry = self.slots.at_mut(slot);
-        if !self.env.subsystem.still_serves(entry.command.nsid.get(), &work) {
-            self.finish(slot, Status::INVALID_NAMESPACE.do_not_retry(), 0);
-            return true;
-        }
-        if work.operation == Operation::Flush
-            && let Some(context) = &self.queue.context
-            && self.env.subsystem.take_lost_writes(context.controller, entry.command.nsid.get())
-        {
-            // With DNR: a repetition would succeed and hide the loss.
-            self.finish(slot, Status::WRITE_FAULT.do_not_retry(), 0);
-            return true;
-        }
-        if self.locks.excludes(slot, &work) {
-            return false;
-        }
-        let entry = self.slots.at_mut(slot);
-        let pages = core::mem::replace(&mut entry.pages, Pages::NONE);
-        entry.state = SlotState::AtBackend;
-        let changes = entry.changes_blocks;
-        let request = work.into_request(u32::from(slot), pages);
-        match self.env.backend.submit(request, self.env.pool, self.now) {
-            Ok(()) => {
-                self.queue.at_backend += 1;
-                self.queue.writes_at_backend += u16::from(changes);
-            }
-            Err(rejected) => {
-                self.slots.at_mut(slot).pages = rejected.request.pages;
-                match rejected.reason {
-                    RejectReason::Busy => return false,
-                    RejectReason::Failed(status) => self.finish(slot, status, 0),
-                }
-            }
-        }
-        true
-    }
-
-    /// Whether commands to that drive wait already: later ones must not overtake them. Those to other drives may.
-    fn is_waited_for(&self, drive: u8) -> bool {
-        let mut next = self.queue.waiting_for_backend.first();
-        while let Some(slot) = next {
-            if matches!(self.slots.at(slot).doer, Doer::Block(work) if work.namespace.drive == drive) {
-                return true;
-            }
-            next = self.slots.after(slot);
-        }
-        false
-    }
-
-    fn wait_for_backend(&mut self, slot: u16) {
-        self.slots.at_mut(slot).state = SlotState::WaitingForBackend;
-        self.slots.push(&mut self.queue.waiting_for_backend, slot);
-    }
-
-    /// Tries each drive's commands in order, until that drive has no place.
-    fn retry_backend(&mut self) {
-        let mut waiting = core::mem::replace(&mut self.queue.waiting_for_backend, Fifo::EMPTY);
-        // A bit for each drive that has said so in this turn.
-        let mut busy = [0u64; 4];
-        while let Some(slot) = self.slots.pop(&mut waiting) {
-            let Doer::Block(work) = self.slots.at(slot).doer else { continue };
-            let drive = usize::from(work.namespace.drive);
-            let (bit, Some(busy)) = (1 << (drive % 64), busy.get_mut(drive / 64)) else { continue };
-            if *busy & bit != 0 || !self.submit(slot, work) {
-                *busy |= bit;
-                self.wait_for_backend(slot);
-            }
-        }
-    }
-
-    /// Tries again what found no pages or no place at the backend, in order.
-    pub(crate) fn retry_waiting(&mut self) {
-        self.retry_pairs();
-        self.retry_backend();
-        while let Some(slot) = self.queue.waiting_for_pages.first() {
-            if !self.take_pages(slot) {
-                break;
-            }
-            self.slots.pop(&mut self.queue.waiting_for_pages);
-            self.with_pages(slot);
-        }
-        if let Some(slot) = self.queue.parked_connect.take() {
-            self.connect(slot);
-        }
     }
 
     /// A request of this connection came back from the backend.
@@ -398,7 +310,7 @@ impl<B: Backend> Turn<'_, '_, B> {
     }
 
     /// Connect (Base 6.3): makes the connection a queue, or says why not.
-    fn connect(&mut self, slot: u16) {
+    pub(crate) fn connect(&mut self, slot: u16) {
         let entry = self.slots.at(slot);
         let mut data = [0; CONNECT_BYTES as usize];
         self.env.pool.read(&mut entry.pages.start(), &mut data);

@@ -6,14 +6,18 @@
 //! drives while it does. `docs/design/fused.md` says more.
 
 use controller::{Backend, BlockWork, Operation};
+use hal_api::Instant;
 use hal_log::debug;
 use nvme::{Command, Status};
 
+use crate::queue::DATA_TIMEOUT;
 use crate::slots::{Direction, Doer, Fifo, NONE, Slot, SlotState, Slots};
 use crate::turn::Turn;
 
 /// Pairs that hold locks at a time; more wait.
 pub const MAX_RANGE_LOCKS: usize = 16;
+/// Those of them at one drive, so that the pairs of one do not hold up those of the others.
+pub const MAX_RANGE_LOCKS_PER_DRIVE: usize = 4;
 
 /// FUSE of the first and the second command.
 const FIRST: u8 = 1;
@@ -52,49 +56,66 @@ struct RangeLock {
 
 /// The locks of a namespace's home: who may touch which blocks.
 #[derive(Debug, Default)]
-pub(crate) struct RangeLocks(heapless::Vec<RangeLock, MAX_RANGE_LOCKS>);
+pub(crate) struct RangeLocks {
+    held: heapless::Vec<RangeLock, MAX_RANGE_LOCKS>,
+    /// Who begins to wait later has a higher one, so that each gets its turn.
+    last_age: u64,
+}
 
 impl RangeLocks {
     /// Whether a command has to wait for the sake of some pair that it does not belong to.
     pub(crate) fn excludes(&self, slot: u16, work: &BlockWork) -> bool {
-        self.0.iter().any(|lock| lock.owner != slot && touches(work, &lock.work))
+        self.held.iter().any(|lock| lock.owner != slot && touches(work, &lock.work))
     }
 
     #[cfg(test)]
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.held.is_empty()
     }
 
     fn of(&self, owner: u16) -> Option<&RangeLock> {
-        self.0.iter().find(|lock| lock.owner == owner)
+        self.held.iter().find(|lock| lock.owner == owner)
     }
 
-    /// Locks the blocks of `work` for `owner`; false where others have them, or there is no place.
+    /// A place behind all that wait already. Not 0.
+    pub(crate) fn next_age(&mut self) -> u64 {
+        self.last_age += 1;
+        self.last_age
+    }
+
+    /// Locks the blocks of `work` for `owner`; false where others have them, or have waited for them longer, or there is no
+    /// place.
     fn acquire(&mut self, owner: u16, work: &BlockWork, slots: &Slots) -> bool {
-        if self.excludes(owner, work) {
+        let drive = work.namespace.drive;
+        let at_drive = self.held.iter().filter(|lock| lock.work.namespace.drive == drive).count();
+        if at_drive >= MAX_RANGE_LOCKS_PER_DRIVE || self.excludes(owner, work) {
+            return false;
+        }
+        let age = slots.at(owner).age;
+        if slots.iter().any(|slot| goes_before(slot, age, work)) {
             return false;
         }
         let at_drives = slots.iter().filter(|slot| is_at_drive_in(slot, work)).count() as u16;
-        self.0.push(RangeLock { work: *work, owner, in_flight: at_drives }).is_ok()
+        self.held.push(RangeLock { work: *work, owner, in_flight: at_drives }).is_ok()
     }
 
     /// A command has come home.
     pub(crate) fn came_home(&mut self, slot: u16, work: &BlockWork) {
-        for lock in self.0.iter_mut().filter(|lock| lock.owner != slot && touches(work, &lock.work)) {
+        for lock in self.held.iter_mut().filter(|lock| lock.owner != slot && touches(work, &lock.work)) {
             lock.in_flight = lock.in_flight.saturating_sub(1);
         }
     }
 
     fn pass_on(&mut self, from: u16, to: u16) {
-        if let Some(lock) = self.0.iter_mut().find(|lock| lock.owner == from) {
+        if let Some(lock) = self.held.iter_mut().find(|lock| lock.owner == from) {
             lock.owner = to;
         }
     }
 
     /// True where `owner` had one.
     fn release(&mut self, owner: u16) -> bool {
-        let found = self.0.iter().position(|lock| lock.owner == owner);
-        found.map(|index| self.0.swap_remove(index)).is_some()
+        let found = self.held.iter().position(|lock| lock.owner == owner);
+        found.map(|index| self.held.swap_remove(index)).is_some()
     }
 }
 
@@ -111,6 +132,15 @@ fn touches(work: &BlockWork, pair: &BlockWork) -> bool {
             work.start_block < end(pair) && pair.start_block < end(work)
         }
     }
+}
+
+/// Whether a command, in no pair, has waited for blocks of this pair's, or all, since before the pair did.
+fn goes_before(slot: &Slot, age: u64, pair: &BlockWork) -> bool {
+    let waits = matches!(slot.state, SlotState::WaitingForBlocks | SlotState::WaitingForBackend);
+    waits
+        && slot.fused == Fused::No
+        && (1..age).contains(&slot.age)
+        && matches!(&slot.doer, Doer::Block(work) if touches(work, pair))
 }
 
 fn is_at_drive_in(slot: &Slot, pair: &BlockWork) -> bool {
@@ -200,9 +230,16 @@ impl<B: Backend> Turn<'_, '_, B> {
             Fused::First => (entry.partner, slot),
             _ => (entry.partner, entry.partner),
         };
-        if partner == NONE || self.slots.at(partner).state != SlotState::AwaitingPartner {
+        if partner == NONE {
+            // The host has as long for the second command as for data.
+            self.slots.at_mut(slot).asked_at = self.now;
+            self.queue.data_deadline = self.queue.data_deadline.min(self.now + DATA_TIMEOUT);
             return;
         }
+        if self.slots.at(partner).state != SlotState::AwaitingPartner {
+            return;
+        }
+        self.slots.at_mut(first).age = self.locks.next_age();
         if !self.try_fused(first) {
             self.wait_as_pair(first);
         }
@@ -213,6 +250,22 @@ impl<B: Backend> Turn<'_, '_, B> {
         self.slots.push(&mut self.queue.waiting_pairs, slot);
     }
 
+    /// When the second command has to be here, where a first one has all its data and waits for it.
+    pub(crate) fn second_deadline(&self) -> Instant {
+        let LastCapsule::First(first) = self.queue.last_capsule else { return Instant::FAR_FUTURE };
+        let entry = self.slots.at(first);
+        let waits = entry.state == SlotState::AwaitingPartner && entry.partner == NONE;
+        if waits { entry.asked_at + DATA_TIMEOUT } else { Instant::FAR_FUTURE }
+    }
+
+    /// No command is taken any more: a first one's second does not come.
+    pub(crate) fn end_lone_first(&mut self) {
+        if let LastCapsule::First(first) = self.queue.last_capsule {
+            self.queue.last_capsule = LastCapsule::Other;
+            self.break_off(first, Status::ABORTED_MISSING_FUSED);
+        }
+    }
+
     /// Sends a pair's next command; false where it has to wait.
     fn try_fused(&mut self, slot: u16) -> bool {
         let Doer::Block(work) = self.slots.at(slot).doer else { return false };
@@ -220,7 +273,7 @@ impl<B: Backend> Turn<'_, '_, B> {
             return false;
         }
         let is_clear = self.locks.of(slot).is_some_and(|lock| lock.in_flight == 0);
-        is_clear && self.submit(slot, work)
+        is_clear && self.submit(slot, work).is_ok()
     }
 
     /// Tries again the pairs that wait for blocks or for the backend. They do not wait behind other commands, which may

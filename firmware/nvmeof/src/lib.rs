@@ -23,6 +23,7 @@ mod target;
 #[cfg(test)]
 mod tests;
 mod turn;
+mod waiting;
 
 pub use queue::{DATA_TIMEOUT, PDU_TIMEOUT, SEND_TIMEOUT, SETUP_TIMEOUT, TERMINATE_TIMEOUT};
 pub use stream::Stream;

@@ -112,7 +112,8 @@ pub(crate) struct Queue {
     pub deadline: Instant,
     /// When the PDU that is arriving has to be complete.
     pub pdu_deadline: Instant,
-    /// When to look whether data that an R2T asked for is late: not after the oldest transfer has to be complete.
+    /// When to look whether data that an R2T asked for, or a pair's second command, is late: not after the oldest has
+    /// to be here.
     pub data_deadline: Instant,
     /// When the PDU that is being sent has to be in the send buffer.
     pub send_deadline: Instant,
@@ -144,6 +145,8 @@ pub(crate) struct Queue {
     pub to_send: Fifo,
     pub waiting_for_pages: Fifo,
     pub waiting_for_backend: Fifo,
+    /// Those whose blocks a pair has.
+    pub waiting_for_blocks: Fifo,
     /// Fused pairs, each by the command that comes next, that wait for blocks or for the backend.
     pub waiting_pairs: Fifo,
     pub last_capsule: LastCapsule,
@@ -187,6 +190,7 @@ impl Queue {
             to_send: Fifo::EMPTY,
             waiting_for_pages: Fifo::EMPTY,
             waiting_for_backend: Fifo::EMPTY,
+            waiting_for_blocks: Fifo::EMPTY,
             waiting_pairs: Fifo::EMPTY,
             last_capsule: LastCapsule::Other,
             receiver: Receiver {
@@ -259,6 +263,7 @@ impl Queue {
     pub(crate) const fn is_waiting(&self) -> bool {
         !self.waiting_for_pages.is_empty()
             || !self.waiting_for_backend.is_empty()
+            || !self.waiting_for_blocks.is_empty()
             || !self.waiting_pairs.is_empty()
     }
 

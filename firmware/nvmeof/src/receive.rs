@@ -295,7 +295,7 @@ impl<B: Backend> Turn<'_, '_, B> {
             }
             self.queue.receiving = self.queue.receiving.saturating_sub(1);
             if self.queue.receiving == 0 {
-                self.queue.data_deadline = hal_api::Instant::FAR_FUTURE;
+                self.queue.data_deadline = self.second_deadline();
             }
         }
         self.run(slot);

@@ -29,6 +29,8 @@ pub(crate) enum SlotState {
     ReceivingData,
     /// A command of a fused pair: its data is here, and its other command or its turn is awaited.
     AwaitingPartner,
+    /// In the FIFO of those whose blocks a pair has.
+    WaitingForBlocks,
     /// In the FIFO of those that the backend had no place for, or of the pairs whose blocks others have.
     WaitingForBackend,
     /// With the backend, which also has the pages.
@@ -89,6 +91,8 @@ pub(crate) struct Slot {
     pub fused: Fused,
     /// The slot of the pair's other command, while both have not ended.
     pub partner: u16,
+    /// Its place among those that wait for blocks, by [`RangeLocks::next_age`](crate::fused::RangeLocks); 0 while it has none.
+    pub age: u64,
     /// Bytes that the command moves.
     pub transfer_bytes: u32,
     /// Bytes that have arrived by H2CData.
@@ -117,6 +121,7 @@ impl Slot {
             result: 0,
             fused: Fused::No,
             partner: NONE,
+            age: 0,
             transfer_bytes: 0,
             arrived_bytes: 0,
             asked_at: Instant::ZERO,

@@ -424,6 +424,7 @@ impl Target {
                 self.set_ready(index, true);
             }
         }
+        self.wake_waiting();
     }
 
     /// Keeps what Connects of the same host have to wait for. A fence that is lifted wakes them.

@@ -84,13 +84,14 @@ impl<B: Backend> Turn<'_, '_, B> {
         true
     }
 
-    /// When the oldest transfer that an R2T asked for has to be complete. All slots are looked at, once in a
-    /// [`DATA_TIMEOUT`] at most.
+    /// When the oldest transfer that an R2T asked for has to be complete, or the second command of a pair here. All
+    /// slots are looked at, once in a [`DATA_TIMEOUT`] at most.
     fn oldest_transfer_deadline(&self) -> Instant {
         let mine = (0..self.slots.total())
             .map(|slot| self.slots.at(slot))
             .filter(|slot| slot.queue == self.index && slot.state == SlotState::ReceivingData);
-        mine.map(|slot| slot.asked_at + DATA_TIMEOUT).min().unwrap_or(Instant::FAR_FUTURE)
+        let oldest = mine.map(|slot| slot.asked_at + DATA_TIMEOUT).min().unwrap_or(Instant::FAR_FUTURE);
+        oldest.min(self.second_deadline())
     }
 
     /// Receives, retries what waits, sends; returns the PDUs moved, and whether the budget cut it short.
@@ -113,6 +114,9 @@ impl<B: Backend> Turn<'_, '_, B> {
         };
         if between_pdus {
             self.queue.pdu_deadline = Instant::FAR_FUTURE;
+        }
+        if self.queue.phase == Phase::Finishing {
+            self.end_lone_first();
         }
         let serves = matches!(self.queue.phase, Phase::AwaitingConnect | Phase::Live | Phase::Finishing);
         if serves && (self.queue.is_waiting() || self.queue.parked_connect.is_some()) {
@@ -155,6 +159,7 @@ impl<B: Backend> Turn<'_, '_, B> {
         self.queue.to_send = Fifo::EMPTY;
         self.queue.waiting_for_pages = Fifo::EMPTY;
         self.queue.waiting_for_backend = Fifo::EMPTY;
+        self.queue.waiting_for_blocks = Fifo::EMPTY;
         self.queue.waiting_pairs = Fifo::EMPTY;
         self.queue.last_capsule = LastCapsule::Other;
         self.queue.parked_connect = None;
@@ -206,11 +211,13 @@ impl<B: Backend> Turn<'_, '_, B> {
         self.queue.phase = Phase::Terminating;
         self.queue.deadline = self.now + TERMINATE_TIMEOUT;
         self.queue.sender.terminate = Some(fatal);
+        self.leave_lines();
     }
 
     /// Nothing more is read; what is queued is sent; then the connection is closed.
     pub(crate) fn start_closing(&mut self) {
         self.queue.start_closing(self.now);
+        self.leave_lines();
     }
 
     /// Takes pages for `bytes` of a command's data, from the general class.

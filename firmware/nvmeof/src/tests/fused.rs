@@ -1,12 +1,16 @@
 //! Fused Compare and Write: pairs, what is no pair, and that nothing comes between the two.
 
+use core::time::Duration;
+
 use controller::Operation;
-use nvme::opcode::io;
+use nvme::opcode::{self, io};
 use nvme::{Command, Status};
 
 use super::card::*;
 use super::host::*;
+use crate::fused::MAX_RANGE_LOCKS_PER_DRIVE;
 use crate::pdu::Digests;
+use crate::queue::DATA_TIMEOUT;
 
 const NO_DIGESTS: Digests = Digests { header: false, data: false };
 const BLOCK: usize = 512;
@@ -335,6 +339,87 @@ fn connects_wait_for_the_writes_of_a_queue_that_is_being_closed() {
     complete(&mut card, Operation::Write, 40);
     let replies = fresh.replies(&mut card);
     assert!(matches!(replies[..], [Reply::Response { status: Status::SUCCESS, .. }]), "{replies:?}");
+    card.assert_clean();
+}
+
+#[test]
+fn who_waits_for_a_pair_delays_no_others_and_gets_its_turn() {
+    let mut card = Card::new();
+    let (_, mut host) = Host::pair(&mut card, NO_DIGESTS, |_| {});
+    let (_, mut other) = Host::pair(&mut card, NO_DIGESTS, |_| {});
+    card.ram.hold = true;
+    let old = |card: &Card, start| blocks_of(card, start, 1);
+    let first = old(&card, 40);
+    start_pair(&mut host, &mut card, 40, &first, &pattern(BLOCK, 1));
+    card.run();
+    let mut dataset = Command { opcode: io::DATASET_MANAGEMENT, nsid: 1.into(), ..Default::default() };
+    dataset.cdw11.set(4);
+    other.start(&mut card, dataset, &Payload::InCapsule(vec![0; 16]));
+    other.start(&mut card, block_command(io::READ, 100, 1), &Payload::Read(BLOCK as u32));
+    card.run();
+    assert_eq!(at_drive(&card), [(Operation::Compare, 40), (Operation::Read, 100)]);
+    let second = old(&card, 50);
+    start_pair(&mut host, &mut card, 50, &second, &pattern(BLOCK, 2));
+    card.run();
+    assert!(!at_drive(&card).contains(&(Operation::Compare, 50)), "a later pair goes first");
+    complete(&mut card, Operation::Compare, 40);
+    complete(&mut card, Operation::Write, 40);
+    let trim = Operation::DatasetManagement { ranges: 1, attributes: 4 };
+    assert!(at_drive(&card).contains(&(trim, 0)), "{:?}", at_drive(&card));
+    complete(&mut card, trim, 0);
+    assert!(at_drive(&card).contains(&(Operation::Compare, 50)), "{:?}", at_drive(&card));
+    card.ram.hold = false;
+    card.run();
+    assert!(statuses(&host, &mut card).iter().all(|(_, status)| status.is_success()));
+    card.assert_clean();
+}
+
+#[test]
+fn pairs_of_one_drive_do_not_take_all_locks() {
+    let mut card = Card::new();
+    let (_, mut host) = Host::pair(&mut card, NO_DIGESTS, |_| {});
+    card.ram.hold = true;
+    for pair in 0..=MAX_RANGE_LOCKS_PER_DRIVE as u64 {
+        let old = blocks_of(&card, pair, 1);
+        start_pair(&mut host, &mut card, pair, &old, &pattern(BLOCK, 1));
+    }
+    card.run();
+    assert_eq!(at_drive(&card).len(), MAX_RANGE_LOCKS_PER_DRIVE);
+    complete(&mut card, Operation::Compare, 0);
+    complete(&mut card, Operation::Write, 0);
+    assert!(at_drive(&card).contains(&(Operation::Compare, MAX_RANGE_LOCKS_PER_DRIVE as u64)));
+    card.ram.hold = false;
+    assert!(statuses(&host, &mut card).iter().all(|(_, status)| status.is_success()));
+    card.assert_clean();
+}
+
+#[test]
+fn a_first_command_does_not_wait_for_its_second_for_ever() {
+    let mut card = Card::new();
+    let (mut admin, mut host) = Host::pair(&mut card, NO_DIGESTS, |_| {});
+    host.start(&mut card, fused(io::COMPARE, 8, 1), &Payload::InCapsule(vec![0; BLOCK]));
+    card.run();
+    let started = card.now;
+    for second in 1..DATA_TIMEOUT.as_secs() {
+        card.tick_at(started + Duration::from_secs(second));
+        let alive = admin_command(opcode::admin::KEEP_ALIVE, 0, 0);
+        assert_eq!(admin.execute(&mut card, alive, Payload::None).0, Status::SUCCESS);
+        assert!(card.is_open(host.index));
+    }
+    card.tick_at(started + DATA_TIMEOUT);
+    assert!(!card.is_open(host.index) && card.is_open(admin.index));
+    card.assert_clean();
+}
+
+#[test]
+fn a_first_command_without_its_second_does_not_delay_the_orderly_end() {
+    let mut card = Card::new();
+    let (_, mut host) = Host::pair(&mut card, NO_DIGESTS, |_| {});
+    let first = host.start(&mut card, fused(io::COMPARE, 8, 1), &Payload::InCapsule(vec![0; BLOCK]));
+    card.run();
+    card.target.begin_shutdown(card.now, card.now + Duration::from_secs(10));
+    assert_eq!(statuses(&host, &mut card), [(first, Status::ABORTED_MISSING_FUSED)]);
+    assert!(!card.is_open(host.index));
     card.assert_clean();
 }
 

@@ -1,0 +1,176 @@
+//! Commands on their way to drives, and those that wait: for pages, for a place at a drive, or for blocks that a fused pair
+//! has for itself.
+//!
+//! Commands to one drive wait in line for its places, those that need its scratch pages in a line of their own, which may
+//! be long. Who waits for a pair's blocks stands in neither line: others need not wait for that pair.
+
+use controller::{Backend, BlockWork, Operation, RejectReason};
+use hal_mem::Pages;
+use nvme::Status;
+
+use crate::slots::{Doer, Fifo, SlotState};
+use crate::turn::Turn;
+
+/// What a command has to wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// A fused pair has its blocks.
+    Blocks,
+    /// The drive has no place.
+    Backend,
+}
+
+/// Whether a command waits behind others that need the drive's scratch pages. Some drives do a Compare or a Verify
+/// themselves; in that line those lose nothing.
+const fn needs_scratch(operation: &Operation) -> bool {
+    matches!(operation, Operation::Copy { .. } | Operation::Compare | Operation::Verify)
+}
+
+impl<B: Backend> Turn<'_, '_, B> {
+    /// Hands the command to the backend, behind those that wait in its line.
+    pub(crate) fn submit_in_turn(&mut self, slot: u16, work: BlockWork) {
+        let result = if self.is_waited_for(&work) { Err(Wait::Backend) } else { self.submit(slot, work) };
+        if let Err(wait) = result {
+            self.wait(slot, wait);
+        }
+    }
+
+    /// Hands the command to the backend, or ends it where that is known already.
+    ///
+    /// # Errors
+    /// What it has to wait for.
+    pub(crate) fn submit(&mut self, slot: u16, work: BlockWork) -> Result<(), Wait> {
+        self.try_submit(slot, work)?;
+        if core::mem::take(&mut self.slots.at_mut(slot).age) != 0 {
+            // Pairs may have let it go before them.
+            self.effects.freed = true;
+        }
+        Ok(())
+    }
+
+    fn try_submit(&mut self, slot: u16, work: BlockWork) -> Result<(), Wait> {
+        let entry = self.slots.at_mut(slot);
+        if !self.env.subsystem.still_serves(entry.command.nsid.get(), &work) {
+            self.finish(slot, Status::INVALID_NAMESPACE.do_not_retry(), 0);
+            return Ok(());
+        }
+        if work.operation == Operation::Flush
+            && let Some(context) = &self.queue.context
+            && self.env.subsystem.take_lost_writes(context.controller, entry.command.nsid.get())
+        {
+            // With DNR: a repetition would succeed and hide the loss.
+            self.finish(slot, Status::WRITE_FAULT.do_not_retry(), 0);
+            return Ok(());
+        }
+        if self.locks.excludes(slot, &work) {
+            return Err(Wait::Blocks);
+        }
+        let entry = self.slots.at_mut(slot);
+        let pages = core::mem::replace(&mut entry.pages, Pages::NONE);
+        entry.state = SlotState::AtBackend;
+        let changes = entry.changes_blocks;
+        let request = work.into_request(u32::from(slot), pages);
+        match self.env.backend.submit(request, self.env.pool, self.now) {
+            Ok(()) => {
+                self.queue.at_backend += 1;
+                self.queue.writes_at_backend += u16::from(changes);
+            }
+            Err(rejected) => {
+                self.slots.at_mut(slot).pages = rejected.request.pages;
+                match rejected.reason {
+                    RejectReason::Busy => return Err(Wait::Backend),
+                    RejectReason::Failed(status) => self.finish(slot, status, 0),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether commands in the same line wait already: later ones must not overtake them. Others may.
+    fn is_waited_for(&self, work: &BlockWork) -> bool {
+        let in_line = |other: &BlockWork| {
+            other.namespace.drive == work.namespace.drive
+                && needs_scratch(&other.operation) == needs_scratch(&work.operation)
+        };
+        let mut next = self.queue.waiting_for_backend.first();
+        while let Some(slot) = next {
+            if matches!(&self.slots.at(slot).doer, Doer::Block(other) if in_line(other)) {
+                return true;
+            }
+            next = self.slots.after(slot);
+        }
+        false
+    }
+
+    fn wait(&mut self, slot: u16, wait: Wait) {
+        if wait == Wait::Backend {
+            self.slots.at_mut(slot).state = SlotState::WaitingForBackend;
+            return self.slots.push(&mut self.queue.waiting_for_backend, slot);
+        }
+        let entry = self.slots.at_mut(slot);
+        entry.state = SlotState::WaitingForBlocks;
+        if entry.age == 0 {
+            entry.age = self.locks.next_age();
+        }
+        self.slots.push(&mut self.queue.waiting_for_blocks, slot);
+    }
+
+    /// Tries those whose blocks a pair had. They are older than what waits for a place.
+    fn retry_blocks(&mut self) {
+        let mut waiting = core::mem::replace(&mut self.queue.waiting_for_blocks, Fifo::EMPTY);
+        while let Some(slot) = self.slots.pop(&mut waiting) {
+            let Doer::Block(work) = self.slots.at(slot).doer else { continue };
+            if let Err(wait) = self.submit(slot, work) {
+                self.wait(slot, wait);
+            }
+        }
+    }
+
+    /// Tries each line's commands in order, until the drive has no place.
+    fn retry_backend(&mut self) {
+        let mut waiting = core::mem::replace(&mut self.queue.waiting_for_backend, Fifo::EMPTY);
+        // A bit for each drive that has said so in this turn; a drive's two lines apart.
+        let (mut plain, mut scratch) = ([0u64; 4], [0u64; 4]);
+        while let Some(slot) = self.slots.pop(&mut waiting) {
+            let Doer::Block(work) = self.slots.at(slot).doer else { continue };
+            let drive = usize::from(work.namespace.drive);
+            let line = if needs_scratch(&work.operation) { &mut scratch } else { &mut plain };
+            let (bit, Some(busy)) = (1 << (drive % 64), line.get_mut(drive / 64)) else { continue };
+            let result = if *busy & bit != 0 { Err(Wait::Backend) } else { self.submit(slot, work) };
+            if let Err(wait) = result {
+                if wait == Wait::Backend {
+                    *busy |= bit;
+                }
+                self.wait(slot, wait);
+            }
+        }
+    }
+
+    /// Tries again what found no pages or no place at the backend, in order.
+    pub(crate) fn retry_waiting(&mut self) {
+        self.retry_pairs();
+        self.retry_blocks();
+        self.retry_backend();
+        while let Some(slot) = self.queue.waiting_for_pages.first() {
+            if !self.take_pages(slot) {
+                break;
+            }
+            self.slots.pop(&mut self.queue.waiting_for_pages);
+            self.with_pages(slot);
+        }
+        if let Some(slot) = self.queue.parked_connect.take() {
+            self.connect(slot);
+        }
+    }
+
+    /// The queue is being closed: its commands do not go to drives any more, and nobody lets them go before him.
+    pub(crate) fn leave_lines(&mut self) {
+        let mut next = self.queue.waiting_for_blocks.first();
+        let mut other = self.queue.waiting_for_backend.first();
+        while let Some(slot) = next.or_else(|| other.take()) {
+            self.slots.at_mut(slot).age = 0;
+            next = self.slots.after(slot);
+        }
+        self.effects.freed = true;
+    }
+}
