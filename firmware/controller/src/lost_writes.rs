@@ -7,7 +7,7 @@
 use heapless::{Deque, Vec};
 
 use crate::config::{MAX_DEPARTED_HOSTS, MAX_NAMESPACES};
-use crate::slot::ControllerHandle;
+use crate::slot::{Controller, ControllerHandle};
 use crate::subsystem::Subsystem;
 
 /// Namespaces whose next Flush fails.
@@ -65,40 +65,65 @@ impl LostWrites {
 
 /// Hosts whose controllers with I/O queues have gone, the latest last: they may come back and ask for a Flush.
 #[derive(Debug)]
-pub(crate) struct DepartedHosts(Deque<([u8; 16], LostWrites), MAX_DEPARTED_HOSTS>);
+pub(crate) struct DepartedHosts {
+    hosts: Deque<([u8; 16], LostWrites), MAX_DEPARTED_HOSTS>,
+    /// For all that had no room any more, once there was one: hosts that nobody remembers are told too much, not too little.
+    others: Option<LostWrites>,
+}
 
 impl DepartedHosts {
     pub(crate) const fn new() -> Self {
-        Self(Deque::new())
+        Self { hosts: Deque::new(), others: None }
     }
 
     /// One entry for each host, so that one that comes and goes does not push out the others.
     pub(crate) fn add(&mut self, host_id: [u8; 16], mut lost: LostWrites) {
         lost.note_all_of(&self.of(host_id));
-        for _ in 0..self.0.len() {
-            let Some(entry) = self.0.pop_front() else { break };
+        for _ in 0..self.hosts.len() {
+            let Some(entry) = self.hosts.pop_front() else { break };
             if entry.0 != host_id {
-                let _ = self.0.push_back(entry);
+                let _ = self.hosts.push_back(entry);
             }
         }
-        if self.0.is_full() {
-            self.0.pop_front();
+        if self.hosts.is_full()
+            && let Some((_, forgotten)) = self.hosts.pop_front()
+        {
+            self.others.get_or_insert(LostWrites::new()).note_all_of(&forgotten);
         }
-        let _ = self.0.push_back((host_id, lost));
+        let _ = self.hosts.push_back((host_id, lost));
     }
 
     /// What a host that comes back has not heard yet.
     pub(crate) fn of(&self, host_id: [u8; 16]) -> LostWrites {
         let mut all = LostWrites::new();
-        for (_, lost) in self.0.iter().filter(|(id, _)| *id == host_id) {
+        for (_, lost) in self.hosts.iter().filter(|(id, _)| *id == host_id) {
             all.note_all_of(lost);
         }
         all
     }
 
+    /// What a host is told that has no other controller: also what it may have missed, where it may have been forgotten.
+    fn of_newcomer(&self, host_id: [u8; 16]) -> LostWrites {
+        let mut all = self.of(host_id);
+        if let Some(others) =
+            self.others.as_ref().filter(|_| !self.hosts.iter().any(|(id, _)| *id == host_id))
+        {
+            all.note_all_of(others);
+        }
+        all
+    }
+
+    fn note(&mut self, nsid: u32) {
+        self.hosts
+            .iter_mut()
+            .map(|(_, lost)| lost)
+            .chain(self.others.iter_mut())
+            .for_each(|lost| lost.note(nsid));
+    }
+
     /// The host has heard of it.
     fn take(&mut self, host_id: [u8; 16], nsid: u32) {
-        for (_, lost) in self.0.iter_mut().filter(|(id, _)| *id == host_id) {
+        for (_, lost) in self.hosts.iter_mut().filter(|(id, _)| *id == host_id) {
             lost.untold.take(nsid);
             lost.told.take(nsid);
         }
@@ -111,14 +136,15 @@ impl Subsystem {
         for controller in self.controllers_mut().filter(|controller| !controller.discovery) {
             controller.lost_writes.note(nsid);
         }
-        self.departed.0.iter_mut().for_each(|(_, lost)| lost.note(nsid));
+        self.departed.note(nsid);
     }
 
     /// What a host that connects has not heard yet, or may not have: its old controller may not have gone yet.
     pub(crate) fn lost_writes_of(&self, host_id: [u8; 16]) -> LostWrites {
-        let mut all = self.departed.of(host_id);
-        let old = self.controllers().filter(|controller| controller.host_id == host_id);
-        old.for_each(|controller| all.note_all_of(&controller.lost_writes));
+        let of_host = |controller: &&Controller| controller.host_id == host_id && !controller.discovery;
+        let is_new = !self.controllers().any(|controller| of_host(&controller));
+        let mut all = if is_new { self.departed.of_newcomer(host_id) } else { self.departed.of(host_id) };
+        self.controllers().filter(of_host).for_each(|old| all.note_all_of(&old.lost_writes));
         all
     }
 
@@ -181,7 +207,7 @@ mod tests {
         let mut departed = DepartedHosts::new();
         departed.add([1; 16], LostWrites::new());
         departed.add([2; 16], LostWrites::new());
-        departed.0.iter_mut().for_each(|(_, lost)| lost.note(9));
+        departed.note(9);
         assert!(departed.of([1; 16]).take(9) && !departed.of([3; 16]).take(9));
         departed.take([1; 16], 9);
         assert!(!departed.of([1; 16]).take(9) && departed.of([2; 16]).take(9));
@@ -204,10 +230,25 @@ mod tests {
     }
 
     #[test]
+    fn a_host_that_strangers_pushed_out_is_told_all_the_same() {
+        let mut departed = DepartedHosts::new();
+        departed.add([1; 16], LostWrites::new());
+        departed.note(8);
+        assert!(!departed.of_newcomer([2; 16]).take(8), "nobody was forgotten");
+        for stranger in 0..MAX_DEPARTED_HOSTS as u8 {
+            departed.add([100 + stranger; 16], LostWrites::new());
+        }
+        departed.note(9);
+        let mut told = departed.of_newcomer([1; 16]);
+        assert!(told.take(8) && told.take(9));
+        assert!(!departed.of_newcomer([100; 16]).take(8), "remembered, and was not there then");
+    }
+
+    #[test]
     fn a_host_that_comes_and_goes_does_not_push_out_the_others() {
         let mut departed = DepartedHosts::new();
         departed.add([1; 16], LostWrites::new());
-        departed.0.iter_mut().for_each(|(_, lost)| lost.note(9));
+        departed.note(9);
         for _ in 0..2 * MAX_DEPARTED_HOSTS {
             departed.add([2; 16], LostWrites::new());
         }
