@@ -17,7 +17,8 @@ use zerocopy::FromBytes;
 use crate::events::DriveCounters;
 use crate::limits::{
     COMMANDS_PER_DRIVE, COMPLETIONS_PER_POLL, IO_PAGES, LIST_PAGES, NAMESPACES_PER_DRIVE, QUICK_COMMAND,
-    REQUEST_TIMEOUT, SCRATCH_PAGES, SLOW_COMMAND, START_TIMEOUT, UNKNOWN_COMPLETIONS_LIMIT,
+    REQUEST_TIMEOUT, SCRATCH_PAGES, SCRATCH_REQUESTS_PER_DRIVE, SLOW_COMMAND, START_TIMEOUT,
+    UNKNOWN_COMPLETIONS_LIMIT,
 };
 use crate::plan::{Limits, Plan, plan};
 use crate::status::{AWAY, host_status, is_media_error};
@@ -199,11 +200,12 @@ impl<Q: CommandQueue> IoQueue<Q> {
             Ok(namespace) => namespace,
             Err(status) => return Err(Rejected { request, reason: RejectReason::Failed(status) }),
         };
-        if self.requests.is_full() {
+        let plan = plan(&request, &self.limits, namespace.zeroes_deallocate);
+        let scratch_is_full = self.requests.using_scratch() >= SCRATCH_REQUESTS_PER_DRIVE;
+        if self.requests.is_full() || (plan.needs_scratch() && scratch_is_full) {
             self.counters.busy += 1;
             return Err(Rejected { request, reason: RejectReason::Busy });
         }
-        let plan = plan(&request, &self.limits, namespace.zeroes_deallocate);
         let deadline = now + REQUEST_TIMEOUT;
         self.earliest = self.earliest.min(deadline);
         let start_by = if request.operation.changes_blocks() { now + START_TIMEOUT } else { deadline };

@@ -6,6 +6,8 @@ use hal_mem::PAGE_BYTES;
 
 /// Block requests that one drive holds at a time; more are refused as busy.
 pub const REQUESTS_PER_DRIVE: usize = 256;
+/// Those of them that the scratch pages are for, which take turns; more are refused as busy, and leave the places to others.
+pub const SCRATCH_REQUESTS_PER_DRIVE: usize = 16;
 /// Commands at one drive at a time. Below 256, so that an index fits a byte and no identifier is FFFFh.
 pub const COMMANDS_PER_DRIVE: usize = 255;
 /// Namespaces of one drive that are kept.

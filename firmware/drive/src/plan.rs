@@ -157,6 +157,13 @@ pub(crate) enum Plan {
     },
 }
 
+impl Plan {
+    /// Whether the request needs the scratch pages, of which a drive has one set.
+    pub(crate) const fn needs_scratch(&self) -> bool {
+        matches!(self, Self::Scratch { .. } | Self::Copy { .. })
+    }
+}
+
 /// Chooses the plan. `zeroes_deallocate`: the namespace takes DEAC in Write Zeroes (DLFEAT bit 3).
 pub(crate) fn plan(request: &IoRequest, limits: &Limits, zeroes_deallocate: bool) -> Plan {
     let shift = request.block_shift;

@@ -99,12 +99,21 @@ pub(crate) struct Requests {
     scratch: List,
     done: List,
     used: usize,
+    using_scratch: usize,
 }
 
 impl Requests {
     pub fn new(slots: &'static mut [RequestSlot]) -> Self {
         let empty = List::EMPTY;
-        let mut requests = Self { slots, free: empty, pending: empty, scratch: empty, done: empty, used: 0 };
+        let mut requests = Self {
+            slots,
+            free: empty,
+            pending: empty,
+            scratch: empty,
+            done: empty,
+            used: 0,
+            using_scratch: 0,
+        };
         for slot in 0..requests.slots.len() as u16 {
             let mut free = requests.free;
             requests.append(&mut free, slot);
@@ -123,6 +132,11 @@ impl Requests {
         self.used
     }
 
+    /// Requests that need the scratch pages, their ends not collected.
+    pub fn using_scratch(&self) -> usize {
+        self.using_scratch
+    }
+
     pub fn slots(&self) -> core::ops::Range<u16> {
         0..self.slots.len() as u16
     }
@@ -136,6 +150,7 @@ impl Requests {
         let mut free = self.free;
         let slot = self.take_first(&mut free)?;
         self.free = free;
+        self.using_scratch += usize::from(active.plan.needs_scratch());
         self.slots.get_mut(usize::from(slot))?.active = Some(active);
         self.used += 1;
         Some(slot)
@@ -149,6 +164,7 @@ impl Requests {
         self.append(&mut free, slot);
         self.free = free;
         self.used -= 1;
+        self.using_scratch -= usize::from(active.plan.needs_scratch());
         Some(active)
     }
 

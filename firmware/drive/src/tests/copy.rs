@@ -8,6 +8,7 @@ use nvme::{CopyRange, Status};
 use zerocopy::IntoBytes;
 
 use super::*;
+use crate::limits::SCRATCH_REQUESTS_PER_DRIVE;
 
 fn list(ranges: &[(u64, u32)]) -> Vec<u8> {
     let mut list = Vec::new();
@@ -106,6 +107,23 @@ fn copies_take_turns_with_others_that_need_the_scratch_pages() {
     }
     assert_eq!(rig.control.read_disk(1, 1000 * 512, 64 * 512), [7; 64 * 512]);
     assert_eq!((rig.pool.free(), rig.drive.outstanding()), (free, 0));
+}
+
+#[test]
+fn copies_do_not_take_all_places_of_a_drive() {
+    let mut rig = Rig::ready(NvmeConfig::default());
+    for turn in 0..SCRATCH_REQUESTS_PER_DRIVE as u64 {
+        let request = copy(&mut rig, 9, &[(0, 8)], 1000 + turn * 8);
+        rig.submit(request).expect("room");
+    }
+    let request = copy(&mut rig, 9, &[(0, 8)], 2000);
+    let refused = rig.submit(request).unwrap_err();
+    assert_eq!(refused.reason, RejectReason::Busy);
+    let pages = rig.pages_with(&[1; 512]);
+    rig.submit(self::request(Operation::Write, 0, 1, pages)).expect("room for others");
+    rig.run_until(|rig| rig.ended.len() == SCRATCH_REQUESTS_PER_DRIVE + 1);
+    rig.submit(refused.request).expect("room again");
+    rig.run_until(|rig| rig.ended.len() == SCRATCH_REQUESTS_PER_DRIVE + 2);
 }
 
 fn request_of_verify(start: u64) -> IoRequest {

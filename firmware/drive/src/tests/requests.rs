@@ -6,7 +6,7 @@ use nvme::Status;
 use nvme::opcode::io;
 
 use super::*;
-use crate::limits::REQUESTS_PER_DRIVE;
+use crate::limits::{REQUESTS_PER_DRIVE, SCRATCH_REQUESTS_PER_DRIVE};
 
 /// Sizes in blocks around every border: page, two pages, MDTS, one list page, NLB.
 fn corners(block_shift: u8, mdts: u8) -> Vec<u32> {
@@ -59,7 +59,7 @@ fn every_size_corner_reads_what_was_written() {
 /// different blocks, as their order is not defined.
 fn random_against_model(seed: u64, config: NvmeConfig) {
     println!("seed {seed}");
-    const LANES: u64 = 24;
+    const LANES: u64 = SCRATCH_REQUESTS_PER_DRIVE as u64;
     const LANE_BLOCKS: u64 = 600;
     let namespaces = vec![NvmeNamespace::new(1, LANES * LANE_BLOCKS, 9)];
     let mut rig = Rig::ready(NvmeConfig { namespaces, seed, ..config });
