@@ -1,13 +1,24 @@
-//! What control may ask of a data core, and what it is answered: types only.
+//! What cores say to each other: the types of messages, and the ways that they take.
 //!
-//! Requests go over one ring, answers over another; each is moved, so that a device has one owner at any time. Data cores
-//! look at their ring every 100 ms. Must not depend on who sends or receives.
+//! Here stands what control may ask of a data core, and what it is answered: requests go over one ring, answers over
+//! another; each is moved, so that a device has one owner at any time. Data cores look at that ring every 100 ms. What data
+//! cores say to each other stands in `between_cores.rs`, how it travels in `mesh.rs`, and how a change that all of them have to
+//! make is known to be complete in `quiesce.rs`. Must not depend on who sends or receives.
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
+mod between_cores;
+mod mesh;
 mod orderly_end;
+mod quiesce;
 
+pub use between_cores::{
+    Change, CoreMessage, CoreSet, EndReason, ErrorReport, LostList, MAX_CHANGES, MAX_CONNECT_REQUESTS,
+    MAX_DATA_CORES, MAX_NAMESPACES, MAX_QUEUES, QueueGrant, QueueRequest,
+};
+pub use mesh::{BACKLOG_ENTRIES, MESH_RING_ENTRIES, Merge, Mesh, MeshCounters};
 pub use orderly_end::OrderlyEnd;
+pub use quiesce::{Confirmed, Quiesce, Quiesces};
 
 use hal_mem::{Consumer, Producer, Ring};
 

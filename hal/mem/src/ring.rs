@@ -151,6 +151,15 @@ impl<T, const N: usize> Consumer<'_, T, N> {
         self.ring.head.0.store(self.head, Ordering::Release);
         Some(value)
     }
+
+    /// Whether there is nothing to take out now.
+    pub fn is_empty(&mut self) -> bool {
+        if self.head == self.tail_seen {
+            // Acquire: as in `pop`, which may take the value without looking again.
+            self.tail_seen = self.ring.tail.0.load(Ordering::Acquire);
+        }
+        self.head == self.tail_seen
+    }
 }
 
 #[cfg(all(test, loom))]

@@ -11,6 +11,7 @@ fn values_come_out_in_order_and_a_full_ring_gives_them_back() {
     let (mut producer, mut consumer) = ring.split();
     assert_eq!(consumer.pop(), None);
     for round in 0..100 {
+        assert!(consumer.is_empty());
         for value in 0..4 {
             assert!(producer.has_room());
             assert_eq!(producer.push(round * 4 + value), Ok(()));
@@ -18,6 +19,7 @@ fn values_come_out_in_order_and_a_full_ring_gives_them_back() {
         assert!(!producer.has_room());
         assert_eq!(producer.push(7), Err(7));
         for value in 0..4 {
+            assert!(!consumer.is_empty());
             assert_eq!(consumer.pop(), Some(round * 4 + value));
         }
         assert_eq!(consumer.pop(), None);

@@ -1,0 +1,291 @@
+//! What data cores say to each other (docs/design/many-cores.md).
+//!
+//! All of it is by value and of bounded size, so that a message is a few cache lines in a ring. Of each kind a bounded number
+//! is under way between two cores at any time; [`crate::BACKLOG_ENTRIES`] is their sum.
+
+use core::fmt::Debug;
+
+use hal_api::Instant;
+
+use crate::mesh::Merge;
+
+/// Data cores at most.
+pub const MAX_DATA_CORES: usize = 16;
+/// Connect requests of one core that one other core has not answered yet.
+pub const MAX_CONNECT_REQUESTS: usize = 16;
+/// Changes that one core has begun and that are not complete.
+pub const MAX_CHANGES: usize = 96;
+/// Connections of a core, and so queues that it may have to give back.
+pub const MAX_QUEUES: usize = 64;
+/// Namespaces that a core may have to tell of.
+pub const MAX_NAMESPACES: usize = 64;
+/// Namespaces that a [`LostList`] names.
+const LOST_LIST_ENTRIES: usize = 4;
+
+/// Some of the data cores: bit n stands for core n.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CoreSet(u16);
+
+impl CoreSet {
+    /// No core.
+    pub const NONE: Self = Self(0);
+
+    /// The cores from 0 to `cores` - 1 but for `core`.
+    #[must_use]
+    pub fn all_but(core: u8, cores: u8) -> Self {
+        let all = 1u32.checked_shl(u32::from(cores)).unwrap_or(0).wrapping_sub(1) as u16;
+        let mut set = Self(all);
+        set.remove(core);
+        set
+    }
+
+    /// Whether no core is in it.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Whether `core` is in it.
+    #[must_use]
+    pub fn contains(self, core: u8) -> bool {
+        self.0 & bit(core) != 0
+    }
+
+    /// Puts `core` in.
+    pub fn insert(&mut self, core: u8) {
+        self.0 |= bit(core);
+    }
+
+    /// Takes `core` out; false where it was not in it.
+    pub fn remove(&mut self, core: u8) -> bool {
+        let was = self.contains(core);
+        self.0 &= !bit(core);
+        was
+    }
+
+    /// The cores in it, lowest first.
+    pub fn iter(self) -> impl Iterator<Item = u8> {
+        (0..MAX_DATA_CORES as u8).filter(move |&core| self.contains(core))
+    }
+}
+
+fn bit(core: u8) -> u16 {
+    1u16.checked_shl(u32::from(core)).unwrap_or(0)
+}
+
+/// A Connect for an I/O queue of a controller that lives on another core.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueueRequest {
+    /// The asking core's name for the request, returned in the answer.
+    pub ticket: u32,
+    /// The controller.
+    pub cntlid: u16,
+    /// The queue, not 0.
+    pub queue_id: u16,
+    /// The host identifier in the Connect.
+    pub host_id: [u8; 16],
+    /// Digest of the host's NQN.
+    pub host_name: u64,
+    /// The subsystem NQN is that of discovery.
+    pub discovery: bool,
+}
+
+/// The queue is the asking core's, until it says [`CoreMessage::QueueGone`] or the controller ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueueGrant {
+    /// As in the request.
+    pub ticket: u32,
+    /// The controller.
+    pub cntlid: u16,
+    /// The queue.
+    pub queue_id: u16,
+    /// Lost writes that the host has not heard of.
+    pub lost: LostList,
+}
+
+/// A few namespaces whose writes were lost, or all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LostList {
+    nsids: [u32; LOST_LIST_ENTRIES],
+    /// There are more than it has room for: a loss is told of every namespace rather than of too few.
+    pub all: bool,
+}
+
+impl LostList {
+    /// Adds a namespace.
+    pub fn note(&mut self, nsid: u32) {
+        if nsid == 0 || self.nsids.contains(&nsid) {
+            return;
+        }
+        match self.nsids.iter_mut().find(|place| **place == 0) {
+            Some(place) => *place = nsid,
+            None => self.all = true,
+        }
+    }
+
+    /// Adds what another list has.
+    pub fn merge(&mut self, other: &Self) {
+        other.iter().for_each(|nsid| self.note(nsid));
+        self.all |= other.all;
+    }
+
+    /// The namespaces that it names.
+    pub fn iter(&self) -> impl Iterator<Item = u32> + '_ {
+        self.nsids.iter().copied().filter(|&nsid| nsid != 0)
+    }
+}
+
+/// A command that has failed on a queue of a controller that lives elsewhere: an entry of its error log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ErrorReport {
+    /// The controller.
+    pub cntlid: u16,
+    /// The queue.
+    pub queue_id: u16,
+    /// The command.
+    pub cid: u16,
+    /// Its status, as a completion has it.
+    pub status: u16,
+    /// Its namespace; 0 where it has none.
+    pub nsid: u32,
+    /// Its first block.
+    pub start_block: u64,
+    /// Errors before this one of which only the number is left.
+    pub missed: u32,
+}
+
+/// Why a controller ends on the other cores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndReason {
+    /// CC.EN = 0 or CC.SHN: what is answered goes out, then the I/O queues' connections are closed. Confirmed when none is open.
+    Reset,
+    /// It is gone: its connections are cut. Confirmed when none is open and their last write at a drive has ended.
+    Removed,
+}
+
+/// A change that all of some cores have to make; each confirms it by its number ([`crate::Quiesces`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// A controller has no I/O queues any more.
+    End {
+        /// Which.
+        cntlid: u16,
+        /// Why.
+        reason: EndReason,
+    },
+    /// A host begins an association or a queue: confirmed when no write of its lost connections is at a drive.
+    Fence {
+        /// Its identifier.
+        host_id: [u8; 16],
+    },
+    /// A namespace is taken away: confirmed when no command for it is at a drive.
+    Detach {
+        /// Which, as hosts see it.
+        nsid: u32,
+    },
+}
+
+/// A message from a data core to another. `N` is what a namespace is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CoreMessage<N> {
+    /// To the controller's home.
+    Connect(QueueRequest),
+    /// From it.
+    Granted(QueueGrant),
+    /// From it.
+    Refused {
+        /// As in the request.
+        ticket: u32,
+        /// Status, as a completion has it.
+        status: u16,
+        /// Dword 0 of the completion.
+        result: u64,
+    },
+    /// To the controller's home: the queue's connection is gone, its place may be used again.
+    QueueGone {
+        /// The controller.
+        cntlid: u16,
+        /// The queue.
+        queue_id: u16,
+    },
+    /// To the controller's home: its host is alive (TBKAS).
+    Activity {
+        /// The controller.
+        cntlid: u16,
+    },
+    /// To the controller's home.
+    Error(ErrorReport),
+    /// Make this change, and confirm it.
+    Change {
+        /// The sender's name for it.
+        number: u32,
+        /// What.
+        change: Change,
+    },
+    /// The change is made.
+    Confirm {
+        /// As in the change.
+        number: u32,
+        /// For a fence: lost writes that the host has not heard of from this core.
+        lost: LostList,
+    },
+    /// From a drive's home: serve this namespace; one of the same NSID leads there now.
+    Attach(N),
+    /// From a drive's home: acknowledged writes are lost.
+    WritesLost {
+        /// To which namespace, as hosts see it.
+        nsid: u32,
+        /// When that was found out: later news of the same namespace are another loss.
+        at: Instant,
+    },
+    /// A host was told of a loss, and is not told again.
+    LossTold {
+        /// The controller whose Flush has failed.
+        cntlid: u16,
+        /// Its host.
+        host_id: [u8; 16],
+        /// The namespace.
+        nsid: u32,
+        /// The latest loss that it was told of.
+        at: Instant,
+    },
+}
+
+impl<N> Merge for CoreMessage<N> {
+    /// Only what stays true wherever it stands among the others.
+    fn absorbs(&self, later: &Self) -> bool {
+        matches!((self, later), (Self::Activity { cntlid: a }, Self::Activity { cntlid: b }) if a == b)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_of_cores_has_those_that_were_put_in() {
+        let mut set = CoreSet::all_but(1, 4);
+        assert_eq!(set.iter().collect::<Vec<_>>(), [0, 2, 3]);
+        assert!(set.remove(2) && !set.remove(2) && !set.remove(200));
+        set.insert(1);
+        assert_eq!(set.iter().collect::<Vec<_>>(), [0, 1, 3]);
+        assert_eq!(CoreSet::all_but(0, 16).iter().count(), 15);
+        assert!(CoreSet::all_but(0, 1).is_empty());
+    }
+
+    #[test]
+    fn a_list_that_is_full_stands_for_all() {
+        let mut list = LostList::default();
+        (1..=4).chain([2, 4]).for_each(|nsid| list.note(nsid));
+        assert_eq!((list.iter().count(), list.all), (4, false));
+        let mut other = LostList::default();
+        other.note(9);
+        list.merge(&other);
+        assert!(list.all);
+    }
+
+    #[test]
+    fn messages_are_small() {
+        assert!(size_of::<CoreMessage<[u64; 12]>>() <= 128);
+    }
+}

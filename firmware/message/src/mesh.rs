@@ -1,0 +1,244 @@
+//! The ways between data cores: a ring in each direction between any two.
+//!
+//! A ring that is full delays messages and loses none: what finds no room waits in a backlog of bounded size and goes in a later
+//! turn, in order. Nobody waits for anybody, since a core takes in what there is whatever it has itself to send. Senders see to it
+//! that the backlog suffices: of each kind of message a bounded number is under way (`between_cores.rs`).
+
+use hal_mem::{Arena, Consumer, OutOfMemory, Producer, Ring};
+use heapless::Vec;
+
+use crate::between_cores::{
+    CoreSet, MAX_CHANGES, MAX_CONNECT_REQUESTS, MAX_DATA_CORES, MAX_NAMESPACES, MAX_QUEUES,
+};
+
+/// Messages in a ring.
+pub const MESH_RING_ENTRIES: usize = 16;
+/// Messages that wait for room in a ring: Connect requests and answers, queues that are gone, changes and confirmations, namespaces,
+/// and what is told late.
+pub const BACKLOG_ENTRIES: usize =
+    2 * MAX_CONNECT_REQUESTS + MAX_QUEUES + 2 * MAX_CHANGES + MAX_NAMESPACES + NEWS_LIMIT;
+/// What can be told late keeps off when as many wait: the rest is for what cannot.
+const NEWS_LIMIT: usize = 16;
+
+/// Messages of which one can stand for two.
+pub trait Merge {
+    /// Whether this one, which waits, says what `later` says, wherever either stands among other messages.
+    fn absorbs(&self, later: &Self) -> bool;
+}
+
+/// What a core has said and heard since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MeshCounters {
+    /// Messages put into rings.
+    pub sent: u64,
+    /// Messages taken out.
+    pub received: u64,
+    /// Messages that one before them has stood for.
+    pub merged: u64,
+    /// Most messages that ever waited for room towards one core.
+    pub deepest_backlog: usize,
+}
+
+/// Messages that wait, first in, first out.
+struct Backlog<M: 'static> {
+    places: &'static mut [Option<M>],
+    first: usize,
+    count: usize,
+}
+
+impl<M> Backlog<M> {
+    fn push(&mut self, message: M) -> Result<(), M> {
+        let length = self.places.len();
+        let place = (self.first + self.count).checked_rem(length);
+        let free = place.filter(|_| self.count < length).and_then(|place| self.places.get_mut(place));
+        let Some(free) = free else { return Err(message) };
+        *free = Some(message);
+        self.count += 1;
+        Ok(())
+    }
+
+    fn pop(&mut self) -> Option<M> {
+        let message = self.places.get_mut(self.first)?.take()?;
+        self.first = (self.first + 1).checked_rem(self.places.len())?;
+        self.count -= 1;
+        Some(message)
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &M> {
+        self.places.iter().flatten()
+    }
+}
+
+/// The ends towards one other core.
+struct Link<M: 'static> {
+    out: Option<Producer<'static, M, MESH_RING_ENTRIES>>,
+    incoming: Option<Consumer<'static, M, MESH_RING_ENTRIES>>,
+    backlog: Backlog<M>,
+}
+
+/// One core's ends towards all others.
+pub struct Mesh<M: 'static> {
+    core: u8,
+    /// By core; the own place is empty.
+    links: &'static mut [Link<M>],
+    /// Whom to listen to first, so that nobody is kept waiting.
+    next: usize,
+    /// Who has been sent something since this was last asked for.
+    news_for: CoreSet,
+    counters: MeshCounters,
+}
+
+impl<M> core::fmt::Debug for Mesh<M> {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let (core, cores) = (self.core, self.links.len());
+        formatter.debug_struct("Mesh").field("core", &core).field("cores", &cores).finish_non_exhaustive()
+    }
+}
+
+impl<M: Merge + Send> Mesh<M> {
+    /// The meshes of `cores` data cores, at most [`MAX_DATA_CORES`], in their order.
+    ///
+    /// # Errors
+    /// [`OutOfMemory`] when the arena is too small.
+    pub fn split(arena: &mut Arena, cores: usize) -> Result<Vec<Self, MAX_DATA_CORES>, OutOfMemory> {
+        let cores = cores.clamp(1, MAX_DATA_CORES);
+        let mut backlogs: Vec<&'static mut [Option<M>], { MAX_DATA_CORES * MAX_DATA_CORES }> = Vec::new();
+        for place in 0..cores * cores {
+            let entries = if place / cores == place % cores { 0 } else { BACKLOG_ENTRIES };
+            let _ = backlogs.push(arena.slice(entries, |_| None)?);
+        }
+        let mut backlogs = backlogs.into_iter();
+        let links = arena.slice(cores * cores, |_| Link {
+            out: None,
+            incoming: None,
+            backlog: Backlog { places: backlogs.next().unwrap_or_default(), first: 0, count: 0 },
+        })?;
+        for from in 0..cores {
+            for to in (0..cores).filter(|&to| to != from) {
+                let (producer, consumer) = arena.value(Ring::new())?.split();
+                if let Some(link) = links.get_mut(from * cores + to) {
+                    link.out = Some(producer);
+                }
+                if let Some(link) = links.get_mut(to * cores + from) {
+                    link.incoming = Some(consumer);
+                }
+            }
+        }
+        let mesh = |(core, links): (usize, &'static mut [Link<M>])| Self {
+            core: core as u8,
+            links,
+            next: 0,
+            news_for: CoreSet::NONE,
+            counters: MeshCounters::default(),
+        };
+        Ok(links.chunks_mut(cores).enumerate().map(mesh).collect())
+    }
+
+    /// Which of the data cores this one is.
+    #[must_use]
+    pub const fn core(&self) -> u8 {
+        self.core
+    }
+
+    /// How many data cores there are.
+    #[must_use]
+    pub const fn cores(&self) -> u8 {
+        self.links.len() as u8
+    }
+
+    /// All other cores.
+    #[must_use]
+    pub fn others(&self) -> CoreSet {
+        CoreSet::all_but(self.core, self.cores())
+    }
+
+    /// Sends a message, now or in a later turn.
+    ///
+    /// # Errors
+    /// Gives it back where there is no such core, or more waits for it than ever should.
+    pub fn send(&mut self, to: u8, message: M) -> Result<(), M> {
+        let Some(link) = self.links.get_mut(usize::from(to)) else { return Err(message) };
+        let Some(out) = link.out.as_mut() else { return Err(message) };
+        if link.backlog.count == 0 {
+            match out.push(message) {
+                Ok(()) => {
+                    self.counters.sent += 1;
+                    self.news_for.insert(to);
+                    return Ok(());
+                }
+                Err(message) => return self.delay(to, message),
+            }
+        }
+        self.delay(to, message)
+    }
+
+    fn delay(&mut self, to: u8, message: M) -> Result<(), M> {
+        let Some(link) = self.links.get_mut(usize::from(to)) else { return Err(message) };
+        if link.backlog.iter().any(|earlier| earlier.absorbs(&message)) {
+            self.counters.merged += 1;
+            return Ok(());
+        }
+        link.backlog.push(message)?;
+        self.counters.deepest_backlog = self.counters.deepest_backlog.max(link.backlog.count);
+        Ok(())
+    }
+
+    /// Whether what can be told late may be sent there now.
+    #[must_use]
+    pub fn takes_news(&self, to: u8) -> bool {
+        self.links.get(usize::from(to)).is_some_and(|link| link.backlog.count < NEWS_LIMIT)
+    }
+
+    /// Sends what has waited, as far as there is room now. Returns how many messages that was.
+    pub fn flush(&mut self) -> u32 {
+        let mut moved = 0;
+        for (to, link) in self.links.iter_mut().enumerate().filter(|(_, link)| link.backlog.count > 0) {
+            let Some(out) = link.out.as_mut() else { continue };
+            while out.has_room() {
+                let Some(message) = link.backlog.pop() else { break };
+                // There is room: nobody else puts anything in.
+                let _ = out.push(message);
+                self.news_for.insert(to as u8);
+                moved += 1;
+            }
+        }
+        self.counters.sent += u64::from(moved);
+        moved
+    }
+
+    /// The cores that have been sent something since this was last asked: they may be asleep.
+    pub fn take_news_for(&mut self) -> CoreSet {
+        core::mem::take(&mut self.news_for)
+    }
+
+    /// The next message, and who has sent it. Each core has its turn; those of one come in order.
+    pub fn receive(&mut self) -> Option<(u8, M)> {
+        let cores = self.links.len();
+        for step in 0..cores {
+            let from = (self.next + step).checked_rem(cores)?;
+            let incoming = self.links.get_mut(from).and_then(|link| link.incoming.as_mut());
+            if let Some(message) = incoming.and_then(Consumer::pop) {
+                self.next = from + 1;
+                self.counters.received += 1;
+                return Some((from as u8, message));
+            }
+        }
+        None
+    }
+
+    /// Whether a message has come, or one waits to be sent: no time to sleep.
+    pub fn has_work(&mut self) -> bool {
+        self.links.iter_mut().any(|link| {
+            link.backlog.count > 0 || link.incoming.as_mut().is_some_and(|incoming| !incoming.is_empty())
+        })
+    }
+
+    /// What was said and heard so far.
+    #[must_use]
+    pub const fn counters(&self) -> MeshCounters {
+        self.counters
+    }
+}
+
+#[cfg(test)]
+mod tests;
