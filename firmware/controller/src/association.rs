@@ -5,6 +5,7 @@ use core::time::Duration;
 use hal_api::Instant;
 use hal_log::{info, warn};
 use heapless::String;
+use message::{EndReason, MAX_CHANGES};
 use nvme::fabrics::{
     ANY_CONTROLLER, ConnectCommand, ConnectData, DISCOVERY_NQN, invalid_parameter, nqn_text,
 };
@@ -13,20 +14,21 @@ use nvme::{Status, opcode};
 
 use crate::ana::PortId;
 use crate::config::{IDLE_CONTROLLER_MS, KEEP_ALIVE_GRANULARITY_MS, MAX_CONTROLLER_ID};
+use crate::delegate::queue_request;
 use crate::errors::ErrorLog;
 use crate::events::Events;
 use crate::features::FeatureValues;
-use crate::slot::{Controller, ControllerHandle, Shutdown};
+use crate::slot::{Controller, ControllerHandle, Part, Shutdown};
 use crate::subsystem::Subsystem;
 
 /// Offsets of parameters in Connect, for Connect Invalid Parameters.
-mod offset {
-    pub(super) const QUEUE_ID: u16 = 42;
-    pub(super) const SQ_SIZE: u16 = 44;
-    pub(super) const CONTROLLER_ID: u16 = 16;
-    pub(super) const HOST_ID: u16 = 0;
-    pub(super) const SUBSYSTEM_NQN: u16 = 256;
-    pub(super) const HOST_NQN: u16 = 512;
+pub(crate) mod offset {
+    pub(crate) const QUEUE_ID: u16 = 42;
+    pub(crate) const SQ_SIZE: u16 = 44;
+    pub(crate) const CONTROLLER_ID: u16 = 16;
+    pub(crate) const HOST_ID: u16 = 0;
+    pub(crate) const SUBSYSTEM_NQN: u16 = 256;
+    pub(crate) const HOST_NQN: u16 = 512;
 }
 
 /// A queue was connected.
@@ -56,25 +58,25 @@ pub struct Failure {
 }
 
 impl Failure {
-    const fn of(status: Status) -> Self {
+    pub(crate) const fn of(status: Status) -> Self {
         Self { status, result: 0 }
     }
 
-    const fn in_command(offset: u16) -> Self {
+    pub(crate) const fn in_command(offset: u16) -> Self {
         let status = Status::CONNECT_INVALID_PARAMETERS.do_not_retry();
         Self { status, result: invalid_parameter(offset, false) }
     }
 
-    const fn in_data(offset: u16) -> Self {
+    pub(crate) const fn in_data(offset: u16) -> Self {
         let status = Status::CONNECT_INVALID_PARAMETERS.do_not_retry();
         Self { status, result: invalid_parameter(offset, true) }
     }
 }
 
 /// The texts of Connect data, checked.
-struct Names<'a> {
-    host: &'a str,
-    discovery: bool,
+pub(crate) struct Names<'a> {
+    pub(crate) host: &'a str,
+    pub(crate) discovery: bool,
 }
 
 impl Subsystem {
@@ -99,19 +101,23 @@ impl Subsystem {
             }
         });
         if let Err(failure) = &result {
-            self.counters.refused_connects += 1;
-            warn!(
-                "controller: connect of queue {} refused: {} ({:#x})",
-                command.queue_id.get(),
-                failure.status.name(),
-                failure.result
-            );
+            self.count_refusal(command, failure);
         }
         result
     }
 
+    pub(crate) fn count_refusal(&mut self, command: &ConnectCommand, failure: &Failure) {
+        self.counters.refused_connects += 1;
+        warn!(
+            "controller: connect of queue {} refused: {} ({:#x})",
+            command.queue_id.get(),
+            failure.status.name(),
+            failure.result
+        );
+    }
+
     /// Rules for both kinds of queue. Returns the names and the entries asked for.
-    fn check_connect<'a>(
+    pub(crate) fn check_connect<'a>(
         &self,
         command: &ConnectCommand,
         data: &'a ConnectData,
@@ -151,6 +157,9 @@ impl Subsystem {
             return Err(Failure::in_data(offset::CONTROLLER_ID));
         }
         let busy = Failure::of(Status::CONNECT_CONTROLLER_BUSY);
+        if !self.has_home_place() {
+            return Err(busy);
+        }
         let index = self.slots.iter().position(|slot| slot.controller.is_none()).ok_or(busy)?;
         let id = self.next_id().ok_or(busy)?;
         let host_nqn = String::try_from(names.host).map_err(|_| Failure::in_data(offset::HOST_NQN))?;
@@ -177,6 +186,7 @@ impl Subsystem {
             events: Events::new(),
             errors: ErrorLog::new(),
             lost_writes,
+            part: Part::HERE,
         });
         self.counters.connects += 1;
         self.counters.live += 1;
@@ -200,41 +210,12 @@ impl Subsystem {
         names: &Names<'_>,
         entries: u16,
     ) -> Result<Connected, Failure> {
-        let wanted = data.controller_id.get();
-        let found = self.slots.iter_mut().enumerate().find_map(|(index, slot)| {
-            let generation = slot.generation;
-            let controller = slot.controller.as_mut().filter(|controller| controller.id == wanted)?;
-            Some((ControllerHandle { index: index as u16, generation }, controller))
-        });
-        let Some((handle, controller)) = found else {
-            return Err(Failure::in_data(offset::CONTROLLER_ID));
-        };
-        if controller.port != port {
-            return Err(Failure::in_data(offset::CONTROLLER_ID));
-        }
-        if controller.discovery != names.discovery {
-            return Err(Failure::in_data(offset::SUBSYSTEM_NQN));
-        }
-        if controller.host_nqn.as_str() != names.host {
-            return Err(Failure::in_data(offset::HOST_NQN));
-        }
-        if controller.host_id != data.host_id {
-            return Err(Failure::in_data(offset::HOST_ID));
-        }
-        let queue_id = command.queue_id.get();
-        if queue_id == 0 || queue_id > controller.granted_queues {
-            return Err(Failure::in_command(offset::QUEUE_ID));
-        }
-        if !controller.is_ready() || controller.has_queue(queue_id) {
-            return Err(Failure::of(Status::COMMAND_SEQUENCE_ERROR.do_not_retry()));
-        }
-        controller.queues |= 1 << queue_id;
-        controller.had_io = true;
-        controller.last_activity = now;
+        let request = queue_request(0, port, command, data, names);
+        let (handle, _) = self.reserve_queue(&request, now)?;
         Ok(Connected {
             controller: handle,
-            cntlid: wanted,
-            queue_id,
+            cntlid: request.cntlid,
+            queue_id: request.queue_id,
             entries,
             flow_control_disabled: command.disables_flow_control(),
             discovery: false,
@@ -244,10 +225,12 @@ impl Subsystem {
     /// The CNTLID after the last one that is not in use: an ID comes back as late as possible, so that a host's
     /// late I/O queue does not meet another's controller.
     fn next_id(&mut self) -> Option<u16> {
-        for _ in 0..=self.slots.len() {
-            self.last_id = if self.last_id >= MAX_CONTROLLER_ID { 1 } else { self.last_id + 1 };
-            let id = self.last_id;
-            if !self.controllers_mut().any(|controller| controller.id == id) {
+        let (core, cores) = self.place();
+        for _ in 0..=self.slots.len() + MAX_CHANGES {
+            let next = self.last_id.checked_add(cores).filter(|&id| id <= MAX_CONTROLLER_ID);
+            let id = next.filter(|_| self.last_id != 0).unwrap_or(core + 1);
+            self.last_id = id;
+            if !self.controllers_mut().any(|controller| controller.id == id) && !self.is_still_ending(id) {
                 return Some(id);
             }
         }
@@ -263,6 +246,10 @@ impl Subsystem {
             self.remove(handle);
         } else if controller.has_queue(queue_id) {
             controller.queues &= !(1 << queue_id);
+            if let Part::Delegate { home, .. } = controller.part {
+                let cntlid = controller.id;
+                self.give_back_queue(home, cntlid, queue_id);
+            }
         }
     }
 
@@ -270,6 +257,9 @@ impl Subsystem {
     pub fn note_activity(&mut self, handle: ControllerHandle, now: Instant) {
         if let Some(controller) = self.controller_mut(handle) {
             controller.last_activity = now;
+            if let Part::Delegate { active, .. } = &mut controller.part {
+                *active = true;
+            }
         }
     }
 
@@ -279,7 +269,7 @@ impl Subsystem {
         for index in 0..self.slots.len() {
             let Some(slot) = self.slots.get(index) else { continue };
             let Some(controller) = &slot.controller else { continue };
-            if !controller.is_silent(now) {
+            if controller.is_delegate() || !controller.is_silent(now) {
                 continue;
             }
             let handle = ControllerHandle { index: index as u16, generation: slot.generation };
@@ -291,12 +281,17 @@ impl Subsystem {
             self.counters.keep_alive_expired += 1;
             self.remove(handle);
         }
+        self.tell_homes();
     }
 
-    fn remove(&mut self, handle: ControllerHandle) {
+    pub(crate) fn remove(&mut self, handle: ControllerHandle) {
+        self.end_elsewhere(handle, EndReason::Removed);
         let Some(slot) = self.slots.get_mut(usize::from(handle.index)) else { return };
         if let Some(controller) = slot.controller.take() {
             slot.generation = slot.generation.wrapping_add(1);
+            if controller.is_delegate() {
+                return;
+            }
             // Others have written nothing, and must not push out those that have.
             if controller.had_io {
                 self.departed.add(controller.host_id, controller.lost_writes);

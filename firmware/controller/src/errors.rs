@@ -7,8 +7,8 @@ use crate::config::ERROR_LOG_ENTRIES;
 use crate::slot::QueueContext;
 use crate::subsystem::Subsystem;
 
-const TRANSPORT_TCP: u8 = 3;
-const LOCATION_UNKNOWN: u16 = 0xffff;
+pub(crate) const TRANSPORT_TCP: u8 = 3;
+pub(crate) const LOCATION_UNKNOWN: u16 = 0xffff;
 
 /// The last errors of a controller, and how many there were.
 #[derive(Debug)]
@@ -34,7 +34,12 @@ impl ErrorLog {
         newer.iter().rev().chain(older.iter().rev())
     }
 
-    fn push(&mut self, mut entry: ErrorEntry) {
+    /// Counts errors of which nothing else is known.
+    pub(crate) fn skip(&mut self, missed: u32) {
+        self.count += u64::from(missed);
+    }
+
+    pub(crate) fn push(&mut self, mut entry: ErrorEntry) {
         let place = (self.count % ERROR_LOG_ENTRIES as u64) as usize;
         self.count += 1;
         entry.error_count.set(self.count);
@@ -68,6 +73,7 @@ impl Subsystem {
         }
         controller.errors.push(entry);
         self.counters.errors += 1;
+        self.report_error(queue.controller, false);
         status
     }
 }

@@ -17,6 +17,8 @@ pub mod backend;
 #[cfg(test)]
 mod claims;
 pub mod config;
+mod cores;
+mod delegate;
 mod errors;
 mod events;
 mod execute;
@@ -38,6 +40,8 @@ pub use ana::{AnaState, PortId};
 pub use association::{Connected, Failure};
 pub use backend::{Backend, BackendNamespace, IoCompletion, IoRequest, Operation, RejectReason, Rejected};
 pub use config::{MAX_IO_QUEUES, MAX_LISTENERS, MAX_NAMESPACES, SubsystemConfig};
+pub use cores::{Cores, FenceStart, Heard, Message, Owed};
+pub use delegate::HomeAnswer;
 pub use events::EndedRequest;
 pub use execute::Outcome;
 pub use identity::{Identity, namespace_identity};

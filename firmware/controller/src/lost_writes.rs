@@ -2,64 +2,82 @@
 //!
 //! Nothing was promised of a write before a Flush has succeeded (NVM 3.2.1), so that the Flush is where its host hears
 //! of the loss: the first one of each host to such a namespace fails. Who has written what is not kept: every host
-//! that has, or lately had, a controller is told.
+//! that has, or lately had, a controller is told. With several data cores each core knows of each loss, and the core that tells
+//! a host says so to the others.
 
+use hal_api::Instant;
 use heapless::{Deque, Vec};
+use message::LostList;
 
 use crate::config::{MAX_DEPARTED_HOSTS, MAX_NAMESPACES};
+use crate::cores::Message;
 use crate::slot::{Controller, ControllerHandle};
 use crate::subsystem::Subsystem;
 
 /// Namespaces whose next Flush fails.
 #[derive(Debug, Clone)]
 pub(crate) struct LostWrites {
-    untold: Nsids,
+    untold: Losses,
     /// Those whose Flush has failed, and no other came since.
-    told: Nsids,
+    told: Losses,
 }
 
-/// A few namespaces, the latest last.
+/// A few namespaces, and when the latest loss of each was found out.
 #[derive(Debug, Clone)]
-struct Nsids(Vec<u32, MAX_NAMESPACES>);
+struct Losses(Vec<(u32, Instant), MAX_NAMESPACES>);
 
-impl Nsids {
-    fn add(&mut self, nsid: u32) {
-        if self.0.contains(&nsid) {
+impl Losses {
+    fn add(&mut self, nsid: u32, at: Instant) {
+        if let Some((_, known)) = self.0.iter_mut().find(|(lost, _)| *lost == nsid) {
+            *known = at.max(*known);
             return;
         }
         if self.0.is_full() {
             self.0.remove(0);
         }
-        let _ = self.0.push(nsid);
+        let _ = self.0.push((nsid, at));
     }
 
-    fn take(&mut self, nsid: u32) -> bool {
-        let found = self.0.iter().position(|&lost| lost == nsid);
-        found.map(|index| self.0.swap_remove(index)).is_some()
+    /// Takes the note of a loss until `told`; returns when it was found out.
+    fn take(&mut self, nsid: u32, told: Instant) -> Option<Instant> {
+        let found = self.0.iter().position(|&(lost, at)| lost == nsid && at <= told);
+        found.map(|index| self.0.swap_remove(index).1)
     }
 }
 
 impl LostWrites {
     pub(crate) const fn new() -> Self {
-        Self { untold: Nsids(Vec::new()), told: Nsids(Vec::new()) }
+        Self { untold: Losses(Vec::new()), told: Losses(Vec::new()) }
     }
 
-    fn note(&mut self, nsid: u32) {
-        self.untold.add(nsid);
+    pub(crate) fn note(&mut self, nsid: u32, at: Instant) {
+        self.untold.add(nsid, at);
     }
 
-    fn take(&mut self, nsid: u32) -> bool {
-        self.told.take(nsid);
-        let lost = self.untold.take(nsid);
-        if lost {
-            self.told.add(nsid);
-        }
-        lost
+    /// A Flush has come: takes the note of a loss; returns when it was found out.
+    pub(crate) fn take(&mut self, nsid: u32) -> Option<Instant> {
+        self.told.take(nsid, Instant::FAR_FUTURE);
+        let at = self.untold.take(nsid, Instant::FAR_FUTURE)?;
+        self.told.add(nsid, at);
+        Some(at)
+    }
+
+    /// The host was told of losses until `told` elsewhere.
+    fn forget(&mut self, nsid: u32, told: Instant) {
+        self.untold.take(nsid, told);
+        self.told.take(nsid, told);
     }
 
     /// What a host that comes back is told: it may not have got the answer of its last Flush.
-    fn note_all_of(&mut self, other: &Self) {
-        other.untold.0.iter().chain(&other.told.0).for_each(|&nsid| self.note(nsid));
+    pub(crate) fn merge(&mut self, other: &Self) {
+        other.untold.0.iter().chain(&other.told.0).for_each(|&(nsid, at)| self.note(nsid, at));
+    }
+
+    /// What fits into a message.
+    pub(crate) fn list(&self) -> LostList {
+        let mut list = LostList::default();
+        self.untold.0.iter().for_each(|&(nsid, _)| list.note(nsid));
+        list
     }
 }
 
@@ -78,7 +96,7 @@ impl DepartedHosts {
 
     /// One entry for each host, so that one that comes and goes does not push out the others.
     pub(crate) fn add(&mut self, host_id: [u8; 16], mut lost: LostWrites) {
-        lost.note_all_of(&self.of(host_id));
+        lost.merge(&self.of(host_id));
         for _ in 0..self.hosts.len() {
             let Some(entry) = self.hosts.pop_front() else { break };
             if entry.0 != host_id {
@@ -88,7 +106,7 @@ impl DepartedHosts {
         if self.hosts.is_full()
             && let Some((_, forgotten)) = self.hosts.pop_front()
         {
-            self.others.get_or_insert(LostWrites::new()).note_all_of(&forgotten);
+            self.others.get_or_insert(LostWrites::new()).merge(&forgotten);
         }
         let _ = self.hosts.push_back((host_id, lost));
     }
@@ -97,7 +115,7 @@ impl DepartedHosts {
     pub(crate) fn of(&self, host_id: [u8; 16]) -> LostWrites {
         let mut all = LostWrites::new();
         for (_, lost) in self.hosts.iter().filter(|(id, _)| *id == host_id) {
-            all.note_all_of(lost);
+            all.merge(lost);
         }
         all
     }
@@ -108,35 +126,43 @@ impl DepartedHosts {
         if let Some(others) =
             self.others.as_ref().filter(|_| !self.hosts.iter().any(|(id, _)| *id == host_id))
         {
-            all.note_all_of(others);
+            all.merge(others);
         }
         all
     }
 
-    fn note(&mut self, nsid: u32) {
+    fn note(&mut self, nsid: u32, at: Instant) {
         self.hosts
             .iter_mut()
             .map(|(_, lost)| lost)
             .chain(self.others.iter_mut())
-            .for_each(|lost| lost.note(nsid));
+            .for_each(|lost| lost.note(nsid, at));
     }
 
     /// The host has heard of it.
-    fn take(&mut self, host_id: [u8; 16], nsid: u32) {
+    fn take(&mut self, host_id: [u8; 16], nsid: u32, told: Instant) {
         for (_, lost) in self.hosts.iter_mut().filter(|(id, _)| *id == host_id) {
-            lost.untold.take(nsid);
-            lost.told.take(nsid);
+            lost.forget(nsid, told);
         }
     }
 }
 
 impl Subsystem {
-    /// Acknowledged writes to a namespace are lost: the next Flush of each host to it fails.
-    pub fn note_lost_writes(&mut self, nsid: u32) {
+    /// Acknowledged writes to a namespace are lost: the next Flush of each host to it fails. With several data cores the others
+    /// hear of it by [`Self::tell_lost_writes`].
+    pub fn note_lost_writes(&mut self, nsid: u32, at: Instant) {
         for controller in self.controllers_mut().filter(|controller| !controller.discovery) {
-            controller.lost_writes.note(nsid);
+            controller.lost_writes.note(nsid, at);
         }
-        self.departed.note(nsid);
+        self.departed.note(nsid, at);
+    }
+
+    /// A host was told of losses until `told`, on whichever core.
+    pub(crate) fn forget_lost_writes(&mut self, cntlid: u16, host_id: [u8; 16], nsid: u32, told: Instant) {
+        for controller in self.controllers_mut().filter(|controller| controller.id == cntlid) {
+            controller.lost_writes.forget(nsid, told);
+        }
+        self.departed.take(host_id, nsid, told);
     }
 
     /// What a host that connects has not heard yet, or may not have: its old controller may not have gone yet.
@@ -144,19 +170,19 @@ impl Subsystem {
         let of_host = |controller: &&Controller| controller.host_id == host_id && !controller.discovery;
         let is_new = !self.controllers().any(|controller| of_host(&controller));
         let mut all = if is_new { self.departed.of_newcomer(host_id) } else { self.departed.of(host_id) };
-        self.controllers().filter(of_host).for_each(|old| all.note_all_of(&old.lost_writes));
+        self.controllers().filter(of_host).for_each(|old| all.merge(&old.lost_writes));
         all
     }
 
     /// Whether a Flush of this controller to the namespace has to fail; true once for each loss.
     pub fn take_lost_writes(&mut self, handle: ControllerHandle, nsid: u32) -> bool {
         let Some(controller) = self.controller_mut(handle) else { return false };
-        let host_id = controller.host_id;
-        let lost = controller.lost_writes.take(nsid);
-        if lost {
-            self.departed.take(host_id, nsid);
-        }
-        lost
+        let (cntlid, host_id) = (controller.id, controller.host_id);
+        let Some(at) = controller.lost_writes.take(nsid) else { return false };
+        self.departed.take(host_id, nsid, Instant::FAR_FUTURE);
+        let at = at.max(self.now);
+        self.tell_others(&Message::LossTold { cntlid, host_id, nsid, at });
+        true
     }
 }
 
@@ -165,13 +191,15 @@ mod tests {
     use super::*;
     use crate::testing::{Bench, HOST, NQN};
 
+    const NOW: Instant = Instant::from_millis(5);
+
     #[test]
     fn a_loss_is_told_once_for_each_namespace() {
         let mut bench = Bench::connected();
         let handle = bench.admin.controller;
         assert!(!bench.subsystem.take_lost_writes(handle, 3));
-        bench.subsystem.note_lost_writes(3);
-        bench.subsystem.note_lost_writes(3);
+        bench.subsystem.note_lost_writes(3, NOW);
+        bench.subsystem.note_lost_writes(3, NOW);
         assert!(!bench.subsystem.take_lost_writes(handle, 4));
         assert!(bench.subsystem.take_lost_writes(handle, 3));
         assert!(!bench.subsystem.take_lost_writes(handle, 3));
@@ -180,16 +208,16 @@ mod tests {
     #[test]
     fn a_host_that_may_not_have_got_the_answer_is_told_again() {
         let mut lost = LostWrites::new();
-        lost.note(9);
-        assert!(lost.take(9));
+        lost.note(9, NOW);
+        assert!(lost.take(9).is_some());
         let mut departed = DepartedHosts::new();
         departed.add([1; 16], lost.clone());
-        assert!(departed.of([1; 16]).take(9));
+        assert!(departed.of([1; 16]).take(9).is_some());
         // With another Flush it has shown that it went on.
-        assert!(!lost.take(9));
+        assert!(lost.take(9).is_none());
         let mut departed = DepartedHosts::new();
         departed.add([1; 16], lost);
-        assert!(!departed.of([1; 16]).take(9));
+        assert!(departed.of([1; 16]).take(9).is_none());
     }
 
     #[test]
@@ -197,9 +225,9 @@ mod tests {
         let mut bench = Bench::connected();
         let handle = bench.admin.controller;
         let host_id = bench.subsystem.controller(handle).map(|controller| controller.host_id);
-        bench.subsystem.note_lost_writes(3);
-        assert!(bench.subsystem.lost_writes_of(host_id.unwrap_or_default()).take(3));
-        assert!(!bench.subsystem.lost_writes_of([0x77; 16]).take(3));
+        bench.subsystem.note_lost_writes(3, NOW);
+        assert!(bench.subsystem.lost_writes_of(host_id.unwrap_or_default()).take(3).is_some());
+        assert!(bench.subsystem.lost_writes_of([0x77; 16]).take(3).is_none());
     }
 
     #[test]
@@ -207,10 +235,10 @@ mod tests {
         let mut departed = DepartedHosts::new();
         departed.add([1; 16], LostWrites::new());
         departed.add([2; 16], LostWrites::new());
-        departed.note(9);
-        assert!(departed.of([1; 16]).take(9) && !departed.of([3; 16]).take(9));
-        departed.take([1; 16], 9);
-        assert!(!departed.of([1; 16]).take(9) && departed.of([2; 16]).take(9));
+        departed.note(9, NOW);
+        assert!(departed.of([1; 16]).take(9).is_some() && departed.of([3; 16]).take(9).is_none());
+        departed.take([1; 16], 9, NOW);
+        assert!(departed.of([1; 16]).take(9).is_none() && departed.of([2; 16]).take(9).is_some());
     }
 
     #[test]
@@ -225,34 +253,34 @@ mod tests {
                 bench.subsystem.connect(bench.now, crate::PortId::FIRST, &command, &data).unwrap();
             bench.subsystem.disconnect_queue(connected.controller, 0);
         }
-        bench.subsystem.note_lost_writes(7);
-        assert!(bench.subsystem.departed.of(host).take(7));
+        bench.subsystem.note_lost_writes(7, NOW);
+        assert!(bench.subsystem.departed.of(host).take(7).is_some());
     }
 
     #[test]
     fn a_host_that_strangers_pushed_out_is_told_all_the_same() {
         let mut departed = DepartedHosts::new();
         departed.add([1; 16], LostWrites::new());
-        departed.note(8);
-        assert!(!departed.of_newcomer([2; 16]).take(8), "nobody was forgotten");
+        departed.note(8, NOW);
+        assert!(departed.of_newcomer([2; 16]).take(8).is_none(), "nobody was forgotten");
         for stranger in 0..MAX_DEPARTED_HOSTS as u8 {
             departed.add([100 + stranger; 16], LostWrites::new());
         }
-        departed.note(9);
+        departed.note(9, NOW);
         let mut told = departed.of_newcomer([1; 16]);
-        assert!(told.take(8) && told.take(9));
-        assert!(!departed.of_newcomer([100; 16]).take(8), "remembered, and was not there then");
+        assert!(told.take(8).is_some() && told.take(9).is_some());
+        assert!(departed.of_newcomer([100; 16]).take(8).is_none(), "remembered, and was not there then");
     }
 
     #[test]
     fn a_host_that_comes_and_goes_does_not_push_out_the_others() {
         let mut departed = DepartedHosts::new();
         departed.add([1; 16], LostWrites::new());
-        departed.note(9);
+        departed.note(9, NOW);
         for _ in 0..2 * MAX_DEPARTED_HOSTS {
             departed.add([2; 16], LostWrites::new());
         }
         departed.add([1; 16], LostWrites::new());
-        assert!(departed.of([1; 16]).take(9));
+        assert!(departed.of([1; 16]).take(9).is_some());
     }
 }

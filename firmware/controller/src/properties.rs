@@ -2,12 +2,13 @@
 
 use hal_api::Instant;
 use hal_log::{debug, info, warn};
+use message::{CoreSet, EndReason};
 use nvme::fabrics::property;
 use nvme::registers::{Configuration, ControllerStatus, VERSION_1_4, offset};
 use nvme::{Command, Status};
 
 use crate::execute::Outcome;
-use crate::slot::{Controller, ControllerHandle, Shutdown};
+use crate::slot::{Controller, ControllerHandle, Part, Shutdown};
 use crate::subsystem::Subsystem;
 
 /// What the controllers comply with. Version 2.0 makes pages mandatory (Feature Identifiers Supported and Effects,
@@ -66,6 +67,7 @@ impl Subsystem {
         self.shutdown_asked |= asked;
         if stops {
             self.counters.resets += 1;
+            self.end_elsewhere(handle, EndReason::Reset);
             Outcome::ControllerReset
         } else {
             Outcome::done(0)
@@ -81,7 +83,9 @@ impl Subsystem {
             return false;
         }
         let mut any = false;
-        for controller in self.controllers_mut().filter(|controller| controller.shutdown == Shutdown::Asked) {
+        let due =
+            |controller: &&mut Controller| controller.shutdown == Shutdown::Asked && !controller.is_ending();
+        for controller in self.controllers_mut().filter(due) {
             controller.shutdown = Shutdown::Flushing;
             any = true;
         }
@@ -111,6 +115,30 @@ impl Controller {
         self.status |= ControllerStatus::SHUTDOWN_COMPLETE;
     }
 
+    fn enable(&mut self) {
+        if is_acceptable(self.configuration) {
+            self.status = ControllerStatus::READY;
+        } else {
+            warn!("controller {}: CC {:#010x} asks for what there is not", self.id, self.configuration.0);
+            self.status = ControllerStatus::FATAL;
+        }
+    }
+
+    /// No other core has queues of it any more: what CC has asked for since comes true.
+    pub(crate) fn ended_elsewhere(&mut self) {
+        let Part::Home { delegates, queues_elsewhere, ending } = &mut self.part else { return };
+        self.queues &= !*queues_elsewhere;
+        (*delegates, *queues_elsewhere) = (CoreSet::NONE, 0);
+        if !core::mem::take(ending) {
+            return;
+        }
+        if !self.configuration.enabled() {
+            self.status.remove(ControllerStatus::READY);
+        } else if self.shutdown == Shutdown::No {
+            self.enable();
+        }
+    }
+
     /// Takes a new CC. True when the controller stops: reset or shut down.
     fn configure(&mut self, new: Configuration) -> bool {
         let old = core::mem::replace(&mut self.configuration, new);
@@ -118,15 +146,15 @@ impl Controller {
         if !old.enabled() && new.enabled() {
             // One that was asked for while the controller was not enabled ends here, and must not stop it later.
             self.shutdown = Shutdown::No;
-            if is_acceptable(new) {
-                self.status = ControllerStatus::READY;
-            } else {
-                warn!("controller {}: CC {:#010x} asks for what there is not", self.id, new.0);
-                self.status = ControllerStatus::FATAL;
+            if !self.is_ending() {
+                self.enable();
             }
         } else if old.enabled() && !new.enabled() {
             info!("controller {}: reset by its host", self.id);
-            self.status = ControllerStatus::empty();
+            // CSTS.RDY stays until the other cores have ended their queues.
+            let kept =
+                if self.delegates().is_empty() { ControllerStatus::empty() } else { ControllerStatus::READY };
+            self.status &= kept;
             self.shutdown = Shutdown::No;
             self.features.reset();
             self.events.reset();

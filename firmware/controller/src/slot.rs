@@ -2,6 +2,7 @@
 
 use hal_api::Instant;
 use heapless::String;
+use message::CoreSet;
 use nvme::registers::{Configuration, ControllerStatus};
 
 use crate::ana::PortId;
@@ -55,6 +56,32 @@ pub(crate) enum Shutdown {
     Flushing,
 }
 
+/// What of a controller a core has.
+#[derive(Debug)]
+pub(crate) enum Part {
+    /// It lives here, where its admin queue is.
+    Home {
+        /// The cores that have I/O queues of it, or have had some since the last reset.
+        delegates: CoreSet,
+        /// Bit n: queue n is on one of them.
+        queues_elsewhere: u128,
+        /// A reset or shutdown waits until they have ended them.
+        ending: bool,
+    },
+    /// A delegate: what I/O commands need, on a core that has I/O queues of it.
+    Delegate {
+        home: u8,
+        /// Its host has shown that it is alive since home was last told.
+        active: bool,
+        /// Errors that home was not told of.
+        untold_errors: u32,
+    },
+}
+
+impl Part {
+    pub(crate) const HERE: Self = Self::Home { delegates: CoreSet::NONE, queues_elsewhere: 0, ending: false };
+}
+
 /// A dynamic controller (Base 3.1.2): it comes with the Connect of its admin queue and goes with that queue.
 #[derive(Debug)]
 pub(crate) struct Controller {
@@ -80,12 +107,31 @@ pub(crate) struct Controller {
     pub(crate) events: Events,
     pub(crate) errors: ErrorLog,
     pub(crate) lost_writes: LostWrites,
+    pub(crate) part: Part,
 }
 
 impl Controller {
+    pub(crate) const fn is_delegate(&self) -> bool {
+        matches!(self.part, Part::Delegate { .. })
+    }
+
+    /// A reset or shutdown waits for other cores.
+    pub(crate) const fn is_ending(&self) -> bool {
+        matches!(self.part, Part::Home { ending: true, .. })
+    }
+
+    /// The other cores that have, or lately had, I/O queues of it.
+    pub(crate) const fn delegates(&self) -> CoreSet {
+        match self.part {
+            Part::Home { delegates, .. } => delegates,
+            Part::Delegate { .. } => CoreSet::NONE,
+        }
+    }
+
     /// Takes admin and I/O commands: enabled, ready, not shut down.
     pub(crate) fn is_ready(&self) -> bool {
         self.configuration.enabled()
+            && !self.is_ending()
             && self.status.contains(ControllerStatus::READY)
             && !self.status.intersects(
                 ControllerStatus::SHUTDOWN_OCCURRING

@@ -7,6 +7,7 @@ use heapless::Vec;
 
 use crate::ana::Ports;
 use crate::config::{MAX_LISTENERS, SubsystemConfig};
+use crate::cores::Cores;
 use crate::lost_writes::DepartedHosts;
 use crate::namespace::{AttachError, Namespace, Namespaces};
 use crate::slot::{Controller, ControllerHandle, ControllerSlot};
@@ -37,7 +38,7 @@ pub struct ControllerCounters {
     pub errors: u64,
 }
 
-/// The subsystems of a card and all their controllers. One per card.
+/// The subsystems of a card, and the controllers that live on this core or have queues on it. One per data core.
 #[derive(Debug)]
 pub struct Subsystem {
     pub(crate) config: SubsystemConfig,
@@ -52,6 +53,8 @@ pub struct Subsystem {
     pub(crate) departed: DepartedHosts,
     /// Some host has asked for a shutdown.
     pub(crate) shutdown_asked: bool,
+    /// The other data cores; `None` where there are none.
+    pub(crate) cores: Option<&'static mut Cores>,
     /// The latest moment that any call has told of.
     pub(crate) now: Instant,
 }
@@ -72,6 +75,7 @@ impl Subsystem {
             counters: ControllerCounters::default(),
             departed: DepartedHosts::new(),
             shutdown_asked: false,
+            cores: None,
             now: Instant::ZERO,
         }
     }

@@ -16,7 +16,7 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
         }
         let completed = self.collect_completions(now);
         while let Some((drive, event)) = self.drives.take_event() {
-            self.drive_event(drive, event);
+            self.drive_event(drive, event, now);
         }
         work + completed
     }
@@ -36,13 +36,14 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
         completed
     }
 
-    fn drive_event(&mut self, drive: u8, event: DriveEvent) {
+    fn drive_event(&mut self, drive: u8, event: DriveEvent, now: Instant) {
         match event {
             DriveEvent::NamespaceFound(info) => self.attach(drive, &info),
             DriveEvent::NamespaceGone { nsid } => self.detach(drive, nsid),
             DriveEvent::WritesLost { nsid } => {
                 if let Some(served) = self.served_as(drive, nsid) {
-                    self.subsystem.note_lost_writes(served);
+                    self.subsystem.note_lost_writes(served, now);
+                    self.subsystem.tell_lost_writes(served, now);
                 }
             }
             // The drive says by itself, and in words, what it refuses and why it fails. While it is away its

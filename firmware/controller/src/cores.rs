@@ -1,0 +1,423 @@
+//! This core among the data cores: the ways to the others, changes that it has begun, and changes that it owes an answer.
+//!
+//! See docs/design/many-cores.md. What the others say comes to [`Subsystem::heed`]; what concerns connections is left to the transport
+//! in a [`Heard`]. A card with one data core has none of this.
+
+use hal_api::Instant;
+use hal_log::{error, warn};
+use hal_mem::{Arena, OutOfMemory};
+use message::{
+    Change, Confirmed, CoreMessage, CoreSet, EndReason, LostList, MAX_CHANGES, MAX_DATA_CORES, Mesh,
+    MeshCounters, QueueGrant, Quiesces,
+};
+use nvme::Status;
+
+use crate::association::Failure;
+use crate::namespace::Namespace;
+use crate::slot::{ControllerHandle, Part};
+use crate::subsystem::Subsystem;
+
+/// What data cores say to each other.
+pub type Message = CoreMessage<Namespace>;
+
+/// Fences that may be pending at a time: one for each host that comes.
+const MAX_FENCES: usize = 32;
+/// Namespaces that may be on their way out at a time.
+const MAX_DETACHES: usize = 16;
+/// Ends of controllers that may be pending: each controller may be reset and removed.
+const MAX_ENDS: usize = MAX_CHANGES - MAX_FENCES - MAX_DETACHES;
+
+/// A change that this core has begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Begun {
+    change: Change,
+    /// For the end of a controller: whose it was.
+    host_id: [u8; 16],
+}
+
+/// A change that another core has begun and this one has not confirmed yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owed {
+    from: u8,
+    number: u32,
+    /// What it is.
+    pub change: Change,
+    /// What the transport notes for itself when it takes the change up; `None` until then.
+    pub mark: Option<u32>,
+}
+
+/// The other data cores.
+#[derive(Debug)]
+pub struct Cores {
+    mesh: Mesh<Message>,
+    changes: Quiesces<Begun, MAX_CHANGES>,
+    owed: &'static mut [Option<Owed>],
+    owed_count: usize,
+    /// For each core, Connect requests that it has not answered.
+    pub(crate) requests: [u16; MAX_DATA_CORES],
+    pub(crate) last_ticket: u32,
+    /// Messages that made no sense, or for which there was no room where there should have been.
+    pub(crate) faults: u64,
+}
+
+/// What a message leaves to the transport.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Heard {
+    /// Nothing.
+    Nothing,
+    /// A Connect request was granted: adopt the queue, or give it back.
+    Granted {
+        /// The controller's home.
+        home: u8,
+        /// What was granted.
+        grant: QueueGrant,
+    },
+    /// A Connect request was refused.
+    Refused {
+        /// The request.
+        ticket: u32,
+        /// What to answer.
+        failure: Failure,
+    },
+    /// A core has confirmed a fence.
+    Fenced {
+        /// The fence.
+        number: u32,
+        /// Losses that the host has not heard of from that core.
+        lost: LostList,
+        /// It was the last core.
+        complete: bool,
+    },
+    /// A controller has no queues on other cores any more.
+    Ended,
+    /// Look at [`Subsystem::settle`]: there is a change to make.
+    Change,
+    /// Serve this namespace.
+    Attach(Namespace),
+    /// A namespace is detached on all cores.
+    Detached {
+        /// Which.
+        nsid: u32,
+    },
+}
+
+/// How a fence begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FenceStart {
+    /// There are no other cores.
+    NotNeeded,
+    /// Under this number: wait for [`Heard::Fenced`].
+    Begun(u32),
+    /// Try again later: an earlier fence of this host is pending, or there are too many.
+    Busy,
+}
+
+impl Cores {
+    /// The other ends of `mesh`.
+    ///
+    /// # Errors
+    /// [`OutOfMemory`] when the arena is too small.
+    pub fn new(mesh: Mesh<Message>, arena: &mut Arena) -> Result<&'static mut Self, OutOfMemory> {
+        let owed = arena.slice(usize::from(mesh.cores().saturating_sub(1)) * MAX_CHANGES, |_| None)?;
+        arena.value(Self {
+            mesh,
+            changes: Quiesces::new(),
+            owed,
+            owed_count: 0,
+            requests: [0; MAX_DATA_CORES],
+            last_ticket: 0,
+            faults: 0,
+        })
+    }
+
+    pub(crate) fn post(&mut self, to: u8, message: Message) -> bool {
+        let sent = self.mesh.send(to, message).is_ok();
+        if !sent {
+            debug_assert!(false, "more messages than can be under way");
+            self.faults += 1;
+            error!("core {}: a message to core {} found no room", self.mesh.core(), to);
+        }
+        sent
+    }
+
+    /// Sends what can be told late, if it can be told now.
+    pub(crate) fn tell(&mut self, to: u8, message: Message) -> bool {
+        self.mesh.takes_news(to) && self.mesh.send(to, message).is_ok()
+    }
+
+    fn begin(&mut self, begun: Begun, cores: CoreSet) -> Option<u32> {
+        let change = begun.change;
+        let number = self.changes.begin(begun, cores).ok()?;
+        for core in cores.iter() {
+            self.post(core, Message::Change { number, change });
+        }
+        Some(number)
+    }
+
+    fn count(&self, which: impl Fn(&Begun) -> bool) -> usize {
+        self.changes.pending().filter(|pending| which(&pending.what)).count()
+    }
+
+    fn owe(&mut self, owed: Owed) {
+        if let Some(place) = self.owed.iter_mut().find(|place| place.is_none()) {
+            *place = Some(owed);
+            self.owed_count += 1;
+        } else {
+            debug_assert!(false, "a core has begun more changes than it may");
+            self.faults += 1;
+        }
+    }
+}
+
+impl Subsystem {
+    /// From now on this is one of several data cores.
+    pub fn join(&mut self, cores: &'static mut Cores) {
+        self.cores = Some(cores);
+    }
+
+    /// Whether there are other data cores.
+    #[must_use]
+    pub const fn has_others(&self) -> bool {
+        self.cores.is_some()
+    }
+
+    /// This core's number among the data cores, and how many there are.
+    pub(crate) fn place(&self) -> (u16, u16) {
+        let place =
+            |cores: &&'static mut Cores| (u16::from(cores.mesh.core()), u16::from(cores.mesh.cores()));
+        self.cores.as_ref().map_or((0, 1), place)
+    }
+
+    /// The core on which a controller lives.
+    #[must_use]
+    pub fn home_of(&self, cntlid: u16) -> u8 {
+        let (_, cores) = self.place();
+        cntlid.saturating_sub(1).checked_rem(cores).unwrap_or(0) as u8
+    }
+
+    /// The next message from another core, for [`Self::heed`].
+    pub fn take_message(&mut self) -> Option<(u8, Message)> {
+        self.cores.as_mut()?.mesh.receive()
+    }
+
+    /// Sends what has waited for room. Returns the cores that have news since the last call.
+    pub fn send_messages(&mut self) -> CoreSet {
+        let Some(cores) = self.cores.as_mut() else { return CoreSet::NONE };
+        cores.mesh.flush();
+        cores.mesh.take_news_for()
+    }
+
+    /// Whether a message has come, or waits to be sent.
+    pub fn has_messages(&mut self) -> bool {
+        self.cores.as_mut().is_some_and(|cores| cores.mesh.has_work())
+    }
+
+    /// What was said and heard; `None` where there are no other cores.
+    #[must_use]
+    pub fn mesh_counters(&self) -> Option<MeshCounters> {
+        self.cores.as_ref().map(|cores| cores.mesh.counters())
+    }
+
+    /// Confirmations that nobody has waited for, and messages that made no sense: all of them are bugs.
+    #[must_use]
+    pub fn mesh_faults(&self) -> u64 {
+        self.cores.as_ref().map_or(0, |cores| cores.changes.ignored() + cores.faults)
+    }
+
+    /// Changes that this core has begun and that are not complete, and changes that it owes an answer.
+    #[must_use]
+    pub fn pending_changes(&self) -> (usize, usize) {
+        self.cores.as_ref().map_or((0, 0), |cores| (cores.changes.pending().count(), cores.owed_count))
+    }
+
+    /// Takes in what another core says.
+    pub fn heed(&mut self, from: u8, message: Message, now: Instant) -> Heard {
+        self.now = self.now.max(now);
+        match message {
+            Message::Connect(request) => self.answer(from, &request, now),
+            Message::Granted(grant) => {
+                self.count_answer(from);
+                return Heard::Granted { home: from, grant };
+            }
+            Message::Refused { ticket, status, result } => {
+                self.count_answer(from);
+                let failure = Failure { status: Status::from_field(status), result };
+                return Heard::Refused { ticket, failure };
+            }
+            Message::QueueGone { cntlid, queue_id } => self.queue_gone(cntlid, queue_id),
+            Message::Activity { cntlid } => {
+                if let Some((handle, _)) = self.home_controller(cntlid) {
+                    self.note_activity(handle, now);
+                }
+            }
+            Message::Error(report) => self.enter_report(&report),
+            Message::Change { number, change } => {
+                if let Some(cores) = self.cores.as_mut() {
+                    cores.owe(Owed { from, number, change, mark: None });
+                }
+                return Heard::Change;
+            }
+            Message::Confirm { number, lost } => return self.confirmed(from, number, lost),
+            Message::Attach(namespace) => return Heard::Attach(namespace),
+            Message::WritesLost { nsid, at } => self.note_lost_writes(nsid, at),
+            Message::LossTold { cntlid, host_id, nsid, at } => {
+                self.forget_lost_writes(cntlid, host_id, nsid, at);
+            }
+        }
+        Heard::Nothing
+    }
+
+    fn confirmed(&mut self, from: u8, number: u32, lost: LostList) -> Heard {
+        let Some(cores) = self.cores.as_mut() else { return Heard::Nothing };
+        let (begun, complete) = match cores.changes.confirm(number, from) {
+            Confirmed::Ignored => {
+                warn!("core {} confirms change {}, which nobody waits for", from, number);
+                return Heard::Nothing;
+            }
+            // Only fences tell something with each confirmation.
+            Confirmed::Waiting => return Heard::Fenced { number, lost, complete: false },
+            Confirmed::Complete(begun) => (begun, true),
+        };
+        match begun.change {
+            Change::Fence { .. } => Heard::Fenced { number, lost, complete },
+            Change::Detach { nsid } => Heard::Detached { nsid },
+            Change::End { cntlid, reason } => {
+                if reason == EndReason::Reset
+                    && let Some((handle, _)) = self.home_controller(cntlid)
+                    && let Some(controller) = self.controller_mut(handle)
+                {
+                    controller.ended_elsewhere();
+                    self.shutdown_asked = true;
+                }
+                Heard::Ended
+            }
+        }
+    }
+
+    /// Looks at each change that other cores wait for: `done` makes it, as far as it can, and says whether it is made. Those that
+    /// are get confirmed.
+    pub fn settle(&mut self, mut done: impl FnMut(&mut Self, &mut Owed) -> bool) {
+        let mut left = self.cores.as_ref().map_or(0, |cores| cores.owed_count);
+        let mut next = 0;
+        while left > 0 {
+            let place = next;
+            next += 1;
+            let owed = self.cores.as_ref().and_then(|cores| cores.owed.get(place));
+            let Some(owed) = owed.copied() else { return };
+            let Some(mut owed) = owed else { continue };
+            left -= 1;
+            let is_done = done(self, &mut owed);
+            let lost = match owed.change {
+                Change::Fence { host_id } if is_done => self.departed.of(host_id).list(),
+                _ => LostList::default(),
+            };
+            let Some(cores) = self.cores.as_mut() else { return };
+            if let Some(entry) = cores.owed.get_mut(place) {
+                *entry = (!is_done).then_some(owed);
+            }
+            if is_done {
+                cores.owed_count = cores.owed_count.saturating_sub(1);
+                cores.post(owed.from, Message::Confirm { number: owed.number, lost });
+            }
+        }
+    }
+
+    /// Whether any change of another core is not confirmed yet.
+    #[must_use]
+    pub fn owes(&self) -> bool {
+        self.cores.as_ref().is_some_and(|cores| cores.owed_count > 0)
+    }
+
+    /// Begins to make sure that no write of a lost connection of this host is at a drive on any other core.
+    pub fn begin_fence(&mut self, host_id: [u8; 16]) -> FenceStart {
+        let Some(cores) = self.cores.as_mut() else { return FenceStart::NotNeeded };
+        let change = Change::Fence { host_id };
+        // A later connection may have been lost in between, so that an earlier fence does not stand for this one.
+        if cores.count(|begun| begun.change == change) > 0
+            || cores.count(|begun| matches!(begun.change, Change::Fence { .. })) >= MAX_FENCES
+        {
+            return FenceStart::Busy;
+        }
+        let others = cores.mesh.others();
+        cores.begin(Begun { change, host_id }, others).map_or(FenceStart::Busy, FenceStart::Begun)
+    }
+
+    /// Whether a controller of this host is still ending on other cores.
+    #[must_use]
+    pub fn has_pending_end(&self, host_id: [u8; 16]) -> bool {
+        let is_end = |begun: &Begun| matches!(begun.change, Change::End { .. }) && begun.host_id == host_id;
+        self.cores.as_ref().is_some_and(|cores| cores.count(is_end) > 0)
+    }
+
+    /// Takes a namespace away on all cores: here at once, with what [`Self::detach`] says; there by [`Change::Detach`]. False where it
+    /// has to be tried again later; nothing has changed then.
+    pub fn detach_everywhere(&mut self, nsid: u32) -> bool {
+        let Some(cores) = self.cores.as_mut() else { return self.detach(nsid) };
+        if cores.count(|begun| matches!(begun.change, Change::Detach { .. })) >= MAX_DETACHES {
+            return false;
+        }
+        let others = cores.mesh.others();
+        let begun = Begun { change: Change::Detach { nsid }, host_id: [0; 16] };
+        cores.begin(begun, others).is_some() && self.detach(nsid)
+    }
+
+    /// Tells all other cores of a namespace to serve.
+    pub fn tell_attached(&mut self, namespace: &Namespace) {
+        let Some(cores) = self.cores.as_mut() else { return };
+        for core in cores.mesh.others().iter() {
+            cores.post(core, Message::Attach(*namespace));
+        }
+    }
+
+    /// Acknowledged writes to a namespace are lost: the other cores' hosts are to hear of it too.
+    pub fn tell_lost_writes(&mut self, nsid: u32, at: Instant) {
+        let Some(cores) = self.cores.as_mut() else { return };
+        for core in cores.mesh.others().iter() {
+            cores.post(core, Message::WritesLost { nsid, at });
+        }
+    }
+
+    pub(crate) fn tell_others(&mut self, message: &Message) {
+        let Some(cores) = self.cores.as_mut() else { return };
+        for core in cores.mesh.others().iter() {
+            cores.tell(core, message.clone());
+        }
+    }
+
+    /// Ends a controller's I/O queues on all cores that have some.
+    pub(crate) fn end_elsewhere(&mut self, handle: ControllerHandle, reason: EndReason) {
+        let Some(controller) = self.controller_mut(handle) else { return };
+        let (cntlid, host_id, delegates) = (controller.id, controller.host_id, controller.delegates());
+        if delegates.is_empty() {
+            return;
+        }
+        if reason == EndReason::Reset
+            && let Part::Home { ending, .. } = &mut controller.part
+            && core::mem::replace(ending, true)
+        {
+            return;
+        }
+        let begun = Begun { change: Change::End { cntlid, reason }, host_id };
+        let number = self.cores.as_mut().and_then(|cores| cores.begin(begun, delegates));
+        debug_assert!(number.is_some(), "there is a place for the end of each controller");
+    }
+
+    /// Whether queues of a controller with this CNTLID, which may have gone, are still ending.
+    pub(crate) fn is_still_ending(&self, cntlid: u16) -> bool {
+        let is_its = |begun: &Begun| matches!(begun.change, Change::End { cntlid: of, .. } if of == cntlid);
+        self.cores.as_ref().is_some_and(|cores| cores.count(is_its) > 0)
+    }
+
+    /// Whether one more controller may live here: with other cores half of the places are for delegates, and there has to be room for
+    /// the end of each.
+    pub(crate) fn has_home_place(&self) -> bool {
+        let Some(cores) = self.cores.as_ref() else { return true };
+        let here = self.slots.iter().filter_map(|slot| slot.controller.as_ref());
+        let homes = here.filter(|controller| !controller.is_delegate()).count();
+        let ends = cores.count(|begun| matches!(begun.change, Change::End { .. }));
+        homes < self.slots.len() / 2 && ends + 2 * (homes + 1) <= MAX_ENDS
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,424 @@
+//! Three data cores whose messages are carried by hand.
+
+use nvme::registers::{Configuration, offset as register};
+use nvme::{Command, opcode::io};
+use std::boxed::Box;
+use std::vec::Vec;
+
+use super::*;
+use crate::association::{Connected, offset};
+use crate::testing::{FakeBackend, HOST, NQN, connect_parts, namespace, property_get, property_set, read};
+use crate::{ControllerSlot, HomeAnswer, PortId, Outcome, QueueContext, SubsystemConfig};
+
+const CORES: usize = 3;
+const READY: u64 = 1;
+
+struct Card {
+    cores: Vec<Subsystem>,
+    now: Instant,
+}
+
+/// What the transport of an asking core keeps.
+type Asked = (nvme::fabrics::ConnectCommand, nvme::fabrics::ConnectData);
+
+impl Card {
+    fn new() -> Self {
+        let mut arena = Arena::leak_for_host(4 << 20);
+        let meshes = Mesh::split(&mut arena, CORES).unwrap();
+        let core = |mesh| {
+            let config = SubsystemConfig::new(NQN.try_into().unwrap(), "PEN0001");
+            let slots = Box::leak(Box::new([const { ControllerSlot::EMPTY }; 8]));
+            let mut subsystem = Subsystem::new(config, slots);
+            subsystem.join(Cores::new(mesh, &mut arena).unwrap());
+            subsystem.attach(namespace(3)).unwrap();
+            subsystem
+        };
+        Self { cores: meshes.into_iter().map(core).collect(), now: Instant::from_millis(1000) }
+    }
+
+    /// A controller at `core`, enabled; its admin queue and CNTLID.
+    fn controller(&mut self, core: usize) -> (QueueContext, u16) {
+        let (command, data) = connect_parts(NQN, HOST, 0, 0xffff);
+        let connected = self.cores[core].connect(self.now, PortId::FIRST, &command, &data).unwrap();
+        let admin = QueueContext { controller: connected.controller, queue_id: 0 };
+        assert_eq!(self.set_cc(core, admin, Configuration::ENABLED), Outcome::done(0));
+        (admin, connected.cntlid)
+    }
+
+    fn set_cc(&mut self, core: usize, admin: QueueContext, cc: Configuration) -> Outcome {
+        self.execute(core, admin, &property_set(register::CC, 4, cc.0))
+    }
+
+    fn status(&mut self, core: usize, admin: QueueContext) -> u64 {
+        match self.execute(core, admin, &property_get(register::CSTS, 4)) {
+            Outcome::Done { status, result } if status.is_success() => result,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn execute(&mut self, core: usize, admin: QueueContext, command: &Command) -> Outcome {
+        self.cores[core].execute(&admin, self.now, 0, command, &[], &FakeBackend::default())
+    }
+
+    fn hear(&mut self, core: usize) -> Option<Heard> {
+        let now = self.now;
+        let subsystem = &mut self.cores[core];
+        let (from, message) = subsystem.take_message()?;
+        Some(subsystem.heed(from, message, now))
+    }
+
+    /// Asks from `core` for a queue; home is not told yet.
+    fn ask(&mut self, core: usize, cntlid: u16, queue_id: u16) -> (u32, Asked) {
+        let (command, data) = connect_parts(NQN, HOST, queue_id, cntlid);
+        match self.cores[core].ask_home(PortId::FIRST, &command, &data) {
+            HomeAnswer::Asked(ticket) => (ticket, (command, data)),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn connect_io(&mut self, core: usize, cntlid: u16, queue_id: u16) -> Result<Connected, Failure> {
+        let (asked, (command, data)) = self.ask(core, cntlid, queue_id);
+        let home = usize::from(self.cores[core].home_of(cntlid));
+        while self.hear(home).is_some() {}
+        match self.hear(core) {
+            Some(Heard::Granted { home, grant }) => {
+                assert_eq!(grant.ticket, asked);
+                self.cores[core].adopt(home, &grant, self.now, PortId::FIRST, &command, &data)
+            }
+            Some(Heard::Refused { ticket, failure }) => {
+                assert_eq!(ticket, asked);
+                Err(failure)
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Takes up and confirms what `core` owes, as a transport without connections.
+    fn settle(&mut self, core: usize) {
+        self.cores[core].settle(|subsystem, owed| {
+            if let Change::End { cntlid, reason } = owed.change {
+                subsystem.end_delegate(cntlid, reason);
+                subsystem.drop_delegate(cntlid);
+            }
+            true
+        });
+    }
+
+    fn expect_change(&mut self, core: usize) {
+        assert_eq!(self.hear(core), Some(Heard::Change));
+    }
+
+    fn queue(connected: &Connected) -> QueueContext {
+        QueueContext { controller: connected.controller, queue_id: connected.queue_id }
+    }
+
+    fn assert_quiet(&mut self) {
+        for core in &mut self.cores {
+            assert!(!core.has_messages());
+            assert_eq!((core.pending_changes(), core.mesh_faults()), ((0, 0), 0));
+        }
+    }
+}
+
+fn busy() -> Failure {
+    Failure::of(Status::CONNECT_CONTROLLER_BUSY)
+}
+
+#[test]
+fn an_id_tells_the_home_and_no_two_cores_give_the_same() {
+    let mut card = Card::new();
+    let mut seen = Vec::new();
+    for _ in 0..4 {
+        for core in 0..CORES {
+            let (_, cntlid) = card.controller(core);
+            assert_eq!(usize::from(card.cores[(core + 1) % CORES].home_of(cntlid)), core);
+            assert!(!seen.contains(&cntlid));
+            seen.push(cntlid);
+        }
+    }
+    let (command, data) = connect_parts(NQN, HOST, 0, 0xffff);
+    let full = card.cores[0].connect(card.now, PortId::FIRST, &command, &data);
+    assert_eq!(full, Err(busy()), "the other places are for delegates");
+}
+
+#[test]
+fn a_queue_is_granted_once_and_serves_io_where_it_was_adopted() {
+    let mut card = Card::new();
+    let (admin, cntlid) = card.controller(1);
+    let first = card.connect_io(2, cntlid, 1).unwrap();
+    assert_eq!((first.cntlid, first.queue_id, first.entries), (cntlid, 1, 32));
+    let second = card.connect_io(2, cntlid, 2).unwrap();
+    assert_eq!(second.controller, first.controller, "one delegate for all queues here");
+    assert!(card.cores[2].admit(&Card::queue(&first), &read(3, 0, 1)).is_ok());
+    assert!(card.cores[1].has_queues_elsewhere(admin.controller));
+    let taken = Failure::of(Status::COMMAND_SEQUENCE_ERROR.do_not_retry());
+    assert_eq!(card.connect_io(0, cntlid, 1), Err(taken));
+    card.cores[2].disconnect_queue(first.controller, 1);
+    assert!(card.cores[2].admit(&Card::queue(&first), &read(3, 0, 1)).is_err());
+    card.hear(1);
+    assert!(card.connect_io(0, cntlid, 1).is_ok(), "its place may be used again");
+    assert_eq!(card.cores[1].counters().live, 1);
+    card.assert_quiet();
+}
+
+#[test]
+fn home_refuses_what_it_would_refuse_on_its_own_core() {
+    let mut card = Card::new();
+    let (admin, cntlid) = card.controller(1);
+    assert_eq!(card.connect_io(0, cntlid + 3, 1), Err(Failure::in_data(offset::CONTROLLER_ID)));
+    assert_eq!(card.connect_io(0, cntlid, 17), Err(Failure::in_command(offset::QUEUE_ID)));
+    let wrong = |change: &dyn Fn(&mut Asked)| {
+        let mut card = Card::new();
+        let (_, cntlid) = card.controller(1);
+        let (command, data) = connect_parts(NQN, HOST, 1, cntlid);
+        let mut asked = (command, data);
+        change(&mut asked);
+        assert!(matches!(card.cores[0].ask_home(PortId::FIRST, &asked.0, &asked.1), HomeAnswer::Asked(_)));
+        card.hear(1);
+        match card.hear(0) {
+            Some(Heard::Refused { failure, .. }) => failure,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(wrong(&|(_, data)| data.host_id[3] ^= 1), Failure::in_data(offset::HOST_ID));
+    assert_eq!(wrong(&|(_, data)| data.host_nqn[HOST.len() - 1] ^= 1), Failure::in_data(offset::HOST_NQN));
+    let (mut command, data) = connect_parts(NQN, HOST, 1, cntlid);
+    command.sq_size.set(0);
+    let refused = HomeAnswer::Refused(Failure::in_command(offset::SQ_SIZE));
+    assert_eq!(card.cores[0].ask_home(PortId::FIRST, &command, &data), refused);
+    card.set_cc(1, admin, Configuration::default());
+    let not_ready = Failure::of(Status::COMMAND_SEQUENCE_ERROR.do_not_retry());
+    assert_eq!(card.connect_io(0, cntlid, 1), Err(not_ready));
+    card.assert_quiet();
+}
+
+#[test]
+fn a_core_asks_no_more_than_home_can_keep() {
+    let mut card = Card::new();
+    let (_, cntlid) = card.controller(1);
+    for _ in 0..message::MAX_CONNECT_REQUESTS {
+        card.ask(0, cntlid, 1);
+    }
+    let (command, data) = connect_parts(NQN, HOST, 1, cntlid);
+    assert_eq!(card.cores[0].ask_home(PortId::FIRST, &command, &data), HomeAnswer::Busy);
+    while card.hear(1).is_some() {}
+    card.hear(0);
+    assert!(matches!(card.cores[0].ask_home(PortId::FIRST, &command, &data), HomeAnswer::Asked(_)));
+}
+
+#[test]
+fn a_reset_is_complete_when_all_cores_have_ended_the_queues() {
+    let mut card = Card::new();
+    let (admin, cntlid) = card.controller(0);
+    let one = card.connect_io(1, cntlid, 1).unwrap();
+    card.connect_io(2, cntlid, 2).unwrap();
+    assert_eq!(card.set_cc(0, admin, Configuration::default()), Outcome::ControllerReset);
+    assert_eq!(card.status(0, admin), READY, "not before the others have confirmed");
+    card.expect_change(1);
+    card.expect_change(2);
+    assert_eq!(card.connect_io(2, cntlid, 3), Err(busy()));
+    card.cores[1].end_delegate(cntlid, EndReason::Reset);
+    assert!(card.cores[1].is_live(one.controller), "what is answered may still go out");
+    assert!(card.cores[1].admit(&Card::queue(&one), &read(3, 0, 1)).is_err());
+    card.settle(1);
+    assert!(!card.cores[1].is_live(one.controller));
+    assert!(matches!(card.hear(0), Some(Heard::Fenced { complete: false, .. })));
+    assert_eq!(card.status(0, admin), READY);
+    // The host does not wait: what it has enabled is ready only when the old queues have ended.
+    card.set_cc(0, admin, Configuration::ENABLED);
+    assert_eq!(card.connect_io(1, cntlid, 1), Err(busy()));
+    card.settle(2);
+    assert_eq!(card.hear(0), Some(Heard::Ended));
+    assert_eq!(card.status(0, admin), READY);
+    assert!(card.connect_io(1, cntlid, 2).is_ok());
+    assert_eq!(card.set_cc(0, admin, Configuration::default()), Outcome::ControllerReset);
+    card.expect_change(1);
+    card.settle(1);
+    assert_eq!((card.hear(0), card.status(0, admin)), (Some(Heard::Ended), 0));
+    card.assert_quiet();
+}
+
+#[test]
+fn a_shutdown_flushes_when_no_core_takes_writes_any_more() {
+    let mut card = Card::new();
+    let (admin, cntlid) = card.controller(0);
+    card.connect_io(1, cntlid, 1).unwrap();
+    card.set_cc(0, admin, Configuration::ENABLED.with_shutdown());
+    assert!(!card.cores[0].begin_shutdowns());
+    card.expect_change(1);
+    card.settle(1);
+    card.hear(0);
+    assert!(card.cores[0].begin_shutdowns());
+    card.cores[0].complete_shutdowns();
+    assert_eq!(card.status(0, admin), 0b1001);
+}
+
+#[test]
+fn a_removed_controller_keeps_its_id_until_it_has_ended_everywhere() {
+    let mut card = Card::new();
+    let (admin, cntlid) = card.controller(0);
+    let queue = card.connect_io(1, cntlid, 1).unwrap();
+    card.cores[0].last_id = 0xffef;
+    card.cores[0].disconnect_queue(admin.controller, 0);
+    assert!(card.cores[0].has_pending_end([9; 16]) && !card.cores[0].is_live(admin.controller));
+    let (_, next) = card.controller(0);
+    assert_ne!(next, cntlid, "the same ID would be next");
+    assert_eq!(card.connect_io(2, cntlid, 1), Err(busy()));
+    card.expect_change(1);
+    card.settle(1);
+    assert!(!card.cores[1].is_live(queue.controller));
+    assert_eq!(card.hear(0), Some(Heard::Ended));
+    assert!(!card.cores[0].has_pending_end([9; 16]));
+    assert_eq!(card.connect_io(2, cntlid, 1), Err(Failure::in_data(offset::CONTROLLER_ID)));
+    card.assert_quiet();
+}
+
+#[test]
+fn a_host_that_is_busy_elsewhere_is_alive_and_one_that_is_silent_ends_everywhere() {
+    let mut card = Card::new();
+    let (admin, cntlid) = card.controller(0);
+    let queue = card.connect_io(1, cntlid, 1).unwrap();
+    for _ in 0..10 {
+        card.now = card.now + core::time::Duration::from_secs(4);
+        for _ in 0..3 {
+            card.cores[1].note_activity(queue.controller, card.now);
+            card.cores[1].tick(card.now);
+        }
+        while card.hear(0).is_some() {}
+        card.cores[0].tick(card.now);
+        assert!(card.cores[0].is_live(admin.controller));
+    }
+    card.now = card.now + core::time::Duration::from_secs(6);
+    card.cores[1].tick(card.now);
+    card.cores[0].tick(card.now);
+    assert!(!card.cores[0].is_live(admin.controller));
+    card.expect_change(1);
+    card.settle(1);
+    assert_eq!(card.hear(0), Some(Heard::Ended));
+    card.assert_quiet();
+}
+
+#[test]
+fn errors_of_all_cores_stand_in_the_log_of_home() {
+    let mut card = Card::new();
+    let (admin, cntlid) = card.controller(0);
+    let queue = card.connect_io(1, cntlid, 5).unwrap();
+    for cid in 1..=100u16 {
+        let mut command = read(3, 7, 1);
+        command.cid.set(cid);
+        card.cores[1].record_error(&Card::queue(&queue), &command, Status::LBA_OUT_OF_RANGE);
+    }
+    card.cores[1].send_messages();
+    while card.hear(0).is_some() {
+        card.cores[1].send_messages();
+    }
+    card.cores[1].tick(card.now);
+    while card.hear(0).is_some() {}
+    let log = &card.cores[0].controller(admin.controller).unwrap().errors;
+    let newest = log.newest_first().next().unwrap();
+    assert_eq!((log.count(), newest.cid.get(), newest.sq_id.get(), newest.nsid.get()), (100, 100, 5, 3));
+    assert_eq!((newest.start_block.get(), newest.status.get() >> 1 & 0x7ff), (7, 0x80));
+}
+
+#[test]
+fn a_loss_is_told_once_whichever_core_the_flush_comes_to() {
+    let mut card = Card::new();
+    let (admin, cntlid) = card.controller(0);
+    let one = card.connect_io(1, cntlid, 1).unwrap();
+    card.cores[2].note_lost_writes(3, card.now);
+    card.cores[2].tell_lost_writes(3, card.now);
+    card.hear(0);
+    card.hear(1);
+    // A queue that comes later hears of it too.
+    let two = card.connect_io(2, cntlid, 2).unwrap();
+    assert!(card.cores[1].take_lost_writes(one.controller, 3));
+    assert!(!card.cores[1].take_lost_writes(one.controller, 3));
+    card.hear(0);
+    card.hear(2);
+    assert!(!card.cores[0].take_lost_writes(admin.controller, 3));
+    assert!(!card.cores[2].take_lost_writes(two.controller, 3));
+    // A later loss is another one, even where the news of the first telling comes after it.
+    card.cores[1].note_lost_writes(3, card.now);
+    card.cores[2].note_lost_writes(3, card.now + core::time::Duration::from_millis(1));
+    assert!(card.cores[1].take_lost_writes(one.controller, 3));
+    card.hear(2);
+    assert!(card.cores[2].take_lost_writes(two.controller, 3));
+}
+
+#[test]
+fn a_fence_needs_each_core_and_brings_what_the_host_has_not_heard() {
+    let mut card = Card::new();
+    let host = [9; 16];
+    let (gone, _) = card.controller(1);
+    card.cores[1].disconnect_queue(gone.controller, 0);
+    card.cores[1].note_lost_writes(3, card.now);
+    let FenceStart::Begun(fence) = card.cores[0].begin_fence(host) else { panic!("no fence") };
+    assert_eq!(card.cores[0].begin_fence(host), FenceStart::Busy, "one at a time for a host");
+    assert!(matches!(card.cores[0].begin_fence([8; 16]), FenceStart::Begun(_)));
+    for core in [1, 2] {
+        card.expect_change(core);
+        card.expect_change(core);
+    }
+    card.settle(1);
+    let mut inherited = LostList::default();
+    for _ in 0..2 {
+        let Some(Heard::Fenced { number, lost, complete: false }) = card.hear(0) else { panic!("early") };
+        if number == fence {
+            inherited.merge(&lost);
+        }
+    }
+    card.settle(2);
+    assert!(matches!(card.hear(0), Some(Heard::Fenced { number, complete: true, .. }) if number == fence));
+    let (admin, _) = card.controller(0);
+    card.cores[0].inherit_losses(admin.controller, &inherited, card.now);
+    assert!(card.cores[0].take_lost_writes(admin.controller, 3));
+    card.hear(1);
+    assert!(card.cores[1].departed.of(host).list().iter().next().is_none(), "it has heard");
+}
+
+#[test]
+fn a_namespace_goes_and_comes_on_all_cores() {
+    let mut card = Card::new();
+    assert!(card.cores[2].detach_everywhere(3));
+    assert!(card.cores[2].namespaces().is_empty());
+    for core in [0, 1] {
+        card.expect_change(core);
+        card.cores[core].settle(|subsystem, owed| match owed.change {
+            Change::Detach { nsid } => subsystem.detach(nsid),
+            _ => false,
+        });
+        assert!(card.cores[core].namespaces().is_empty());
+    }
+    card.hear(2);
+    assert_eq!(card.hear(2), Some(Heard::Detached { nsid: 3 }));
+    card.cores[2].tell_attached(&namespace(7));
+    assert_eq!(card.hear(0), Some(Heard::Attach(namespace(7))));
+}
+
+#[test]
+fn confirmations_that_nobody_waits_for_complete_nothing() {
+    let mut card = Card::new();
+    let FenceStart::Begun(number) = card.cores[0].begin_fence([1; 16]) else { panic!("no fence") };
+    let confirm = Message::Confirm { number, lost: LostList::default() };
+    let now = card.now;
+    let mut hear = |from, message: &Message| card.cores[0].heed(from, message.clone(), now);
+    assert!(matches!(hear(1, &confirm), Heard::Fenced { complete: false, .. }));
+    // Said twice, said by nobody, and said of a change that is still to come.
+    assert_eq!(hear(1, &confirm), Heard::Nothing);
+    assert_eq!(hear(0, &confirm), Heard::Nothing);
+    let early = Message::Confirm { number: number + 1, lost: LostList::default() };
+    assert_eq!(hear(2, &early), Heard::Nothing);
+    assert!(matches!(hear(2, &confirm), Heard::Fenced { complete: true, .. }));
+    assert_eq!(card.cores[0].mesh_faults(), 3);
+}
+
+#[test]
+fn a_delegate_knows_flush() {
+    let mut card = Card::new();
+    let (_, cntlid) = card.controller(0);
+    let queue = card.connect_io(1, cntlid, 1).unwrap();
+    let mut flush = crate::testing::command(io::FLUSH, 3);
+    assert!(card.cores[1].admit(&Card::queue(&queue), &flush).is_ok());
+    flush.nsid.set(4);
+    assert!(card.cores[1].admit(&Card::queue(&queue), &flush).is_err());
+}
