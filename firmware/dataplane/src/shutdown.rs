@@ -92,7 +92,7 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
         hal_log::info!("shutdown: begun, {} connections, {} requests at drives", connections, requests);
         let until = now + HOSTS_LIMIT;
         self.ending = Ending::Hosts { until };
-        self.target.begin_shutdown(now, until);
+        self.target.begin_shutdown(now, until, &self.subsystem);
     }
 
     /// Whether the orderly end has begun.

@@ -114,6 +114,9 @@ pub struct LostList {
 }
 
 impl LostList {
+    /// Nothing was lost.
+    pub const EMPTY: Self = Self { nsids: [0; LOST_LIST_ENTRIES], all: false };
+
     /// Adds a namespace.
     pub fn note(&mut self, nsid: u32) {
         if nsid == 0 || self.nsids.contains(&nsid) {

@@ -4,20 +4,18 @@
 //! wait for it) → completion → response. No wait ever stops the stream from being read.
 
 use controller::{
-    Backend, BlockWork, IoCompletion, Operation, Outcome, PortId, QueueContext, Transfer, Work,
+    Backend, BlockWork, IoCompletion, Operation, Outcome, QueueContext, Transfer, Work,
 };
 use hal_mem::PAGE_BYTES;
-use nvme::fabrics::{self, ConnectCommand, ConnectData};
+use nvme::fabrics;
 use nvme::{Command, SglKind, Status, opcode};
-use zerocopy::FromBytes;
 
+use crate::connect::CONNECT_BYTES;
 use crate::fused::Fused;
 use crate::pdu::{Fatal, FatalStatus, Frame};
 use crate::queue::{Phase, cid_place};
 use crate::slots::{Direction, Doer, NONE, SlotState};
 use crate::turn::Turn;
-
-const CONNECT_BYTES: u32 = size_of::<ConnectData>() as u32;
 
 impl<B: Backend> Turn<'_, '_, B> {
     /// CapsuleCmd (3.6.2.6): gives the command a slot and judges it; its data, if any, comes next.
@@ -307,98 +305,6 @@ impl<B: Backend> Turn<'_, '_, B> {
             self.queue.parked -= 1;
             self.finish(slot, ended.status, ended.result);
         }
-    }
-
-    /// Connect (Base 6.3): makes the connection a queue, or says why not.
-    pub(crate) fn connect(&mut self, slot: u16) {
-        let entry = self.slots.at(slot);
-        let mut data = [0; CONNECT_BYTES as usize];
-        self.env.pool.read(&mut entry.pages.start(), &mut data);
-        let command = entry.command;
-        let (Ok((connect, _)), Ok((data, _))) = (
-            ConnectCommand::ref_from_prefix(zerocopy::IntoBytes::as_bytes(&command)),
-            ConnectData::ref_from_prefix(&data),
-        ) else {
-            return self.finish(slot, Status::INTERNAL_ERROR, 0);
-        };
-        if self.queue.context.is_some() {
-            // A second Connect was sent before the first was answered.
-            return self.finish(slot, Status::COMMAND_SEQUENCE_ERROR.do_not_retry(), 0);
-        }
-        if self.fences.iter().any(|fence| fence.writes > 0 && fence.host_id == data.host_id) {
-            // No write of the host's old association may land after the new one has begun.
-            if self.queue.parked_connect.is_some() {
-                return self.finish(slot, Status::CONNECT_CONTROLLER_BUSY, 0);
-            }
-            let entry = self.slots.at_mut(slot);
-            self.counters.held_connects += u64::from(entry.state != SlotState::ConnectParked);
-            entry.state = SlotState::ConnectParked;
-            self.queue.parked_connect = Some(slot);
-            self.queue.deadline = hal_api::Instant::FAR_FUTURE;
-            return;
-        }
-        if connect.queue_id.get() == 0 && self.address_has_enough_controllers() {
-            hal_log::warn!("connection {}: refused, its address has enough controllers", self.index);
-            return self.refuse_connect(slot, Status::CONNECT_CONTROLLER_BUSY, 0);
-        }
-        match self.env.subsystem.connect(self.now, PortId::FIRST, connect, data) {
-            Ok(connected) => {
-                if !self.reserve_for(connected.entries) {
-                    hal_log::warn!("connection {}: refused, no slots or buffers left", self.index);
-                    self.env.subsystem.disconnect_queue(connected.controller, connected.queue_id);
-                    return self.refuse_connect(slot, Status::CONNECT_CONTROLLER_BUSY, 0);
-                }
-                let queue = &mut *self.queue;
-                queue.context =
-                    Some(QueueContext { controller: connected.controller, queue_id: connected.queue_id });
-                queue.host_id = data.host_id;
-                queue.entries = connected.entries;
-                queue.sq_head = 1 % connected.entries.max(1);
-                queue.flow_control = !connected.flow_control_disabled;
-                queue.phase = Phase::Live;
-                if connected.queue_id == 0
-                    && let Some(admin) = self.admins.get_mut(usize::from(self.index))
-                {
-                    *admin = queue.peer;
-                }
-                queue.deadline = hal_api::Instant::FAR_FUTURE;
-                self.finish(slot, Status::SUCCESS, u64::from(connected.cntlid));
-            }
-            Err(failure) => self.refuse_connect(slot, failure.status, failure.result),
-        }
-    }
-
-    /// A connection without a controller does not stay for ever, whatever its Connect has waited for.
-    fn refuse_connect(&mut self, slot: u16, status: Status, result: u64) {
-        self.queue.deadline = self.now + crate::queue::SETUP_TIMEOUT;
-        self.finish(slot, status, result);
-    }
-
-    /// Whether the host's address has as many controllers as one may have.
-    fn address_has_enough_controllers(&self) -> bool {
-        let Some(peer) = self.queue.peer else { return false };
-        let same = self.admins.iter().filter(|admin| **admin == Some(peer)).count();
-        same >= usize::from(self.controllers_per_address)
-    }
-
-    /// Promises the connection slots and in-capsule pages for all entries of its queue.
-    fn reserve_for(&mut self, entries: u16) -> bool {
-        let more = entries.saturating_sub(self.queue.reserved_slots);
-        if !self.slots.reserve(more) {
-            return false;
-        }
-        let pages = u32::from(entries) * (crate::pdu::IN_CAPSULE_BYTES / PAGE_BYTES as u32);
-        // What is left must hold the largest command, or one that waits for pages might wait for ever.
-        let largest = self.env.subsystem.config().max_transfer_bytes().div_ceil(PAGE_BYTES as u32);
-        let fits = self.env.pool.available() >= pages.saturating_add(largest);
-        if !fits || !self.env.pool.reserve(pages) {
-            self.slots.unreserve(more);
-            return false;
-        }
-        self.queue.reserved_slots += more;
-        self.queue.reserved_pages = pages;
-        self.queue.reserved_left = pages;
-        true
     }
 }
 

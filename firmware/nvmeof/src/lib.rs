@@ -10,6 +10,8 @@
 #![forbid(unsafe_code)]
 
 mod commands;
+mod connect;
+mod cores;
 mod fused;
 pub mod initiator;
 mod outgoing;
@@ -25,6 +27,7 @@ mod tests;
 mod turn;
 mod waiting;
 
+pub use cores::Settling;
 pub use queue::{DATA_TIMEOUT, PDU_TIMEOUT, SEND_TIMEOUT, SETUP_TIMEOUT, TERMINATE_TIMEOUT};
 pub use stream::Stream;
 pub use target::{ConnectionState, Counters, Counts, Limits, Progress, QueueIndex, Refusal, Target};

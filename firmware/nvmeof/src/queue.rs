@@ -6,6 +6,7 @@ use core::time::Duration;
 use controller::QueueContext;
 use hal_api::Instant;
 use hal_mem::Cursor;
+use message::LostList;
 
 use crate::fused::LastCapsule;
 use crate::outgoing::Outgoing;
@@ -42,6 +43,19 @@ pub(crate) enum Phase {
     Terminating,
     /// The connection is gone; commands at drives are not.
     Draining,
+}
+
+/// What a parked Connect waits for, on other cores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ConnectStep {
+    /// Nobody was asked yet.
+    First,
+    /// The fence of this number.
+    Fencing(u32),
+    /// Nothing more: no other core has writes of the host's lost connections.
+    Fenced,
+    /// The answer of the controller's home to this ticket.
+    Asking(u32),
 }
 
 /// What of a PDU comes next.
@@ -121,6 +135,8 @@ pub(crate) struct Queue {
     /// What data in C2HData is aligned to, in bytes: 4 to 128.
     pub alignment: u8,
     pub context: Option<QueueContext>,
+    /// The controller's CNTLID, for as long as commands of the queue are at drives.
+    pub cntlid: u16,
     pub host_id: [u8; 16],
     pub entries: u16,
     pub sq_head: u16,
@@ -134,6 +150,9 @@ pub(crate) struct Queue {
     pub writes_at_backend: u16,
     pub parked: u16,
     pub parked_connect: Option<u16>,
+    pub connect_step: ConnectStep,
+    /// Losses that the host that connects has not heard of, from other cores.
+    pub inherited: LostList,
     /// Commands whose R2T is out.
     pub receiving: u16,
     /// In-capsule pages promised to the connection, lent to commands or not.
@@ -173,6 +192,7 @@ impl Queue {
             digests: Digests { header: false, data: false },
             alignment: 4,
             context: None,
+            cntlid: 0,
             host_id: [0; 16],
             entries: 0,
             sq_head: 0,
@@ -183,6 +203,8 @@ impl Queue {
             writes_at_backend: 0,
             parked: 0,
             parked_connect: None,
+            connect_step: ConnectStep::First,
+            inherited: LostList::EMPTY,
             receiving: 0,
             reserved_pages: 0,
             reserved_left: 0,

@@ -2,7 +2,7 @@
 
 use core::net::IpAddr;
 
-use controller::{Backend, ControllerHandle, IoCompletion};
+use controller::{Backend, ControllerHandle, IoCompletion, QueueContext, Subsystem};
 use hal_api::Instant;
 use hal_mem::{Arena, OutOfMemory, PAGE_BYTES};
 
@@ -96,18 +96,20 @@ pub struct Counters {
 /// The NVMe/TCP target of one core.
 #[derive(Debug)]
 pub struct Target {
-    queues: &'static mut [Queue],
-    slots: Slots,
-    fences: &'static mut [Fence],
+    pub(crate) queues: &'static mut [Queue],
+    pub(crate) slots: Slots,
+    pub(crate) fences: &'static mut [Fence],
     locks: RangeLocks,
     admins: &'static mut [Option<IpAddr>],
     /// Bit n of the words: connection n has work.
-    ready: &'static mut [u64],
+    pub(crate) ready: &'static mut [u64],
     /// Those with commands that wait for pages, for the backend, or for old writes to end.
     waiting: &'static mut [u64],
     scratch: &'static mut [u8; PAGE_BYTES],
     limits: Limits,
     counters: Counters,
+    /// Connections lost with writes at drives, so far.
+    pub(crate) lost_connections: u32,
     /// The card shuts down: until when commands may be finished.
     finish_by: Option<Instant>,
 }
@@ -130,6 +132,7 @@ impl Target {
             scratch: arena.value([0; PAGE_BYTES])?,
             limits,
             counters: Counters::default(),
+            lost_connections: 0,
             finish_by: None,
         })
     }
@@ -273,24 +276,25 @@ impl Target {
             }
         }
         self.wake_waiting();
-        self.finish_queues(now);
+        self.finish_queues(now, env.subsystem);
     }
 
     /// The card shuts down: no command is taken from I/O queues any more; those inside are finished until `deadline`
     /// at the latest, then the connections are closed, those of admin queues last. [`Target::tick`] goes on with it;
     /// it is over when [`Target::counts`] has no connections. The caller opens no new ones.
-    pub fn begin_shutdown(&mut self, now: Instant, deadline: Instant) {
+    pub fn begin_shutdown(&mut self, now: Instant, deadline: Instant, subsystem: &Subsystem) {
         self.finish_by = Some(deadline);
-        self.finish_queues(now);
+        self.finish_queues(now, subsystem);
     }
 
-    fn finish_queues(&mut self, now: Instant) {
+    fn finish_queues(&mut self, now: Instant, subsystem: &Subsystem) {
         let Some(deadline) = self.finish_by else { return };
         // A controller goes with its admin queue, and its I/O queues with it.
         let has_io = self.queues.iter().any(|queue| queue.is_open() && queue.queue_id() != Some(0));
+        let elsewhere = |context: QueueContext| subsystem.has_queues_elsewhere(context.controller);
         for (index, queue) in self.queues.iter_mut().enumerate() {
             match (queue.phase, queue.queue_id()) {
-                (Phase::Live, Some(0)) if has_io => continue,
+                (Phase::Live, Some(0)) if has_io || queue.context.is_some_and(elsewhere) => continue,
                 (Phase::Live, _) => {
                     queue.phase = Phase::Finishing;
                     queue.deadline = deadline;
@@ -371,7 +375,7 @@ impl Target {
         self.queues.get(usize::from(index.0)).and_then(|queue| queue.peer)
     }
 
-    fn turn<'a, 'e, B: Backend>(
+    pub(crate) fn turn<'a, 'e, B: Backend>(
         &'a mut self,
         index: u16,
         now: Instant,
@@ -433,7 +437,11 @@ impl Target {
         let (Some(queue), Some(fence)) = (self.queues.get(index), self.fences.get_mut(index)) else { return };
         let writes = if queue.is_ending() { queue.writes_at_backend } else { 0 };
         let lifted = fence.writes > 0 && writes == 0;
-        *fence = Fence { host_id: queue.host_id, writes };
+        if fence.writes == 0 && writes > 0 {
+            self.lost_connections = self.lost_connections.wrapping_add(1);
+            fence.serial = self.lost_connections;
+        }
+        (fence.host_id, fence.writes) = (queue.host_id, writes);
         if lifted {
             self.wake_waiting();
         }
@@ -451,7 +459,7 @@ impl Target {
         }
     }
 
-    fn wake_waiting(&mut self) {
+    pub(crate) fn wake_waiting(&mut self) {
         for (ready, waiting) in self.ready.iter_mut().zip(self.waiting.iter()) {
             *ready |= waiting;
         }
@@ -469,12 +477,12 @@ impl Target {
         queue.context = None;
     }
 
-    fn set_ready(&mut self, index: u16, ready: bool) {
+    pub(crate) fn set_ready(&mut self, index: u16, ready: bool) {
         set_bit(self.ready, index, ready);
     }
 }
 
-fn set_bit(words: &mut [u64], index: u16, value: bool) {
+pub(crate) fn set_bit(words: &mut [u64], index: u16, value: bool) {
     let (word, bit) = place(index);
     if let Some(word) = words.get_mut(word) {
         *word = if value { *word | bit } else { *word & !bit };

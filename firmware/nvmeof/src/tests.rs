@@ -8,5 +8,6 @@ mod fused;
 mod fuzz;
 mod host;
 mod initiator;
+mod many_cores;
 mod slow;
 mod traffic;

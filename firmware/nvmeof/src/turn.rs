@@ -9,7 +9,9 @@ use hal_mem::{PAGE_BYTES, PagePool, Pages};
 use crate::Counters;
 use crate::fused::{LastCapsule, RangeLocks};
 use crate::pdu::Fatal;
-use crate::queue::{DATA_TIMEOUT, Phase, Queue, SEND_TIMEOUT, Sending, Stage, TERMINATE_TIMEOUT, cid_place};
+use crate::queue::{
+    ConnectStep, DATA_TIMEOUT, Phase, Queue, SEND_TIMEOUT, Sending, Stage, TERMINATE_TIMEOUT, cid_place,
+};
 use crate::slots::{Fifo, SlotState, Slots};
 use crate::stream::Stream;
 
@@ -29,6 +31,8 @@ pub struct Environment<'a, B: Backend> {
 pub(crate) struct Fence {
     pub host_id: [u8; 16],
     pub writes: u16,
+    /// Counts up with each connection that is lost: a fence does not wait for later ones.
+    pub serial: u32,
 }
 
 /// What a turn leaves to be done with other connections.
@@ -163,6 +167,7 @@ impl<B: Backend> Turn<'_, '_, B> {
         self.queue.waiting_pairs = Fifo::EMPTY;
         self.queue.last_capsule = LastCapsule::Other;
         self.queue.parked_connect = None;
+        self.queue.connect_step = ConnectStep::First;
         let mut left = self.queue.outstanding.saturating_sub(self.queue.at_backend);
         let (mut from_host, mut to_host) = (0u16, 0u16);
         for slot in 0..self.slots.total() {

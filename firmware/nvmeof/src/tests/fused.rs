@@ -417,7 +417,7 @@ fn a_first_command_without_its_second_does_not_delay_the_orderly_end() {
     let (_, mut host) = Host::pair(&mut card, NO_DIGESTS, |_| {});
     let first = host.start(&mut card, fused(io::COMPARE, 8, 1), &Payload::InCapsule(vec![0; BLOCK]));
     card.run();
-    card.target.begin_shutdown(card.now, card.now + Duration::from_secs(10));
+    card.target.begin_shutdown(card.now, card.now + Duration::from_secs(10), &card.subsystem);
     assert_eq!(statuses(&host, &mut card), [(first, Status::ABORTED_MISSING_FUSED)]);
     assert!(!card.is_open(host.index));
     card.assert_clean();

@@ -1,0 +1,187 @@
+//! Connect (Base 6.3): what makes a connection a queue, and what it may have to wait for.
+//!
+//! No write of the host's lost connections may land after it has come back, so that a Connect waits for those at this core's drives and,
+//! by a fence, for those at the others' (docs/design/many-cores.md). A Connect for an I/O queue of a controller that lives on
+//! another core then asks there. All that time the command is parked; should its connection go, what was granted is given back.
+
+use controller::{Backend, Connected, Failure, FenceStart, HomeAnswer, PortId, QueueContext};
+use hal_mem::PAGE_BYTES;
+use message::QueueGrant;
+use nvme::Status;
+use nvme::fabrics::{ConnectCommand, ConnectData};
+use zerocopy::FromBytes;
+
+use crate::queue::{ConnectStep, Phase, SETUP_TIMEOUT};
+use crate::slots::SlotState;
+use crate::turn::Turn;
+
+pub(crate) const CONNECT_BYTES: u32 = size_of::<ConnectData>() as u32;
+
+impl<B: Backend> Turn<'_, '_, B> {
+    /// Makes the connection a queue, or says why not, or goes on waiting.
+    pub(crate) fn connect(&mut self, slot: u16) {
+        let entry = self.slots.at(slot);
+        let mut data = [0; CONNECT_BYTES as usize];
+        self.env.pool.read(&mut entry.pages.start(), &mut data);
+        let command = entry.command;
+        let (Ok((connect, _)), Ok((data, _))) = (
+            ConnectCommand::ref_from_prefix(zerocopy::IntoBytes::as_bytes(&command)),
+            ConnectData::ref_from_prefix(&data),
+        ) else {
+            return self.finish(slot, Status::INTERNAL_ERROR, 0);
+        };
+        if self.queue.context.is_some() {
+            // A second Connect was sent before the first was answered.
+            return self.finish(slot, Status::COMMAND_SEQUENCE_ERROR.do_not_retry(), 0);
+        }
+        if self.queue.parked_connect.is_some() {
+            return self.finish(slot, Status::CONNECT_CONTROLLER_BUSY, 0);
+        }
+        match self.queue.connect_step {
+            ConnectStep::Fencing(_) | ConnectStep::Asking(_) => return self.park_connect(slot),
+            ConnectStep::First | ConnectStep::Fenced => {}
+        }
+        if !self.is_fenced(data.host_id) {
+            return self.park_connect(slot);
+        }
+        if connect.queue_id.get() == 0 && self.address_has_enough_controllers() {
+            hal_log::warn!("connection {}: refused, its address has enough controllers", self.index);
+            return self.refuse_connect(slot, Failure { status: Status::CONNECT_CONTROLLER_BUSY, result: 0 });
+        }
+        match self.env.subsystem.ask_home(PortId::FIRST, connect, data) {
+            HomeAnswer::Here => {
+                let connected = self.env.subsystem.connect(self.now, PortId::FIRST, connect, data);
+                self.connected(slot, data.host_id, connected);
+            }
+            HomeAnswer::Asked(ticket) => {
+                self.queue.connect_step = ConnectStep::Asking(ticket);
+                self.park_connect(slot);
+                self.queue.deadline = self.now + SETUP_TIMEOUT;
+            }
+            HomeAnswer::Busy => self.park_connect(slot),
+            HomeAnswer::Refused(failure) => self.refuse_connect(slot, failure),
+        }
+    }
+
+    /// Whether no write of a lost connection of this host can still land. Begins to find that out on the other cores.
+    fn is_fenced(&mut self, host_id: [u8; 16]) -> bool {
+        let here = self.fences.iter().any(|fence| fence.writes > 0 && fence.host_id == host_id);
+        if here || self.env.subsystem.has_pending_end(host_id) {
+            return false;
+        }
+        if self.queue.connect_step == ConnectStep::Fenced {
+            return true;
+        }
+        match self.env.subsystem.begin_fence(host_id) {
+            FenceStart::NotNeeded => true,
+            FenceStart::Begun(number) => {
+                self.queue.connect_step = ConnectStep::Fencing(number);
+                false
+            }
+            FenceStart::Busy => false,
+        }
+    }
+
+    fn park_connect(&mut self, slot: u16) {
+        let entry = self.slots.at_mut(slot);
+        self.counters.held_connects += u64::from(entry.state != SlotState::ConnectParked);
+        entry.state = SlotState::ConnectParked;
+        self.queue.parked_connect = Some(slot);
+        if !matches!(self.queue.connect_step, ConnectStep::Asking(_)) {
+            self.queue.deadline = hal_api::Instant::FAR_FUTURE;
+        }
+    }
+
+    /// The controller's home has granted the queue.
+    pub(crate) fn connect_granted(&mut self, home: u8, grant: &QueueGrant) {
+        let slot = self.queue.parked_connect.take();
+        self.queue.connect_step = ConnectStep::First;
+        let Some(slot) = slot.filter(|_| self.queue.phase == Phase::AwaitingConnect) else {
+            return self.env.subsystem.give_back_queue(home, grant.cntlid, grant.queue_id);
+        };
+        let entry = self.slots.at(slot);
+        let mut data = [0; CONNECT_BYTES as usize];
+        self.env.pool.read(&mut entry.pages.start(), &mut data);
+        let command = entry.command;
+        let (Ok((connect, _)), Ok((data, _))) = (
+            ConnectCommand::ref_from_prefix(zerocopy::IntoBytes::as_bytes(&command)),
+            ConnectData::ref_from_prefix(&data),
+        ) else {
+            self.env.subsystem.give_back_queue(home, grant.cntlid, grant.queue_id);
+            return self.finish(slot, Status::INTERNAL_ERROR, 0);
+        };
+        let connected = self.env.subsystem.adopt(home, grant, self.now, PortId::FIRST, connect, data);
+        self.connected(slot, data.host_id, connected);
+    }
+
+    /// The controller's home has refused the queue.
+    pub(crate) fn connect_refused(&mut self, failure: Failure) {
+        self.queue.connect_step = ConnectStep::First;
+        if let Some(slot) = self.queue.parked_connect.take() {
+            self.refuse_connect(slot, failure);
+        }
+    }
+
+    fn connected(&mut self, slot: u16, host_id: [u8; 16], connected: Result<Connected, Failure>) {
+        let connected = match connected {
+            Ok(connected) => connected,
+            Err(failure) => return self.refuse_connect(slot, failure),
+        };
+        if !self.reserve_for(connected.entries) {
+            hal_log::warn!("connection {}: refused, no slots or buffers left", self.index);
+            self.env.subsystem.disconnect_queue(connected.controller, connected.queue_id);
+            return self.refuse_connect(slot, Failure { status: Status::CONNECT_CONTROLLER_BUSY, result: 0 });
+        }
+        let queue = &mut *self.queue;
+        queue.connect_step = ConnectStep::First;
+        queue.context = Some(QueueContext { controller: connected.controller, queue_id: connected.queue_id });
+        queue.cntlid = connected.cntlid;
+        queue.host_id = host_id;
+        queue.entries = connected.entries;
+        queue.sq_head = 1 % connected.entries.max(1);
+        queue.flow_control = !connected.flow_control_disabled;
+        queue.phase = Phase::Live;
+        if connected.queue_id == 0 {
+            self.env.subsystem.inherit_losses(connected.controller, &queue.inherited, self.now);
+            if let Some(admin) = self.admins.get_mut(usize::from(self.index)) {
+                *admin = queue.peer;
+            }
+        }
+        queue.deadline = hal_api::Instant::FAR_FUTURE;
+        self.finish(slot, Status::SUCCESS, u64::from(connected.cntlid));
+    }
+
+    /// A connection without a controller does not stay for ever, whatever its Connect has waited for.
+    fn refuse_connect(&mut self, slot: u16, failure: Failure) {
+        self.queue.connect_step = ConnectStep::First;
+        self.queue.deadline = self.now + SETUP_TIMEOUT;
+        self.finish(slot, failure.status, failure.result);
+    }
+
+    /// Whether the host's address has as many controllers as one may have.
+    fn address_has_enough_controllers(&self) -> bool {
+        let Some(peer) = self.queue.peer else { return false };
+        let same = self.admins.iter().filter(|admin| **admin == Some(peer)).count();
+        same >= usize::from(self.controllers_per_address)
+    }
+
+    /// Promises the connection slots and in-capsule pages for all entries of its queue.
+    fn reserve_for(&mut self, entries: u16) -> bool {
+        let more = entries.saturating_sub(self.queue.reserved_slots);
+        if !self.slots.reserve(more) {
+            return false;
+        }
+        let pages = u32::from(entries) * (crate::pdu::IN_CAPSULE_BYTES / PAGE_BYTES as u32);
+        // What is left must hold the largest command, or one that waits for pages might wait for ever.
+        let largest = self.env.subsystem.config().max_transfer_bytes().div_ceil(PAGE_BYTES as u32);
+        let fits = self.env.pool.available() >= pages.saturating_add(largest);
+        if !fits || !self.env.pool.reserve(pages) {
+            self.slots.unreserve(more);
+            return false;
+        }
+        self.queue.reserved_slots += more;
+        self.queue.reserved_pages = pages;
+        self.queue.reserved_left = pages;
+        true
+    }
+}

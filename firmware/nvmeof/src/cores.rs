@@ -1,0 +1,161 @@
+//! What other data cores tell of controllers and hosts whose connections are here (docs/design/many-cores.md).
+
+use controller::{Backend, Heard, Message, Owed, Subsystem};
+use hal_api::Instant;
+use message::{Change, EndReason, QueueGrant};
+
+use crate::queue::{ConnectStep, Phase};
+use crate::slots::SlotState;
+use crate::target::{Target, set_bit};
+use crate::turn::Environment;
+
+/// How far changes of other cores can be taken up now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settling {
+    /// All frames that had come before the last messages are taken in. A fence begins only then: a connection that its host has ended
+    /// before it came back is known to be lost.
+    pub frames_are_in: bool,
+    /// Look at every command as well. Not in each turn.
+    pub thoroughly: bool,
+}
+
+impl Target {
+    /// Takes in what another core says; returns what does not concern connections.
+    pub fn hear<B: Backend>(
+        &mut self,
+        from: u8,
+        message: Message,
+        now: Instant,
+        env: &mut Environment<'_, B>,
+    ) -> Heard {
+        match env.subsystem.heed(from, message, now) {
+            Heard::Granted { home, grant } => self.granted(home, &grant, now, env),
+            Heard::Refused { ticket, failure } => {
+                if let Some(index) = self.waiting_at(ConnectStep::Asking(ticket)) {
+                    if let Some(mut turn) = self.turn(index, now, env, 0) {
+                        turn.connect_refused(failure);
+                    }
+                    self.set_ready(index, true);
+                }
+            }
+            Heard::Fenced { number, lost, complete } => {
+                let waiting = self.waiting_at(ConnectStep::Fencing(number));
+                if let Some(queue) = waiting.and_then(|index| self.queues.get_mut(usize::from(index))) {
+                    queue.inherited.merge(&lost);
+                    if complete {
+                        queue.connect_step = ConnectStep::Fenced;
+                    }
+                }
+                if complete {
+                    // The one that has waited, and others of its host whose turn has come.
+                    self.wake_waiting();
+                }
+            }
+            Heard::Ended => self.wake_waiting(),
+            other => return other,
+        }
+        Heard::Nothing
+    }
+
+    fn granted<B: Backend>(
+        &mut self,
+        home: u8,
+        grant: &QueueGrant,
+        now: Instant,
+        env: &mut Environment<'_, B>,
+    ) {
+        let Some(index) = self.waiting_at(ConnectStep::Asking(grant.ticket)) else {
+            // The connection went while home was asked.
+            return env.subsystem.give_back_queue(home, grant.cntlid, grant.queue_id);
+        };
+        if let Some(mut turn) = self.turn(index, now, env, 0) {
+            turn.connect_granted(home, grant);
+        }
+        self.set_ready(index, true);
+    }
+
+    /// The connection whose Connect waits for this.
+    fn waiting_at(&self, step: ConnectStep) -> Option<u16> {
+        let found = self.queues.iter().position(|queue| queue.is_open() && queue.connect_step == step);
+        found.map(|index| index as u16)
+    }
+
+    /// Goes on with the changes that other cores wait for, and confirms those that are made.
+    pub fn settle(&mut self, now: Instant, subsystem: &mut Subsystem, settling: Settling) {
+        if subsystem.owes() {
+            subsystem.settle(|subsystem, owed| self.is_settled(now, subsystem, owed, settling));
+        }
+    }
+
+    fn is_settled(
+        &mut self,
+        now: Instant,
+        subsystem: &mut Subsystem,
+        owed: &mut Owed,
+        settling: Settling,
+    ) -> bool {
+        let is_new = owed.mark.is_none();
+        match owed.change {
+            Change::End { cntlid, reason } => {
+                owed.mark = Some(0);
+                if is_new {
+                    self.end_queues(now, subsystem, cntlid, reason);
+                }
+                let is_over = !self.has_queues_of(cntlid, reason);
+                if is_over && reason == EndReason::Reset {
+                    subsystem.drop_delegate(cntlid);
+                }
+                is_over
+            }
+            Change::Fence { host_id } => {
+                if is_new && !settling.frames_are_in {
+                    return false;
+                }
+                let last = *owed.mark.get_or_insert(self.lost_connections);
+                // Serials count up and wrap: half of their range lies before the last one.
+                let is_before = |serial: u32| last.wrapping_sub(serial) < u32::MAX / 2;
+                let waits = self
+                    .fences
+                    .iter()
+                    .any(|fence| fence.writes > 0 && fence.host_id == host_id && is_before(fence.serial));
+                !waits && !subsystem.has_pending_end(host_id)
+            }
+            Change::Detach { nsid } => {
+                owed.mark = Some(0);
+                if is_new {
+                    subsystem.detach(nsid);
+                }
+                (is_new || settling.thoroughly) && !self.has_at_backend(nsid)
+            }
+        }
+    }
+
+    /// A controller whose home is another core ends: so do its connections here.
+    fn end_queues(&mut self, now: Instant, subsystem: &mut Subsystem, cntlid: u16, reason: EndReason) {
+        let Some(handle) = subsystem.end_delegate(cntlid, reason) else { return };
+        for (index, queue) in self.queues.iter_mut().enumerate() {
+            if !queue.is_open() || queue.context.is_none_or(|context| context.controller != handle) {
+                continue;
+            }
+            // Those of a controller that is gone are cut when they are served.
+            if reason == EndReason::Reset && matches!(queue.phase, Phase::Live | Phase::Finishing) {
+                queue.start_closing(now);
+            }
+            set_bit(self.ready, index as u16, true);
+        }
+    }
+
+    fn has_queues_of(&self, cntlid: u16, reason: EndReason) -> bool {
+        self.queues
+            .iter()
+            .filter(|queue| queue.cntlid == cntlid && queue.context.is_some())
+            .any(|queue| queue.is_open() || reason == EndReason::Removed && queue.writes_at_backend > 0)
+    }
+
+    fn has_at_backend(&self, nsid: u32) -> bool {
+        (0..self.slots.total()).any(|slot| {
+            let slot = self.slots.at(slot);
+            slot.state == SlotState::AtBackend && slot.command.nsid.get() == nsid
+        })
+    }
+}
