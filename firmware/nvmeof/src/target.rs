@@ -209,6 +209,7 @@ impl Target {
         }
         let context = turn.queue.context;
         turn.abandon();
+        self.note_lost(index.0);
         if let Some(context) = context {
             if context.queue_id == 0 {
                 env.subsystem.forget_parked(context.controller);
@@ -218,7 +219,6 @@ impl Target {
                 self.wake_controller(context.controller);
             }
         }
-        self.fence(index.0);
         self.set_ready(index.0, false);
         set_bit(self.waiting, index.0, false);
         self.release_if_drained(index.0, env);
@@ -271,7 +271,11 @@ impl Target {
             }
             let live =
                 turn.queue.context.is_none_or(|context| turn.env.subsystem.is_live(context.controller));
-            if !live || now >= turn.queue.next_deadline() || turn.queue.has_output() {
+            let due = !live || now >= turn.queue.next_deadline() || turn.queue.has_output();
+            if !live {
+                self.note_lost(index);
+            }
+            if due {
                 self.set_ready(index, true);
             }
         }
@@ -424,7 +428,7 @@ impl Target {
                 .is_some_and(|context| context.controller == controller && context.queue_id != 0);
             if is_io && turn.queue.is_open() {
                 turn.start_closing();
-                self.fence(index);
+                self.note_lost(index);
                 self.set_ready(index, true);
             }
         }
@@ -433,15 +437,13 @@ impl Target {
 
     /// Keeps what Connects of the same host have to wait for. A fence that is lifted wakes them.
     fn fence(&mut self, index: u16) {
-        let index = usize::from(index);
-        let (Some(queue), Some(fence)) = (self.queues.get(index), self.fences.get_mut(index)) else { return };
-        let writes = if queue.is_ending() { queue.writes_at_backend } else { 0 };
-        let lifted = fence.writes > 0 && writes == 0;
-        if fence.writes == 0 && writes > 0 {
-            self.lost_connections = self.lost_connections.wrapping_add(1);
-            fence.serial = self.lost_connections;
+        let place = usize::from(index);
+        let (Some(queue), Some(fence)) = (self.queues.get(place), self.fences.get_mut(place)) else { return };
+        if queue.is_ending() {
+            return self.note_lost(index);
         }
-        (fence.host_id, fence.writes) = (queue.host_id, writes);
+        let lifted = fence.writes > 0 && queue.writes_at_backend == 0;
+        fence.writes = fence.writes.min(queue.writes_at_backend);
         if lifted {
             self.wake_waiting();
         }
@@ -454,8 +456,26 @@ impl Target {
                 queue.is_open() && queue.context.is_some_and(|context| context.controller == controller)
             });
             if affected {
+                self.note_lost(index);
                 self.set_ready(index, true);
             }
+        }
+    }
+
+    /// A connection is lost, or its controller is gone: until its writes at drives have ended its host does not begin anew. So from now
+    /// on, even where it is closed only when it is served.
+    fn note_lost(&mut self, index: u16) {
+        let place = usize::from(index);
+        let (Some(queue), Some(fence)) = (self.queues.get(place), self.fences.get_mut(place)) else { return };
+        let writes = queue.writes_at_backend;
+        let lifted = fence.writes > 0 && writes == 0;
+        if fence.writes == 0 && writes > 0 {
+            self.lost_connections = self.lost_connections.wrapping_add(1);
+            fence.serial = self.lost_connections;
+        }
+        (fence.host_id, fence.writes) = (queue.host_id, writes);
+        if lifted {
+            self.wake_waiting();
         }
     }
 

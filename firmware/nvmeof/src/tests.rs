@@ -10,4 +10,5 @@ mod host;
 mod initiator;
 mod many_cores;
 mod slow;
+mod stale_writes;
 mod traffic;
