@@ -1,12 +1,13 @@
 //! From found hardware, memory and boot arguments to a data core.
 
-use controller::{ControllerSlot, Subsystem, SubsystemConfig};
+use controller::{ControllerSlot, Cores, Message, Subsystem, SubsystemConfig};
 use core::fmt::Write;
 use dataplane::{DataCore, Parts};
 use drive::{DriveMemory, Drives, Place};
 use hal_api::{FrameQueue, Instant, NvmeDevice, PortInfo};
 use hal_mem::{Arena, DmaRegion, OutOfMemory, PagePool};
 use heapless::{String, Vec};
+use message::{MAX_DATA_CORES, Mesh};
 use net::{Addressing, PortAddress, Stack};
 use nvme::fabrics::MAX_NQN_BYTES;
 use nvmeof::{Limits, Target};
@@ -19,6 +20,9 @@ use crate::sizes::{
 
 /// The first I/O queue pair of each drive is the first data core's.
 const FIRST_IO_QUEUE: u16 = 1;
+
+/// Between the seeds of two cores: any odd number.
+const SEED_STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// What the board has found.
 pub struct Hardware<F, D> {
@@ -50,12 +54,74 @@ pub fn assemble<F: FrameQueue + 'static, D: NvmeDevice + 'static>(
     seed: u64,
     now: Instant,
 ) -> Result<&'static mut DataCore<F, D>, OutOfMemory> {
+    let name = Name::of(options, hardware.port.as_ref());
+    assemble_core(hardware, options, &name, sizes, memory, seed, None, now)
+}
+
+/// Makes several data cores, which are one card: each has its own of `hardware` and of `memory`, which `sizes` divides; `between` is
+/// for the ways between them, [`crate::sizes::mesh_bytes`] of it.
+///
+/// # Errors
+/// [`OutOfMemory`] where the board has given less than that.
+#[inline(never)] // As `Drives::add`.
+pub fn assemble_cores<F: FrameQueue + 'static, D: NvmeDevice + 'static>(
+    parts: impl ExactSizeIterator<Item = (Hardware<F, D>, Memory)>,
+    options: &Options,
+    sizes: &Sizes,
+    between: &mut Arena,
+    seed: u64,
+    now: Instant,
+) -> Result<Vec<&'static mut DataCore<F, D>, MAX_DATA_CORES>, OutOfMemory> {
+    let meshes = Mesh::<Message>::split(between, parts.len())?;
+    let mut cores = Vec::new();
+    let mut name = None;
+    for ((hardware, memory), mesh) in parts.zip(meshes) {
+        // All cores have the same port, or several of one card, whose first gives the name.
+        let name = name.get_or_insert_with(|| Name::of(options, hardware.port.as_ref()));
+        let seed = seed.wrapping_add(u64::from(mesh.core()).wrapping_mul(SEED_STEP));
+        let mesh = Some(mesh).filter(|mesh| mesh.cores() > 1);
+        let core = assemble_core(hardware, options, name, sizes, memory, seed, mesh, now)?;
+        let _ = cores.push(core);
+    }
+    Ok(cores)
+}
+
+/// What hosts know the card by.
+struct Name {
+    nqn: String<MAX_NQN_BYTES>,
+    serial: String<MAX_SERIAL_BYTES>,
+}
+
+impl Name {
+    fn of(options: &Options, port: Option<&impl FrameQueue>) -> Self {
+        let serial = serial(options, port.map(|port| port.info().mac));
+        let nqn = options.nqn.clone().unwrap_or_else(|| derived_nqn(&serial));
+        hal_log::info!("subsystem {} serial {}", nqn.as_str(), serial.as_str());
+        Self { nqn, serial }
+    }
+}
+
+#[inline(never)] // As `Drives::add`.
+#[allow(clippy::too_many_arguments, reason = "what all cores share, and what each has")]
+fn assemble_core<F: FrameQueue + 'static, D: NvmeDevice + 'static>(
+    hardware: Hardware<F, D>,
+    options: &Options,
+    name: &Name,
+    sizes: &Sizes,
+    memory: Memory,
+    seed: u64,
+    mesh: Option<Mesh<Message>>,
+    now: Instant,
+) -> Result<&'static mut DataCore<F, D>, OutOfMemory> {
     let Memory { mut arena, pages } = memory;
-    let serial = serial(options, hardware.port.as_ref().map(|port| port.info().mac));
-    let nqn = options.nqn.clone().unwrap_or_else(|| derived_nqn(&serial));
-    hal_log::info!("subsystem {} serial {}", nqn.as_str(), serial.as_str());
     let links = arena.slice(sizes.pages, |_| 0)?;
-    let controllers = arena.slice(MAX_CONTROLLERS, |_| ControllerSlot::default())?;
+    // With other cores, half of the places are for controllers that live there and have queues here.
+    let places = if mesh.is_some() { 2 * MAX_CONTROLLERS } else { MAX_CONTROLLERS };
+    let controllers = arena.slice(places, |_| ControllerSlot::default())?;
+    let mut subsystem = Subsystem::new(SubsystemConfig::new(name.nqn.clone(), &name.serial), controllers);
+    if let Some(mesh) = mesh {
+        subsystem.join(Cores::new(mesh, &mut arena)?);
+    }
     let limits = Limits {
         connections: MAX_CONNECTIONS,
         slots: sizes.slots,
@@ -73,7 +139,7 @@ pub fn assemble<F: FrameQueue + 'static, D: NvmeDevice + 'static>(
     let core = DataCore::new(Parts {
         stack,
         drives,
-        subsystem: Subsystem::new(SubsystemConfig::new(nqn, &serial), controllers),
+        subsystem,
         target,
         pool: PagePool::new(pages, links),
         port: options.port,

@@ -14,7 +14,7 @@ mod power_role;
 pub mod sizes;
 mod watched;
 
-pub use assemble::{Hardware, Memory, assemble};
+pub use assemble::{Hardware, Memory, assemble, assemble_cores};
 pub use control::HotPlug;
 pub use control_role::{ControlRole, LineState};
 pub use dataplane::{CoreLoop, DataCore, PoolCounts, Role, SHUTDOWN_LIMIT};

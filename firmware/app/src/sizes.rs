@@ -1,6 +1,7 @@
 //! Limits, and how many of each thing a card of a given memory has. The one place for both.
 
 use hal_mem::{PAGE_BYTES, PagePool};
+use message::{BACKLOG_ENTRIES, MESH_RING_ENTRIES};
 
 /// TCP connections at once: each is an NVMe queue.
 pub const MAX_CONNECTIONS: u16 = dataplane::MAX_CONNECTIONS;
@@ -42,7 +43,23 @@ pub struct Sizes {
     pub pages_per_connection: u32,
 }
 
+/// Bytes of the ways between `cores` data cores, above what they really take.
+#[must_use]
+pub const fn mesh_bytes(cores: usize) -> usize {
+    let ways = cores * cores.saturating_sub(1);
+    cores * cores * 256 + ways * ((BACKLOG_ENTRIES + MESH_RING_ENTRIES) * MESSAGE_BYTES + 1024)
+}
+
 impl Sizes {
+    /// What each of `cores` data cores has of `free_bytes`, besides the ways between them.
+    #[must_use]
+    pub fn of_each(free_bytes: usize, cores: usize) -> Self {
+        match cores {
+            0 | 1 => Self::of(free_bytes),
+            _ => Self::of(free_bytes.saturating_sub(mesh_bytes(cores)) / cores),
+        }
+    }
+
     /// Divides `free_bytes`.
     #[must_use]
     pub fn of(free_bytes: usize) -> Self {
@@ -66,6 +83,8 @@ impl Sizes {
 const DRIVE_TABLE_BYTES: usize = 64 << 10;
 const SLOT_BYTES: usize = 256;
 const OTHER_BYTES: usize = 1 << 20;
+const MESSAGE_BYTES: usize = 144;
+const _: () = assert!(size_of::<Option<controller::Message>>() <= MESSAGE_BYTES);
 
 #[cfg(test)]
 mod tests {
@@ -79,6 +98,16 @@ mod tests {
         let large = Sizes::of(64 << 30);
         assert_eq!((large.pages, large.slots), (MAX_PAGES, MAX_SLOTS));
         assert!(large.socket_bytes > 40 << 20, "{large:?}");
+    }
+
+    #[test]
+    fn several_cores_share_what_one_would_have() {
+        for cores in 2..=7 {
+            let each = Sizes::of_each(1 << 30, cores);
+            assert!((each.private_bytes + each.pages * PAGE_BYTES) * cores + mesh_bytes(cores) <= 1 << 30);
+            assert!(each.slots >= 4096, "{cores} cores: {each:?}");
+        }
+        assert_eq!(Sizes::of_each(1 << 30, 1), Sizes::of(1 << 30));
     }
 
     #[test]

@@ -23,7 +23,7 @@ pub type Message = CoreMessage<Namespace>;
 /// Fences that may be pending at a time: one for each host that comes.
 const MAX_FENCES: usize = 32;
 /// Namespaces that may be on their way out at a time.
-const MAX_DETACHES: usize = 16;
+const MAX_DETACHES: usize = crate::config::MAX_NAMESPACES;
 /// Ends of controllers that may be pending: each controller may be reset and removed.
 const MAX_ENDS: usize = MAX_CHANGES - MAX_FENCES - MAX_DETACHES;
 
@@ -173,6 +173,13 @@ impl Subsystem {
     /// From now on this is one of several data cores.
     pub fn join(&mut self, cores: &'static mut Cores) {
         self.cores = Some(cores);
+    }
+
+    /// Whether this core is the home of a drive: its events count on all cores.
+    #[must_use]
+    pub fn is_home_of_drive(&self, drive: u8) -> bool {
+        let (core, cores) = self.place();
+        u16::from(drive).checked_rem(cores).unwrap_or(0) == core
     }
 
     /// Whether there are other data cores.
@@ -349,16 +356,22 @@ impl Subsystem {
         self.cores.as_ref().is_some_and(|cores| cores.count(is_end) > 0)
     }
 
-    /// Takes a namespace away on all cores: here at once, with what [`Self::detach`] says; there by [`Change::Detach`]. False where it
-    /// has to be tried again later; nothing has changed then.
+    /// Takes a namespace away on all cores: here at once, as [`Self::detach`], whose answer it gives; there by [`Change::Detach`].
     pub fn detach_everywhere(&mut self, nsid: u32) -> bool {
-        let Some(cores) = self.cores.as_mut() else { return self.detach(nsid) };
-        if cores.count(|begun| matches!(begun.change, Change::Detach { .. })) >= MAX_DETACHES {
-            return false;
+        let detached = self.detach(nsid);
+        if let Some(cores) = self.cores.as_mut().filter(|_| detached) {
+            let others = cores.mesh.others();
+            let begun = Begun { change: Change::Detach { nsid }, host_id: [0; 16] };
+            let pending = cores.count(|begun| matches!(begun.change, Change::Detach { .. }));
+            if pending >= MAX_DETACHES || cores.begin(begun, others).is_none() {
+                error!(
+                    "namespace {}: too many others are being detached, other cores go on serving it",
+                    nsid
+                );
+                cores.faults += 1;
+            }
         }
-        let others = cores.mesh.others();
-        let begun = Begun { change: Change::Detach { nsid }, host_id: [0; 16] };
-        cores.begin(begun, others).is_some() && self.detach(nsid)
+        detached
     }
 
     /// Tells all other cores of a namespace to serve.

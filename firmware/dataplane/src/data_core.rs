@@ -13,6 +13,7 @@ use net::Stack;
 use nvmeof::{Environment, QueueIndex, Target};
 
 use crate::core_loop::Role;
+use crate::mesh::MeshState;
 use crate::net_role::Connections;
 use crate::plug_role::Plug;
 use crate::readiness::Readiness;
@@ -70,6 +71,7 @@ pub struct DataCore<F: FrameQueue, D: NvmeDevice + 'static> {
     pub(crate) ending: Ending,
     pub(crate) asked_by: Option<&'static OrderlyEnd>,
     pub(crate) host_flush: HostFlush,
+    pub(crate) mesh: MeshState,
     next_tick: Instant,
 }
 
@@ -89,6 +91,7 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
             ending: Ending::No,
             asked_by: None,
             host_flush: HostFlush::default(),
+            mesh: MeshState::default(),
             next_tick: Instant::ZERO,
         }
     }
@@ -133,6 +136,7 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
         let mut environment =
             Environment { subsystem: &mut self.subsystem, pool: &mut self.pool, backend: &mut self.drives };
         self.target.tick(now, &mut environment);
+        self.look_thoroughly();
         // A drive without namespaces tells nothing when it comes up.
         for (number, _) in self.drives.numbered().filter(|(_, drive)| drive.is_ready()) {
             self.readiness.settled(number);
@@ -168,7 +172,10 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> Role for DataCore<F, D> {
             self.next_tick = now + TICK;
             self.tick(now);
         }
-        let mut work = self.receive_frames(now, budget);
+        let heard = self.hear_cores(now);
+        let frames = self.receive_frames(now, budget);
+        self.note_frames(frames, budget);
+        let mut work = heard + frames;
         work += self.poll_drives(now);
         let served = self.serve_queues(now, budget);
         if served > 0 {
@@ -177,6 +184,7 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> Role for DataCore<F, D> {
         }
         self.flush_for_hosts(now);
         self.advance_shutdown(now);
+        self.answer_cores(now);
         self.transmit(now);
         work
     }
@@ -184,7 +192,7 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> Role for DataCore<F, D> {
     fn arm(&mut self) -> bool {
         let frames = self.stack.as_mut().is_some_and(Stack::arm);
         let drives = self.drives.arm();
-        frames || drives || self.target.next_ready(QueueIndex(0)).is_some()
+        frames || drives || self.subsystem.has_messages() || self.target.next_ready(QueueIndex(0)).is_some()
     }
 
     fn disarm(&mut self) {

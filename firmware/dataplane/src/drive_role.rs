@@ -37,7 +37,13 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
     }
 
     fn drive_event(&mut self, drive: u8, event: DriveEvent, now: Instant) {
+        let is_home = self.subsystem.is_home_of_drive(drive);
         match event {
+            // The drive's home says it to all cores.
+            DriveEvent::NamespaceFound(_)
+            | DriveEvent::NamespaceGone { .. }
+            | DriveEvent::WritesLost { .. }
+                if !is_home => {}
             DriveEvent::NamespaceFound(info) => self.attach(drive, &info),
             DriveEvent::NamespaceGone { nsid } => self.detach(drive, nsid),
             DriveEvent::WritesLost { nsid } => {
@@ -58,17 +64,20 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
         let nsid = namespace.nsid;
         if self.take_up_again(&namespace) {
             hal_log::info!("drive {} namespace {} is back as namespace {}", drive, info.nsid, nsid);
-            return;
+            return self.subsystem.tell_attached(&namespace);
         }
         match self.subsystem.attach(namespace) {
-            Ok(()) => hal_log::info!(
-                "drive {} namespace {}: {} blocks of {} bytes, served as namespace {}",
-                drive,
-                info.nsid,
-                info.blocks,
-                1u32 << info.block_shift,
-                nsid,
-            ),
+            Ok(()) => {
+                hal_log::info!(
+                    "drive {} namespace {}: {} blocks of {} bytes, served as namespace {}",
+                    drive,
+                    info.nsid,
+                    info.blocks,
+                    1u32 << info.block_shift,
+                    nsid,
+                );
+                self.subsystem.tell_attached(&namespace);
+            }
             Err(error) => {
                 hal_log::warn!("drive {} namespace {} is not served: {}", drive, info.nsid, error.name())
             }
@@ -84,7 +93,7 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
 
     fn detach(&mut self, drive: u8, nsid: u32) {
         if let Some(served) = self.served_as(drive, nsid) {
-            self.subsystem.detach(served);
+            self.subsystem.detach_everywhere(served);
             hal_log::warn!("drive {} namespace {} is gone, it was namespace {}", drive, nsid, served);
         }
     }

@@ -2,13 +2,14 @@
 //!
 //! Run to completion: a request that arrives on this core's Ethernet queue is parsed, executed on this core's
 //! own drive queues and answered on the same Ethernet queue. Nothing here locks, allocates, or is shared with
-//! another core.
+//! another core; what cores have to say to each other goes by message (`mesh.rs`).
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
 mod core_loop;
 mod data_core;
 mod drive_role;
+mod mesh;
 mod net_role;
 mod plug_role;
 mod readiness;
@@ -16,5 +17,6 @@ mod shutdown;
 
 pub use core_loop::{CoreLoop, EMPTY_TURNS_BEFORE_SLEEP, Role, TURN_BUDGET, Turns};
 pub use data_core::{DataCore, Parts, PoolCounts};
+pub use mesh::WakeCore;
 pub use net_role::{MAX_CONNECTIONS, QueueStream};
 pub use shutdown::{DRIVES_LIMIT, HOSTS_LIMIT, SHUTDOWN_LIMIT};

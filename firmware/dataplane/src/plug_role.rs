@@ -105,7 +105,7 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
             let mut namespaces = self.subsystem.namespaces().iter();
             let Some(found) = namespaces.find(|namespace| namespace.backend.drive == drive) else { return };
             let (nsid, backend) = (found.nsid, found.backend);
-            self.subsystem.detach(nsid);
+            self.subsystem.detach_everywhere(nsid);
             hal_log::info!(
                 "drive {} namespace {} is detached, it was namespace {}",
                 drive,

@@ -14,7 +14,7 @@ pub const MAX_DATA_CORES: usize = 16;
 /// Connect requests of one core that one other core has not answered yet.
 pub const MAX_CONNECT_REQUESTS: usize = 16;
 /// Changes that one core has begun and that are not complete.
-pub const MAX_CHANGES: usize = 160;
+pub const MAX_CHANGES: usize = 208;
 /// Connections of a core, and so queues that it may have to give back.
 pub const MAX_QUEUES: usize = 64;
 /// Namespaces that a core may have to tell of.

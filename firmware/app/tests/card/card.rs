@@ -1,20 +1,22 @@
 //! A whole card in the process, under a clock that moves only when it is told to.
 
 use std::cell::Cell;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use app::options::Options;
-use app::sizes::Sizes;
+use app::sizes::{Sizes, mesh_bytes};
 use app::{
-    CoreLoop, DataCore, DriveRings, Hardware, HotPlug, HotPlugRole, Memory, PoolCounts, Role, assemble,
+    CoreLoop, DataCore, DriveRings, Hardware, HotPlug, HotPlugRole, Memory, PoolCounts, Role, assemble_cores,
 };
 use hal_api::{Clock, Instant, PortInfo, Wake};
 use hal_fakes::{
-    FakeFrameQueue, FakeNvme, FakeSlots, NvmeConfig, NvmeControl, SlotsControl, frame_queue_pair,
+    FakeFrameQueue, FakeNvme, FakeSlots, Media, MediaRequest, NvmeConfig, NvmeControl, RamMedia,
+    SlotsControl, frame_queue_pair,
 };
 use hal_mem::{Arena, DmaRegion, PAGE_BYTES};
 
-use crate::wire::Wire;
+use crate::wire::Wires;
 
 /// Time that a turn takes.
 const TURN: Duration = Duration::from_micros(50);
@@ -22,51 +24,120 @@ const TURN: Duration = Duration::from_micros(50);
 const STEP: Duration = Duration::from_millis(50);
 const BUDGET: u32 = 64;
 
+fn port_info(last: u8) -> PortInfo {
+    PortInfo {
+        mac: [2, 0, 0, 0, 0, last],
+        mtu: 1500,
+        receive_checksums_verified: true,
+        transmit_checksum_offload: true,
+    }
+}
+
+fn spare(index: usize, pages: &DmaRegion) -> (FakeNvme, NvmeControl) {
+    let (drive, control) =
+        FakeNvme::new(NvmeConfig { serial: format!("SPARE{index}"), ..NvmeConfig::default() });
+    control.allow_dma(pages);
+    (drive, control)
+}
+
+/// The blocks of a namespace, which each core's fake of its drive has.
+#[derive(Debug, Clone)]
+struct SharedMedia(Arc<Mutex<RamMedia>>);
+
+impl SharedMedia {
+    fn of_drive(config: &NvmeConfig) -> Vec<Self> {
+        let bytes = config.namespaces.iter().map(|of| (of.blocks << of.block_shift) as usize);
+        bytes.map(|bytes| Self(Arc::new(Mutex::new(RamMedia::new(bytes))))).collect()
+    }
+}
+
+impl Media for SharedMedia {
+    fn bytes(&self) -> u64 {
+        self.0.lock().unwrap().bytes()
+    }
+    fn start(&mut self, request: &MediaRequest<'_>) -> Option<u16> {
+        self.0.lock().unwrap().start(request)
+    }
+    fn peek(&mut self, offset_bytes: u64, into: &mut [u8]) {
+        self.0.lock().unwrap().peek(offset_bytes, into);
+    }
+    fn poke(&mut self, offset_bytes: u64, from: &[u8]) {
+        self.0.lock().unwrap().poke(offset_bytes, from);
+    }
+}
+
 /// The card, its drives' controls, and the wire to its hosts.
 pub struct Card {
-    core: &'static mut DataCore<FakeFrameQueue, FakeNvme>,
+    cores: Vec<&'static mut DataCore<FakeFrameQueue, FakeNvme>>,
+    /// Says in which order the cores have their turns.
+    order: u64,
     pub drives: Vec<NvmeControl>,
+    /// The drives as each of the other cores has them.
+    pub other_drives: Vec<Vec<NvmeControl>>,
     /// Drives on the shelf.
     pub spares: Vec<(FakeNvme, NvmeControl)>,
     hot_plug: Option<HotPlugRole<FakeSlots>>,
-    pub wire: Wire,
+    pub wire: Wires,
     pub now: Instant,
 }
 
 impl Card {
-    /// A card of `memory_bytes` with these drives, whose serial numbers are made different, until they are ready.
+    /// A card of `memory_bytes` with one data core and these drives, whose serial numbers are made different, until they are ready.
     pub fn boot(memory_bytes: usize, drives: impl IntoIterator<Item = NvmeConfig>) -> Self {
-        let sizes = Sizes::of(memory_bytes);
-        let pages = DmaRegion::leak_for_host(sizes.pages * PAGE_BYTES);
-        let info = |last| PortInfo {
-            mac: [2, 0, 0, 0, 0, last],
-            mtu: 1500,
-            receive_checksums_verified: true,
-            transmit_checksum_offload: true,
-        };
-        let (port, far) = frame_queue_pair(info(1), info(2), 1024);
-        let mut hardware = Hardware { port: Some(port), drives: heapless::Vec::new() };
-        let mut controls = Vec::new();
-        for (index, config) in drives.into_iter().enumerate() {
-            let (drive, control) = FakeNvme::new(NvmeConfig { serial: format!("DRIVE{index}"), ..config });
-            control.allow_dma(&pages);
-            assert!(hardware.drives.push(drive).is_ok(), "too many drives");
-            controls.push(control);
+        Self::boot_cores(memory_bytes, 1, 0, drives)
+    }
+
+    /// The same with several data cores, each with a port of its own and queues of its own at the drives. `order` says in which
+    /// order they have their turns.
+    pub fn boot_cores(
+        memory_bytes: usize,
+        cores: usize,
+        order: u64,
+        drives: impl IntoIterator<Item = NvmeConfig>,
+    ) -> Self {
+        let sizes = Sizes::of_each(memory_bytes, cores);
+        let configs: Vec<NvmeConfig> = drives.into_iter().collect();
+        let blocks: Vec<Vec<SharedMedia>> = configs.iter().map(SharedMedia::of_drive).collect();
+        let (mut parts, mut controls, mut fars, mut spares) =
+            (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for core in 0..cores {
+            let pages = DmaRegion::leak_for_host(sizes.pages * PAGE_BYTES);
+            let (port, far) = frame_queue_pair(port_info(1), port_info(2), 1024);
+            let mut hardware = Hardware { port: Some(port), drives: heapless::Vec::new() };
+            let mut here = Vec::new();
+            for (index, (config, blocks)) in configs.iter().zip(&blocks).enumerate() {
+                let config = NvmeConfig { serial: format!("DRIVE{index}"), ..config.clone() };
+                let media = blocks.iter().map(|media| Box::new(media.clone()) as Box<dyn Media>).collect();
+                let (drive, control) = FakeNvme::with_media(config, media);
+                control.allow_dma(&pages);
+                assert!(hardware.drives.push(drive).is_ok(), "too many drives");
+                here.push(control);
+            }
+            if core == 0 {
+                spares.extend((0..2).map(|index| spare(index, &pages)));
+            }
+            controls.push(here);
+            fars.push(far);
+            parts.push((hardware, Memory { arena: Arena::leak_for_host(sizes.private_bytes), pages }));
         }
-        let spare = |index| {
-            let (drive, control) =
-                FakeNvme::new(NvmeConfig { serial: format!("SPARE{index}"), ..NvmeConfig::default() });
-            control.allow_dma(&pages);
-            (drive, control)
-        };
-        let spares = (0..2).map(spare).collect();
-        let memory = Memory { arena: Arena::leak_for_host(sizes.private_bytes), pages };
         let (options, warnings) = Options::parse("ip=10.0.0.1/24 nqn=nqn.2014-08.org.example:card");
         assert!(warnings.is_empty());
-        let core = assemble(hardware, &options, &sizes, memory, 1, Instant::ZERO).expect("enough memory");
-        let mut card =
-            Self { core, drives: controls, spares, hot_plug: None, wire: Wire::new(far), now: Instant::ZERO };
-        card.run_until("all drives are ready", |card| card.core.drives().iter().all(drive::Drive::is_ready));
+        let mut between = Arena::leak_for_host(mesh_bytes(cores));
+        let cores = assemble_cores(parts.into_iter(), &options, &sizes, &mut between, 1, Instant::ZERO)
+            .expect("enough memory");
+        let mut card = Self {
+            cores: cores.into_iter().collect(),
+            order: order.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
+            drives: controls.remove(0),
+            other_drives: controls,
+            spares,
+            hot_plug: None,
+            wire: Wires::new(fars),
+            now: Instant::ZERO,
+        };
+        card.run_until("all drives are ready", |card| {
+            card.cores.iter().all(|core| core.drives().iter().all(drive::Drive::is_ready))
+        });
         card
     }
 
@@ -76,14 +147,22 @@ impl Card {
         let (slots, hands) = FakeSlots::new(drives + 1, 0);
         (0..drives).for_each(|slot| hands.lent_at_boot(slot));
         let (control, data_core) = Box::leak(Box::new(DriveRings::new())).split();
-        self.core.obey(data_core);
+        self.cores[0].obey(data_core);
         self.hot_plug = Some(HotPlugRole::new(HotPlug::new(slots, control)));
         hands
     }
 
     /// One turn of the card and of its hosts.
     pub fn turn(&mut self) -> u32 {
-        let mut work = self.core.poll(self.now, BUDGET);
+        // Each core has its turns, in any order and not equally often.
+        let cores = self.cores.len();
+        let mut work = 0;
+        for _ in 0..cores {
+            self.order ^= self.order << 13;
+            self.order ^= self.order >> 7;
+            self.order ^= self.order << 17;
+            work += self.cores[(self.order >> 20) as usize % cores].poll(self.now, BUDGET);
+        }
         if let Some(hot_plug) = &mut self.hot_plug {
             work += hot_plug.poll(self.now, BUDGET);
         }
@@ -100,7 +179,9 @@ impl Card {
             assert!(self.now < limit, "waited too long until {what}");
             idle = if self.turn() == 0 { idle + 1 } else { 0 };
             if idle > 20 {
-                let mut leap = self.core.next_deadline(self.now).min(self.now + STEP);
+                let now = self.now;
+                let deadlines = self.cores.iter_mut().map(|core| core.next_deadline(now));
+                let mut leap = deadlines.fold(now + STEP, Instant::min);
                 if let Some(hot_plug) = &mut self.hot_plug {
                     leap = leap.min(hot_plug.next_deadline(self.now));
                 }
@@ -127,31 +208,46 @@ impl Card {
     }
 
     pub fn begin_shutdown(&mut self) {
-        self.core.begin_shutdown(self.now);
+        let now = self.now;
+        self.cores.iter_mut().for_each(|core| core.begin_shutdown(now));
     }
 
     pub fn is_shut_down(&mut self) -> bool {
-        self.core.is_shut_down()
+        self.cores.iter().all(|core| core.is_shut_down())
     }
 
     pub fn counts(&self) -> PoolCounts {
-        self.core.pool_counts()
+        self.cores[0].pool_counts()
+    }
+
+    /// What the pools of each core hold.
+    pub fn all_counts(&self) -> Vec<PoolCounts> {
+        self.cores.iter().map(|core| core.pool_counts()).collect()
+    }
+
+    /// Whether the cores have nothing more to say to each other, and never said what made no sense.
+    pub fn cores_are_quiet(&self) -> bool {
+        self.cores.iter().all(|core| {
+            assert_eq!(core.mesh_faults(), 0);
+            core.pending_changes() == (0, 0)
+        })
     }
 
     /// Requests whose pages are quarantined, at any drive.
     pub fn quarantined(&self) -> usize {
-        self.core.drives().iter().map(drive::Drive::quarantined).sum()
+        let drives = self.cores.iter().flat_map(|core| core.drives().iter());
+        drives.map(drive::Drive::quarantined).sum()
     }
 
     pub fn drive(&self, index: u8) -> &drive::Drive<FakeNvme> {
-        self.core.drives().get(index).expect("a drive")
+        self.cores[0].drives().get(index).expect("a drive")
     }
 
     /// Leaves the card to its core loop for so long, with nothing on the wire. Returns its turns.
     pub fn sleep(&mut self, time: Duration) -> u64 {
         let now = Cell::new(self.now);
         let end = self.now + time;
-        let mut roles: [&mut dyn Role; 1] = [&mut *self.core];
+        let mut roles: [&mut dyn Role; 1] = [&mut *self.cores[0]];
         let mut core = CoreLoop::new(&mut roles, Time(&now), Time(&now));
         while now.get() < end {
             core.turn();

@@ -43,6 +43,8 @@ pub struct Queue {
     pub generous: bool,
     /// Largest H2CData, in bytes.
     pub piece: usize,
+    /// Asked for with the admin queue's Connect.
+    pub keep_alive_ms: u32,
 }
 
 /// A host with an admin queue and an I/O queue.
@@ -90,16 +92,30 @@ impl Queue {
         card.run_until("ICResp comes", |card| card.wire.incoming(socket).len() >= 128);
         let response: Vec<u8> = card.wire.incoming(socket).drain(..128).collect();
         assert_eq!(response[0], kind::INITIALIZE_RESPONSE);
-        Self { socket, cid: 0, pending: Vec::new(), generous: true, piece: 128 * 1024 }
+        Self {
+            socket,
+            cid: 0,
+            pending: Vec::new(),
+            generous: true,
+            piece: 128 * 1024,
+            keep_alive_ms: KEEP_ALIVE_MS,
+        }
     }
 
-    fn connect(&mut self, card: &mut Card, host: u8, queue_id: u16, cntlid: u16) -> u16 {
+    pub fn connect(&mut self, card: &mut Card, host: u8, queue_id: u16, cntlid: u16) -> u16 {
+        self.start_connect(card, host, queue_id, cntlid);
+        let end = self.wait(card, 1).remove(0);
+        assert_eq!(end.status, Status::SUCCESS, "Connect");
+        end.result as u16
+    }
+
+    pub fn start_connect(&mut self, card: &mut Card, host: u8, queue_id: u16, cntlid: u16) {
         let mut connect = ConnectCommand::new_zeroed();
         connect.opcode = opcode::FABRICS;
         connect.fabrics_kind = fabrics::CONNECT;
         connect.queue_id.set(queue_id);
         connect.sq_size.set(QUEUE_ENTRIES_ZERO_BASED);
-        connect.keep_alive_ms.set(if queue_id == 0 { KEEP_ALIVE_MS } else { 0 });
+        connect.keep_alive_ms.set(if queue_id == 0 { self.keep_alive_ms } else { 0 });
         let mut data = ConnectData::new_zeroed();
         data.host_id = [host; 16];
         data.controller_id.set(cntlid);
@@ -107,9 +123,7 @@ impl Queue {
         let name = format!("nqn.2014-08.org.example:host{host}");
         data.host_nqn[..name.len()].copy_from_slice(name.as_bytes());
         let command = Command::read_from_bytes(connect.as_bytes()).unwrap();
-        let end = self.execute(card, command, Payload::InCapsule(data.as_bytes().to_vec()));
-        assert_eq!(end.status, Status::SUCCESS, "Connect");
-        end.result as u16
+        self.start(card, command, Payload::InCapsule(data.as_bytes().to_vec()));
     }
 
     /// Sends a command; returns its CID.

@@ -6,6 +6,7 @@
 mod card;
 mod chaos;
 mod host;
+mod many_cores;
 mod plug;
 mod shutdown;
 mod wire;

@@ -17,9 +17,61 @@ const SYN: u8 = 2;
 const RST: u8 = 4;
 const ACK: u8 = 16;
 
-/// A TCP connection of ours, by its index.
+/// A TCP connection of ours, by its wire and its index there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Socket(usize);
+pub struct Socket {
+    wire: usize,
+    index: usize,
+}
+
+/// The wires to the card's cores, one for each.
+pub struct Wires {
+    wires: Vec<Wire>,
+    /// The core that the next connection goes to.
+    pub core: usize,
+}
+
+impl Wires {
+    pub fn new(queues: Vec<FakeFrameQueue>) -> Self {
+        Self { wires: queues.into_iter().map(Wire::new).collect(), core: 0 }
+    }
+
+    /// Begins a connection.
+    pub fn connect(&mut self) -> Socket {
+        Socket { wire: self.core, index: self.wires[self.core].connect() }
+    }
+
+    pub fn is_open(&self, socket: Socket) -> bool {
+        self.wires[socket.wire].is_open(socket.index)
+    }
+
+    pub fn has_ended(&self, socket: Socket) -> bool {
+        self.wires[socket.wire].connections[socket.index].ended
+    }
+
+    pub fn send(&mut self, socket: Socket, bytes: &[u8]) {
+        self.wires[socket.wire].connections[socket.index].outgoing.extend(bytes);
+    }
+
+    /// What has arrived and was not taken.
+    pub fn incoming(&mut self, socket: Socket) -> &mut Vec<u8> {
+        &mut self.wires[socket.wire].connections[socket.index].incoming
+    }
+
+    /// Ends a connection by RST.
+    pub fn reset(&mut self, socket: Socket) {
+        self.wires[socket.wire].reset(socket.index);
+    }
+
+    /// The host of a connection dies without a word.
+    pub fn silence(&mut self, socket: Socket) {
+        self.wires[socket.wire].connections[socket.index].silent = true;
+    }
+
+    pub fn poll(&mut self) -> usize {
+        self.wires.iter_mut().map(Wire::poll).sum()
+    }
+}
 
 #[derive(Debug, Default)]
 struct Connection {
@@ -39,19 +91,18 @@ struct Connection {
 }
 
 /// All connections to the card over one port.
-pub struct Wire {
+struct Wire {
     queue: FakeFrameQueue,
     card_mac: Option<[u8; 6]>,
     connections: Vec<Connection>,
 }
 
 impl Wire {
-    pub fn new(queue: FakeFrameQueue) -> Self {
+    fn new(queue: FakeFrameQueue) -> Self {
         Self { queue, card_mac: None, connections: Vec::new() }
     }
 
-    /// Begins a connection.
-    pub fn connect(&mut self) -> Socket {
+    fn connect(&mut self) -> usize {
         let index = self.connections.len();
         let port = 40_000 + index as u16;
         let start = 1000 * index as u32;
@@ -62,39 +113,20 @@ impl Wire {
         } else {
             self.ask_for_card();
         }
-        Socket(index)
+        index
     }
 
-    pub fn is_open(&self, socket: Socket) -> bool {
-        self.connections[socket.0].open && !self.connections[socket.0].ended
+    fn is_open(&self, index: usize) -> bool {
+        self.connections[index].open && !self.connections[index].ended
     }
 
-    pub fn has_ended(&self, socket: Socket) -> bool {
-        self.connections[socket.0].ended
-    }
-
-    pub fn send(&mut self, socket: Socket, bytes: &[u8]) {
-        self.connections[socket.0].outgoing.extend(bytes);
-    }
-
-    /// What has arrived and was not taken.
-    pub fn incoming(&mut self, socket: Socket) -> &mut Vec<u8> {
-        &mut self.connections[socket.0].incoming
-    }
-
-    /// Ends a connection by RST.
-    pub fn reset(&mut self, socket: Socket) {
-        self.segment(socket.0, RST | ACK, &[]);
-        self.connections[socket.0].ended = true;
-    }
-
-    /// The host of a connection dies without a word.
-    pub fn silence(&mut self, socket: Socket) {
-        self.connections[socket.0].silent = true;
+    fn reset(&mut self, index: usize) {
+        self.segment(index, RST | ACK, &[]);
+        self.connections[index].ended = true;
     }
 
     /// Takes in and answers what has arrived, and sends what the window allows. Returns the frames moved.
-    pub fn poll(&mut self) -> usize {
+    fn poll(&mut self) -> usize {
         let mut moved = 0;
         while let Some(frame) = self.queue.halves().0.receive(<[u8]>::to_vec) {
             self.frame(&frame);
