@@ -349,7 +349,10 @@ fn a_loss_is_told_once_whichever_core_the_flush_comes_to() {
 fn a_fence_needs_each_core_and_brings_what_the_host_has_not_heard() {
     let mut card = Card::new();
     let host = [9; 16];
-    let (gone, _) = card.controller(1);
+    let (gone, cntlid) = card.controller(1);
+    // It has had an I/O queue, and may have written.
+    let (command, data) = connect_parts(NQN, HOST, 1, cntlid);
+    card.cores[1].connect(card.now, PortId::FIRST, &command, &data).unwrap();
     card.cores[1].disconnect_queue(gone.controller, 0);
     card.cores[1].note_lost_writes(3, card.now);
     let FenceStart::Begun(fence) = card.cores[0].begin_fence(host) else { panic!("no fence") };
