@@ -252,6 +252,48 @@ fn a_host_whose_admin_connection_is_lost_comes_back_after_its_last_write_on_any_
 }
 
 #[test]
+fn a_fence_that_overtakes_the_end_of_a_controller_waits_for_its_writes_all_the_same() {
+    let mut many = Many::new(3);
+    let (admin, cntlid) = many.admin(0);
+    let mut queue = many.io(1, 1, cntlid);
+    many.hold_write(&mut queue);
+    let back = many.open(2);
+    many.start_connect(&back, 0, 0xffff);
+    // Core 1 knows of no loss yet, and confirms. Home has seen the reset of the admin queue when it hears of the fence.
+    many.turn(1);
+    many.cut(&admin);
+    many.run();
+    assert!(many.replies(&back).is_empty() && !many.is_open(&queue));
+    many.cores[1].complete(0);
+    many.run();
+    assert_eq!(many.response(&back).0, Status::SUCCESS);
+    many.assert_clean();
+}
+
+#[test]
+fn queues_of_a_controller_that_has_gone_count_as_lost_before_they_are_served() {
+    let mut card = Card::new();
+    let (admin, mut queue) = Host::pair(&mut card, Digests::default(), |_| {});
+    card.ram.hold = true;
+    let write = block_command(io::WRITE, 8, 1);
+    queue.start(&mut card, write, &Payload::InCapsule(pattern(512, 1)));
+    card.run();
+    let back = Host::open(&mut card);
+    back.initialize(&mut card);
+    let pdu = back.connect_pdu(0, 0xffff);
+    card.send(back.index, &pdu);
+    card.cut(admin.index);
+    card.poll(back.index);
+    assert!(back.replies(&mut card).is_empty());
+    card.run();
+    card.complete(0);
+    card.run();
+    let replies = back.replies(&mut card);
+    assert!(matches!(replies[..], [Reply::Response { status: Status::SUCCESS, .. }]), "{replies:?}");
+    card.assert_clean();
+}
+
+#[test]
 fn a_fence_waits_for_writes_of_connections_lost_before_and_for_no_others() {
     let mut many = Many::new(2);
     let (_admin, cntlid) = many.admin(1);
