@@ -3,9 +3,7 @@
 //! Capsule → checked by the controller → pages (or a wait for them) → data by R2T → controller or backend (or a
 //! wait for it) → completion → response. No wait ever stops the stream from being read.
 
-use controller::{
-    Backend, BlockWork, IoCompletion, Operation, Outcome, QueueContext, Transfer, Work,
-};
+use controller::{Backend, BlockWork, IoCompletion, Operation, Outcome, QueueContext, Transfer, Work};
 use hal_mem::PAGE_BYTES;
 use nvme::fabrics;
 use nvme::{Command, SglKind, Status, opcode};

@@ -8,7 +8,7 @@ use std::vec::Vec;
 use super::*;
 use crate::association::{Connected, offset};
 use crate::testing::{FakeBackend, HOST, NQN, connect_parts, namespace, property_get, property_set, read};
-use crate::{ControllerSlot, HomeAnswer, PortId, Outcome, QueueContext, SubsystemConfig};
+use crate::{ControllerSlot, HomeAnswer, Outcome, PortId, QueueContext, SubsystemConfig};
 
 const CORES: usize = 3;
 const READY: u64 = 1;
