@@ -32,7 +32,7 @@ pub fn run_seed(seed: u64, trace: &Trace) {
     world::World::new(&settings, seed, trace).run();
 }
 
-/// Has hosts come and go so many times over the worst network; everything must be back at the end.
+/// Has hosts go and come back so many times in all over the worst network; everything must be back at the end.
 pub fn run_cycles(seed: u64, cycles: u64, trace: &Trace) {
     let settings = Settings::worst_network(seed);
     world::World::new(&settings, seed, trace).run_cycles(cycles);

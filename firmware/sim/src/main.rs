@@ -54,7 +54,7 @@ fn cycles(seed: u64, count: u64) -> ExitCode {
     let trace = Trace::new(Detail::Silent, None);
     sim::run_cycles(seed, count, &trace);
     report(&trace);
-    println!("{count} times hosts came and went; all slots and buffers are back");
+    println!("{count} times a host lost its association and came back; all slots and buffers are back");
     ExitCode::SUCCESS
 }
 

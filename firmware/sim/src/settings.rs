@@ -158,7 +158,8 @@ impl Settings {
         let mut settings = Self::drawn(seed);
         settings.weather = Weather { lost: 60, doubled: 60, late: 80, damaged: 40, forged: 0 };
         settings.chaos = Chaos { cut_ms: 3000, ..Chaos::default() };
-        settings.hosts.resize_with(4, || host(&mut Rng::with_seed(seed ^ 0x4057)));
+        let mut random = Rng::with_seed(seed ^ 0x4057);
+        settings.hosts.resize_with(4, || host(&mut random));
         settings
     }
 
@@ -330,5 +331,20 @@ fn host(random: &mut Rng) -> HostSettings {
         most_blocks: [1, 8, 32, 64][random.usize(0..4)],
         reads: random.u32(20..=80),
         pause_us: random.u64(100..=6000),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_of_the_worst_network_differ() {
+        for seed in 0..20 {
+            let hosts = Settings::worst_network(seed).hosts;
+            let kinds: std::collections::BTreeSet<String> =
+                hosts.iter().map(|host| format!("{host:?}")).collect();
+            assert_eq!(kinds.len(), 4, "seed {seed}");
+        }
     }
 }

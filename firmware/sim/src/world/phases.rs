@@ -27,6 +27,30 @@ const RETURN_LIMIT: Duration = Duration::from_secs(150);
 /// Blocks of an audit's read.
 const AUDIT_BLOCKS: u32 = 32;
 
+/// Counts how often hosts that had an association lost it and have one again.
+struct Returns {
+    /// Each host's state; `None` before its first association.
+    ready: Vec<Option<bool>>,
+    count: u64,
+}
+
+impl Returns {
+    fn new(hosts: usize) -> Self {
+        Self { ready: vec![None; hosts], count: 0 }
+    }
+
+    /// Looks at a host; whether it has just come back.
+    fn note(&mut self, host: usize, ready: bool) -> bool {
+        let before = self.ready[host];
+        if ready || before.is_some() {
+            self.ready[host] = Some(ready);
+        }
+        let back = ready && before == Some(false);
+        self.count += u64::from(back);
+        back
+    }
+}
+
 impl World {
     /// The whole run.
     pub fn run(&mut self) {
@@ -38,18 +62,25 @@ impl World {
         self.finish(fresh);
     }
 
-    /// Hosts come and go, so many times in all, in every way that there is.
+    /// Hosts go in every way that there is and come back, so many times in all.
     pub fn run_cycles(&mut self, cycles: u64) {
         let fresh = self.start();
-        let mut gone = 0;
-        while gone < cycles {
+        let mut returns = Returns::new(self.hosts.len());
+        let mut last = self.now();
+        while returns.count < cycles {
             self.step();
             for index in 0..self.hosts.len() {
-                if self.hosts[index].is_ready() && self.random.u32(0..200) == 0 {
-                    gone += 1;
+                let ready = self.hosts[index].is_ready();
+                if returns.note(index, ready) {
+                    last = self.now();
+                }
+                // A stall counts only where the connection is lost over it.
+                if ready && self.random.u32(0..200) == 0 {
                     self.strike_host(index);
+                    returns.note(index, self.hosts[index].is_ready());
                 }
             }
+            assert!(self.now() < last + MEND_LIMIT, "VIOLATION: no host has come back for {MEND_LIMIT:?}");
         }
         self.finish(fresh);
     }
@@ -172,5 +203,26 @@ impl World {
             }
             self.step();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_lost_association_that_is_followed_by_another_counts() {
+        let mut returns = Returns::new(2);
+        // It connects for the first time, and stalls without losing anything.
+        let first: Vec<bool> = [false, true, true, true].map(|ready| returns.note(0, ready)).into();
+        assert_eq!(first, [false; 4]);
+        // The other one has lost its association.
+        returns.note(1, true);
+        returns.note(1, false);
+        assert_eq!(returns.count, 0);
+        assert!(!returns.note(1, false));
+        assert!(returns.note(1, true));
+        assert!(!returns.note(1, true));
+        assert_eq!(returns.count, 1);
     }
 }
