@@ -24,6 +24,8 @@ pub struct Batch {
 pub enum Outcome {
     /// It ended well.
     Done {
+        /// Which one.
+        seed: u64,
         /// How many events there were.
         events: u64,
         /// How often each kind happened.
@@ -42,7 +44,7 @@ pub enum Outcome {
 #[derive(Debug, PartialEq, Eq)]
 enum Line {
     Start(u64),
-    Done { events: u64, counts: Vec<u64> },
+    Done { seed: u64, events: u64, counts: Vec<u64> },
 }
 
 impl Line {
@@ -51,8 +53,13 @@ impl Line {
         match words.next()? {
             "start" => Some(Self::Start(words.next()?.parse().ok()?)),
             "done" => {
-                let events = words.nth(2)?.parse().ok()?;
-                Some(Self::Done { events, counts: words.map(str::parse).collect::<Result<_, _>>().ok()? })
+                let seed = words.next()?.parse().ok()?;
+                let events = words.nth(1)?.parse().ok()?;
+                Some(Self::Done {
+                    seed,
+                    events,
+                    counts: words.map(str::parse).collect::<Result<_, _>>().ok()?,
+                })
             }
             _ => None,
         }
@@ -86,9 +93,9 @@ impl Batch {
             match lines.recv_timeout(Duration::from_millis(200)) {
                 Ok(line) => match Line::parse(&line) {
                     Some(Line::Start(seed)) => (running, since) = (Some(seed), Instant::now()),
-                    Some(Line::Done { events, counts }) => {
+                    Some(Line::Done { seed, events, counts }) => {
                         running = None;
-                        note(Outcome::Done { events, counts });
+                        note(Outcome::Done { seed, events, counts });
                     }
                     None => {}
                 },
@@ -125,7 +132,7 @@ mod tests {
     #[test]
     fn a_workers_lines_are_understood() {
         assert_eq!(Line::parse("start 7"), Some(Line::Start(7)));
-        let done = Line::Done { events: 12, counts: vec![1, 0, 3] };
+        let done = Line::Done { seed: 7, events: 12, counts: vec![1, 0, 3] };
         assert_eq!(Line::parse("done 7 00ff 12 1 0 3"), Some(done));
         assert_eq!(Line::parse("done 7 00ff 12 1 x"), None);
         assert_eq!(Line::parse("warn something"), None);
