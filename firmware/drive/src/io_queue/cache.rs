@@ -93,6 +93,7 @@ impl<Q: CommandQueue> IoQueue<Q> {
             Operation::Write
             | Operation::WriteZeroes { .. }
             | Operation::WriteUncorrectable
+            | Operation::DatasetManagement { .. }
             | Operation::Copy { .. }
                 if !active.request.force_unit_access =>
             {

@@ -54,6 +54,19 @@ fn a_quick_loss_of_power_is_told() {
 }
 
 #[test]
+fn a_deallocation_that_is_lost_is_told() {
+    let mut rig = rig();
+    let mut range = [0; 16];
+    range[4] = 1;
+    let pages = rig.pages_with(&range);
+    let deallocate = Operation::DatasetManagement { ranges: 1, attributes: 0b100 };
+    assert_eq!(rig.execute(request(deallocate, 0, 0, pages)).0, 0);
+    rig.control.lose_power();
+    settle(&mut rig);
+    assert!(rig.events.contains(&LOST), "{:?}", rig.events);
+}
+
+#[test]
 fn what_is_flushed_or_forced_is_not_lost() {
     let mut rig = rig();
     write(&mut rig, 1, false);
