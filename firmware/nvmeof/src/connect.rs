@@ -9,7 +9,7 @@ use hal_mem::PAGE_BYTES;
 use message::QueueGrant;
 use nvme::Status;
 use nvme::fabrics::{ConnectCommand, ConnectData};
-use zerocopy::FromBytes;
+use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use crate::queue::{ConnectStep, Phase, SETUP_TIMEOUT};
 use crate::slots::SlotState;
@@ -20,14 +20,7 @@ pub(crate) const CONNECT_BYTES: u32 = size_of::<ConnectData>() as u32;
 impl<B: Backend> Turn<'_, '_, B> {
     /// Makes the connection a queue, or says why not, or goes on waiting.
     pub(crate) fn connect(&mut self, slot: u16) {
-        let entry = self.slots.at(slot);
-        let mut data = [0; CONNECT_BYTES as usize];
-        self.env.pool.read(&mut entry.pages.start(), &mut data);
-        let command = entry.command;
-        let (Ok((connect, _)), Ok((data, _))) = (
-            ConnectCommand::ref_from_prefix(zerocopy::IntoBytes::as_bytes(&command)),
-            ConnectData::ref_from_prefix(&data),
-        ) else {
+        let Some((connect, data)) = self.parts_of_connect(slot) else {
             return self.finish(slot, Status::INTERNAL_ERROR, 0);
         };
         if self.queue.context.is_some() {
@@ -48,9 +41,9 @@ impl<B: Backend> Turn<'_, '_, B> {
             hal_log::warn!("connection {}: refused, its address has enough controllers", self.index);
             return self.refuse_connect(slot, Failure { status: Status::CONNECT_CONTROLLER_BUSY, result: 0 });
         }
-        match self.env.subsystem.ask_home(PortId::FIRST, connect, data) {
+        match self.env.subsystem.ask_home(PortId::FIRST, &connect, &data) {
             HomeAnswer::Here => {
-                let connected = self.env.subsystem.connect(self.now, PortId::FIRST, connect, data);
+                let connected = self.env.subsystem.connect(self.now, PortId::FIRST, &connect, &data);
                 self.connected(slot, data.host_id, connected);
             }
             HomeAnswer::Asked(ticket) => {
@@ -61,6 +54,15 @@ impl<B: Backend> Turn<'_, '_, B> {
             HomeAnswer::Busy => self.park_connect(slot),
             HomeAnswer::Refused(failure) => self.refuse_connect(slot, failure),
         }
+    }
+
+    /// The command and the data of a Connect, which has all of both.
+    fn parts_of_connect(&self, slot: u16) -> Option<(ConnectCommand, ConnectData)> {
+        let entry = self.slots.at(slot);
+        let mut data = ConnectData::new_zeroed();
+        self.env.pool.read(&mut entry.pages.start(), data.as_mut_bytes());
+        let (connect, _) = ConnectCommand::read_from_prefix(entry.command.as_bytes()).ok()?;
+        Some((connect, data))
     }
 
     /// Whether no write of a lost connection of this host can still land. Begins to find that out on the other cores.
@@ -99,18 +101,11 @@ impl<B: Backend> Turn<'_, '_, B> {
         let Some(slot) = slot.filter(|_| self.queue.phase == Phase::AwaitingConnect) else {
             return self.env.subsystem.give_back_queue(home, grant.cntlid, grant.queue_id);
         };
-        let entry = self.slots.at(slot);
-        let mut data = [0; CONNECT_BYTES as usize];
-        self.env.pool.read(&mut entry.pages.start(), &mut data);
-        let command = entry.command;
-        let (Ok((connect, _)), Ok((data, _))) = (
-            ConnectCommand::ref_from_prefix(zerocopy::IntoBytes::as_bytes(&command)),
-            ConnectData::ref_from_prefix(&data),
-        ) else {
+        let Some((connect, data)) = self.parts_of_connect(slot) else {
             self.env.subsystem.give_back_queue(home, grant.cntlid, grant.queue_id);
             return self.finish(slot, Status::INTERNAL_ERROR, 0);
         };
-        let connected = self.env.subsystem.adopt(home, grant, self.now, PortId::FIRST, connect, data);
+        let connected = self.env.subsystem.adopt(home, grant, self.now, PortId::FIRST, &connect, &data);
         self.connected(slot, data.host_id, connected);
     }
 

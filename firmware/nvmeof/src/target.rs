@@ -435,17 +435,12 @@ impl Target {
         self.wake_waiting();
     }
 
-    /// Keeps what Connects of the same host have to wait for. A fence that is lifted wakes them.
+    /// Brings what Connects of the same host have to wait for up to date.
     fn fence(&mut self, index: u16) {
         let place = usize::from(index);
-        let (Some(queue), Some(fence)) = (self.queues.get(place), self.fences.get_mut(place)) else { return };
-        if queue.is_ending() {
-            return self.note_lost(index);
-        }
-        let lifted = fence.writes > 0 && queue.writes_at_backend == 0;
-        fence.writes = fence.writes.min(queue.writes_at_backend);
-        if lifted {
-            self.wake_waiting();
+        let is_ending = self.queues.get(place).is_some_and(Queue::is_ending);
+        if is_ending || self.fences.get(place).is_some_and(|fence| fence.writes > 0) {
+            self.note_lost(index);
         }
     }
 
@@ -463,7 +458,7 @@ impl Target {
     }
 
     /// A connection is lost, or its controller is gone: until its writes at drives have ended its host does not begin anew. So from now
-    /// on, even where it is closed only when it is served.
+    /// on, even where it is closed only when it is served. A fence that is lifted wakes those who wait.
     fn note_lost(&mut self, index: u16) {
         let place = usize::from(index);
         let (Some(queue), Some(fence)) = (self.queues.get(place), self.fences.get_mut(place)) else { return };
