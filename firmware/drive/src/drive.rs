@@ -42,8 +42,8 @@ enum State {
     Ready,
     /// It does not work and is tried again then.
     Failed { retry_at: Instant },
-    /// The orderly end: requests end, then the cache is flushed.
-    Closing { flushing: bool },
+    /// The orderly end: requests end, and the cache is flushed.
+    Closing,
     /// CC.SHN is set, CSTS.SHST = 10b is awaited.
     ShuttingDown { deadline: Instant },
     /// It is off the bus for good.
@@ -174,13 +174,10 @@ impl<D: NvmeDevice> Drive<D> {
         }
         work += match self.state {
             State::Ready => self.poll_ready(now, pool),
-            State::Closing { .. } => self.poll_errands(now, pool),
+            State::Closing => self.poll_errands(now, pool),
             _ => self.advance(now, pool),
         };
-        // In an orderly end requests end first.
-        if !matches!(self.state, State::Closing { .. }) {
-            work += self.poll_flush(now);
-        }
+        work += self.poll_flush(now);
         if self.is_ending() {
             work += self.poll_shutdown(now, pool);
         }
@@ -211,7 +208,7 @@ impl<D: NvmeDevice> Drive<D> {
     pub fn flush(&mut self) {
         let Some(parts) = &mut self.parts else { return };
         // What was queued before a reset began must not reach the drive after it.
-        let works = matches!(self.state, State::Ready | State::Closing { .. });
+        let works = matches!(self.state, State::Ready | State::Closing);
         if works {
             parts.io.queue.flush();
         }
@@ -260,9 +257,7 @@ impl<D: NvmeDevice> Drive<D> {
         let asks = match (&self.parts, self.state) {
             (Some(parts), State::Asking(_)) => parts.admin.deadline().is_none(),
             (_, State::Start) => true,
-            (Some(parts), State::Ready | State::Closing { .. }) => {
-                self.rounds.are_open() && !parts.io.is_flushing()
-            }
+            (Some(parts), State::Ready | State::Closing) => self.rounds.are_open() && !parts.io.is_flushing(),
             _ => false,
         };
         asks || !self.events.is_empty()
@@ -279,7 +274,7 @@ impl<D: NvmeDevice> Drive<D> {
             State::Disabling { .. } | State::Enabling { .. } | State::Asking(_) => now + READY_POLL,
             State::Ready => self.health_at.min(self.smart_at),
             State::Failed { retry_at } => retry_at,
-            State::Closing { .. } | State::ShuttingDown { .. } => now + READY_POLL,
+            State::Closing | State::ShuttingDown { .. } => now + READY_POLL,
             State::ShutDown => Instant::FAR_FUTURE,
         };
         let own = match (self.state, parts.admin.deadline()) {

@@ -79,7 +79,7 @@ impl<D: NvmeDevice> Drive<D> {
             State::Enabling { deadline } => self.await_enabled(deadline, now, pool),
             State::Asking(task) => self.ask(task, now, pool),
             State::Ready
-            | State::Closing { .. }
+            | State::Closing
             | State::ShuttingDown { .. }
             | State::ShutDown
             | State::Failed { .. } => 0,

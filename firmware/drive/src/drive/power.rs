@@ -1,4 +1,4 @@
-//! A drive that loses its power loses what its volatile cache held.
+//! A drive that loses its power loses what its volatile cache held; one that goes without having been flushed may.
 //!
 //! Hosts have to hear of it by their next Flush, and only then: a false alarm is an I/O error that nobody can explain,
 //! silence is lost data. See docs/design/lost-caches.md.
@@ -76,7 +76,7 @@ impl<D: NvmeDevice> Drive<D> {
             parts.io.counters.lost_caches += 1;
             self.rounds.fail();
             hal_log::error!(
-                "drive {}: lost power with unflushed writes in its cache; the next Flush of {} namespaces fails",
+                "drive {}: unflushed writes in its cache are lost or may be; the next Flush of {} namespaces fails",
                 name.as_str(),
                 count
             );

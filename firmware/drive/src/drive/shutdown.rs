@@ -1,7 +1,9 @@
 //! The orderly end of a drive, and flushes of its cache that no host has asked for by a command.
 //!
-//! The requests inside end, what is dirty is flushed, then the drive is told (CC.SHN, Base 3.6.1) and waited for
-//! (CSTS.SHST), then it loses the bus. Every step has a limit: a drive that does not end loses the bus all the same.
+//! What is dirty is flushed at once, so that a request that hangs does not stand in its way; the requests inside end, and
+//! what they wrote is flushed; then the drive is told (CC.SHN, Base 3.6.1) and waited for (CSTS.SHST), then it loses the
+//! bus. Every step has a limit: a drive that does not end loses the bus all the same. What could not be flushed by then
+//! counts as lost, whatever the drive says of its shutdown.
 
 use core::time::Duration;
 
@@ -98,7 +100,7 @@ impl<D: NvmeDevice> Drive<D> {
         if !self.rounds.are_open() {
             return 0;
         }
-        let works = matches!(self.state, State::Ready | State::Closing { .. });
+        let works = matches!(self.state, State::Ready | State::Closing);
         if now >= self.rounds.until || !(works || self.is_dirty()) {
             self.give_up_flush();
             return 1;
@@ -151,10 +153,10 @@ impl<D: NvmeDevice> Drive<D> {
         match self.state {
             State::Ready => {
                 self.rounds.ask(self.rounds.asked.wrapping_add(1), end_by);
-                self.state = State::Closing { flushing: false };
+                self.state = State::Closing;
                 1
             }
-            State::Closing { flushing } => self.close(flushing, now >= end_by, now, pool),
+            State::Closing => self.close(end_by, now, pool),
             State::ShuttingDown { deadline } => self.await_shutdown(deadline, now, pool),
             State::ShutDown => 0,
             State::Start | State::Failed { .. } => {
@@ -171,22 +173,18 @@ impl<D: NvmeDevice> Drive<D> {
         }
     }
 
-    /// Requests end first, so that the flush covers what they wrote.
-    fn close(&mut self, flushing: bool, late: bool, now: Instant, pool: &mut PagePool) -> usize {
-        let Some(parts) = &self.parts else { return 0 };
-        if !flushing && parts.io.outstanding() > 0 && !late {
-            return 0;
-        }
-        if !flushing {
-            self.state = State::Closing { flushing: true };
-        }
-        if self.rounds.are_open() && !late {
-            return self.poll_flush(now);
+    /// Requests end, and what they wrote is flushed.
+    fn close(&mut self, end_by: Instant, now: Instant, pool: &mut PagePool) -> usize {
+        if now < end_by {
+            if self.rounds.are_open() || self.outstanding() > 0 {
+                return 0;
+            }
+            if self.is_dirty() && !self.rounds.failed {
+                self.rounds.ask(self.rounds.asked.wrapping_add(1), end_by);
+                return 1;
+            }
         }
         self.give_up_flush();
-        if self.rounds.failed {
-            hal_log::error!("drive {}: not flushed before its shutdown", self.name().as_str());
-        }
         self.tell(now, pool);
         1
     }
@@ -229,10 +227,11 @@ impl<D: NvmeDevice> Drive<D> {
         1
     }
 
-    /// Takes the bus away; everything comes back.
+    /// Takes the bus away; everything comes back, and hosts hear of what was not flushed.
     fn conclude(&mut self, pool: &mut PagePool) {
         self.let_go(pool);
         self.give_up_flush();
+        self.lose_writes();
         self.state = State::ShutDown;
     }
 

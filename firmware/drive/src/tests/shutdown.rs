@@ -80,6 +80,55 @@ fn a_request_that_hangs_does_not_hold_up_the_end() {
 }
 
 #[test]
+fn a_request_that_hangs_does_not_keep_the_cache_from_being_flushed() {
+    let mut rig = Rig::ready(NvmeConfig::default());
+    acknowledged_write(&mut rig);
+    rig.inject(io::READ, 1, NvmeEffect::Never);
+    let pages = rig.pages_with(&[0; 4096]);
+    rig.submit(request(Operation::Read, 0, 8, pages)).expect("room");
+    rig.turn();
+    rig.drive.begin_shutdown(rig.now);
+    rig.run_until(|rig| rig.control.io_commands(io::FLUSH) == 1);
+    rig.pass(1);
+    rig.turn();
+    assert!(!rig.drive.is_shut_down());
+    rig.now = rig.now + CLOSING_LIMIT;
+    end(&mut rig);
+    assert_eq!(lost(&rig), 0);
+}
+
+#[test]
+fn what_is_not_flushed_before_the_end_counts_as_lost() {
+    // The Flush hangs, or fails, or the drive is away.
+    for case in 0..3 {
+        let mut rig = Rig::ready(NvmeConfig::default());
+        acknowledged_write(&mut rig);
+        match case {
+            0 => rig.inject(io::FLUSH, 1, NvmeEffect::Never),
+            1 => rig.inject(io::FLUSH, 1, NvmeEffect::Status(0x0280)),
+            _ => {
+                rig.control.set_removed(true);
+                rig.pass(2);
+                rig.run_until(|rig| !rig.drive.is_at_work());
+            }
+        }
+        rig.drive.begin_shutdown(rig.now);
+        rig.turn();
+        if case == 0 {
+            rig.now = rig.now + CLOSING_LIMIT;
+        }
+        end(&mut rig);
+        assert_eq!(rig.drive.has_ended_well(), case < 2);
+        assert_eq!(lost(&rig), 1, "case {case}");
+    }
+}
+
+/// How often a loss was told.
+fn lost(rig: &Rig) -> usize {
+    rig.events.iter().filter(|event| matches!(event, DriveEvent::WritesLost { nsid: 1 })).count()
+}
+
+#[test]
 fn a_drive_that_hangs_altogether_loses_the_bus() {
     let mut rig = Rig::ready(NvmeConfig::default());
     rig.inject(io::FLUSH, 1, NvmeEffect::Never);
