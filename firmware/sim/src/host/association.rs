@@ -17,7 +17,7 @@ use crate::kinds::Kind;
 /// Where the card listens.
 const CARD: ([u8; 4], u16) = ([10, 0, 0, 1], 4420);
 /// Slots of an admin queue; fewer are not allowed.
-const ADMIN_SLOTS: usize = 31;
+pub(super) const ADMIN_SLOTS: usize = 31;
 /// What a host waits for a connection to come up. A card may hold a Connect until old writes have ended.
 const PATIENCE: Duration = Duration::from_secs(60);
 

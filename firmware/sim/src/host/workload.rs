@@ -8,7 +8,7 @@ use nvmeof::initiator::{Transfer, commands as make};
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U32, U64};
 
-use super::association::Association;
+use super::association::{ADMIN_SLOTS, Association};
 use super::commands::{Place, What, certain};
 use super::{Common, Host, Target};
 use crate::kinds::Kind;
@@ -21,6 +21,10 @@ const FORCE_UNIT_ACCESS: u32 = 1 << 30;
 const DEALLOCATE: u32 = 1 << 2;
 /// Commands that are started in one step at most.
 const STARTS_PER_STEP: usize = 8;
+/// Admin commands at a time: there is always room for a Keep Alive.
+const ADMIN_COMMANDS: usize = ADMIN_SLOTS / 2;
+/// Until a host looks again that has no namespace.
+const NO_NAMESPACE: Duration = Duration::from_millis(1);
 
 /// A command that is ready to go.
 struct Prepared {
@@ -46,7 +50,10 @@ impl Host {
                 self.start_admin(association, now);
                 continue;
             }
-            let Some(target) = self.target(association, common) else { return };
+            let Some(target) = self.target(association, common) else {
+                self.next_command = now + NO_NAMESPACE;
+                return;
+            };
             let prepared = self.prepare(association, target, common);
             self.submit(association, prepared, common);
         }
@@ -65,6 +72,9 @@ impl Host {
     fn start_admin(&mut self, association: &mut Association, now: Instant) {
         const SMART_LOG: u32 = 2;
         const ERROR_LOG: u32 = 1;
+        if association.connections[0].queue.outstanding() >= ADMIN_COMMANDS {
+            return;
+        }
         let (command, bytes) = match self.random.u32(0..4) {
             0 => (make::identify(1, 0), 4096),
             1 => (make::identify(2, 0), 4096),

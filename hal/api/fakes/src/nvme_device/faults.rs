@@ -44,13 +44,14 @@ pub(super) struct Faults {
 }
 
 impl NvmeControl {
-    /// Whether the drive is there and ready, and no fault that was asked for is left.
+    /// Whether the drive is there and ready, no fault that was asked for is left, and no queue is missing anything.
     #[must_use]
     pub fn behaves(&self) -> bool {
         let model = lock(&self.model);
         let there = model.ready && !model.removed && !model.returned && !model.fatal && !model.ready_stuck;
         let injected = model.injections.iter().any(|injection| injection.count > 0);
-        there && !injected && !model.faults.deaf && model.faults.slowness == 0
+        let gap = model.queues.iter().any(|queue| queue.has_gap);
+        there && !injected && !gap && !model.faults.deaf && model.faults.slowness == 0
     }
 
     /// What Aborts do from now on.

@@ -35,6 +35,8 @@ pub(super) struct Queue {
     posted_before_arming: u64,
     /// How often a driver that asked for an interrupt found a completion at its second look.
     found_by_arming: u64,
+    /// A doorbell went nowhere, or a completion cannot be seen: until it is made anew, the queue is missing something.
+    pub(super) has_gap: bool,
 }
 
 impl Default for Queue {
@@ -52,6 +54,7 @@ impl Default for Queue {
             posted: 0,
             posted_before_arming: 0,
             found_by_arming: 0,
+            has_gap: false,
         }
     }
 }
@@ -406,7 +409,11 @@ impl Model {
 
     /// The doorbell was rung for `command`.
     pub(super) fn fetch(&mut self, qid: u16, command: [u8; COMMAND_BYTES]) {
-        if self.removed || self.returned || self.faults.deaf {
+        if self.removed || self.returned {
+            return;
+        }
+        if self.faults.deaf {
+            self.queues[usize::from(qid)].has_gap = true;
             return;
         }
         assert!(self.ready && self.cc & 1 != 0, "doorbell of queue {qid} while the controller is not ready");

@@ -285,7 +285,9 @@ impl Model {
             self.post(qid, cid ^ 0x0100, status, result);
         }
         self.post(qid, cid, status, result);
-        match (effect, self.queues[usize::from(qid)].completions.back_mut()) {
+        let queue = &mut self.queues[usize::from(qid)];
+        queue.has_gap |= effect == Some(NvmeEffect::WrongPhase);
+        match (effect, queue.completions.back_mut()) {
             (Some(NvmeEffect::WrongPhase), Some(entry)) => entry[14] ^= 1,
             (Some(NvmeEffect::WrongHead), Some(entry)) => entry[8..10].copy_from_slice(&[0xff; 2]),
             _ => (),
