@@ -84,11 +84,11 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
         }
     }
 
-    /// The NSID under which hosts see a drive's namespace.
+    /// The NSID under which hosts see a drive's namespace, or have until its drive began to leave.
     fn served_as(&self, drive: u8, nsid: u32) -> Option<u32> {
         let backend = BackendNamespace { drive, nsid };
         let found = self.subsystem.namespaces().iter().find(|namespace| namespace.backend == backend);
-        found.map(|namespace| namespace.nsid)
+        found.map(|namespace| namespace.nsid).or_else(|| self.plug.leaving(backend))
     }
 
     fn detach(&mut self, drive: u8, nsid: u32) {

@@ -4,6 +4,7 @@
 //! of a drive that was pulled stay attached and are Namespace Not Ready, because it may come back, here or in another slot;
 //! they go when another drive comes up in its place. See docs/design/hot-plug.md.
 
+use controller::config::MAX_NAMESPACES;
 use controller::{BackendNamespace, Namespace};
 use hal_api::{FrameQueue, Instant, NvmeDevice};
 use message::{DataEnds, DriveReply, DriveRequest};
@@ -18,11 +19,19 @@ pub(crate) struct Plug<D: 'static> {
     control: Option<DataEnds<'static, D>>,
     /// For each place, the number of the drive that was pulled out of it.
     pulled: [Option<u8>; MAX_PLACES],
+    /// Namespaces of drives on their way out, with the NSIDs that hosts knew them by: a drive that could not be flushed says so at
+    /// its end, when they are detached already, and hosts may meet it again.
+    leaving: heapless::Vec<(BackendNamespace, u32), MAX_NAMESPACES>,
 }
 
 impl<D> Plug<D> {
     pub(crate) const fn new() -> Self {
-        Self { control: None, pulled: [None; MAX_PLACES] }
+        Self { control: None, pulled: [None; MAX_PLACES], leaving: heapless::Vec::new() }
+    }
+
+    /// The NSID that hosts knew a namespace by, while its drive is on its way out.
+    pub(crate) fn leaving(&self, backend: BackendNamespace) -> Option<u32> {
+        self.leaving.iter().find(|(leaving, _)| *leaving == backend).map(|(_, nsid)| *nsid)
     }
 }
 
@@ -43,6 +52,7 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
         while self.plug.control.as_mut().is_some_and(|control| control.replies.has_room()) {
             let Some((place, removed)) = self.drives.take_removed(&mut self.pool) else { break };
             hal_log::info!("drive {} is out", removed.number);
+            self.plug.leaving.retain(|(leaving, _)| leaving.drive != removed.number);
             self.answer(place as u8, removed.device, removed.in_order);
         }
         self.forget_replaced();
@@ -66,6 +76,12 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
         let Some(number) = number else { return };
         if in_order {
             hal_log::info!("drive {} is being taken out", number);
+            let its =
+                self.subsystem.namespaces().iter().filter(|namespace| namespace.backend.drive == number);
+            for namespace in its {
+                // As many as can be attached: a drive's own are given back before its number is.
+                let _ = self.plug.leaving.push((namespace.backend, namespace.nsid));
+            }
             return self.detach_all(number);
         }
         let kept = self.subsystem.namespaces().iter().filter(|namespace| namespace.backend.drive == number);

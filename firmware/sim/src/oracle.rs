@@ -44,7 +44,8 @@ impl Entry {
     }
 }
 
-/// Entries that are gone, of a block: a read that was sent before may still return one.
+/// Entries that are gone, of a block: a read that was sent before may still return one. One that was sent before others were
+/// dropped, because it hung for half a minute, is not judged.
 const MOST_GONE: usize = 64;
 
 /// A namespace, by its place in the world.
@@ -53,6 +54,8 @@ struct Namespace {
     blocks: BTreeMap<u64, Vec<Entry>>,
     /// Blocks with more than one entry.
     open: BTreeSet<u64>,
+    /// Of blocks whose oldest entries were dropped: when the last of these was hidden.
+    dropped: BTreeMap<u64, Moment>,
     volatile: bool,
     /// When the drive has lost its power last.
     power_lost: Moment,
@@ -94,6 +97,7 @@ impl Oracle {
         let namespace = |&volatile: &bool| Namespace {
             blocks: BTreeMap::new(),
             open: BTreeSet::new(),
+            dropped: BTreeMap::new(),
             volatile,
             power_lost: 0,
             told: BTreeMap::new(),
@@ -241,6 +245,7 @@ impl Oracle {
         let namespace = &mut self.namespaces[usize::from(range.namespace)];
         let calm = namespace.power_lost < sent;
         let volatile = namespace.volatile;
+        let too_old = namespace.dropped.get(&lba).is_some_and(|&hidden| hidden > sent);
         let entries = namespace.block(lba);
         let is_seen = |entry: &Entry| match contents {
             Contents::Zeros => entry.zeros,
@@ -248,6 +253,9 @@ impl Oracle {
             _ => false,
         };
         if !entries.iter().any(|entry| is_seen(entry) && entry.hidden > sent) {
+            if too_old {
+                return Ok(true);
+            }
             return Err(format!(
                 "block {lba} holds {contents:?}; it may hold {entries:?}; read sent at {sent}"
             ));
@@ -306,6 +314,10 @@ impl Namespace {
         entries.retain(|entry| {
             let old = entry.gone && gone > MOST_GONE;
             gone -= usize::from(old);
+            if old {
+                let dropped = self.dropped.entry(lba).or_insert(0);
+                *dropped = entry.hidden.max(*dropped);
+            }
             !old
         });
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hal_fakes::{FakeNvme, NvmeConfig, NvmeControl, SlotsControl};
+use hal_fakes::{FakeNvme, NvmeConfig, NvmeControl, NvmeEffect, NvmeInjection, SlotsControl};
 use nvme::opcode::io;
 use nvme::{Command, Status, opcode};
 
@@ -87,6 +87,31 @@ fn a_drive_of_boot_leaves_in_order_and_comes_back_elsewhere_under_its_name() {
     hands.insert(1, drive);
     assert_eq!(await_namespaces(&mut card, &mut host, 1), [nsid]);
     assert_eq!(read(&mut card, &mut host, nsid), (Status::SUCCESS, Some(data[0])));
+}
+
+#[test]
+fn hosts_hear_of_what_a_drive_could_not_flush_when_it_left_once_it_is_back() {
+    let mut card = Card::boot(MEMORY, [NvmeConfig::default()]);
+    let hands = card.add_slots();
+    let mut host = Host::connect(&mut card, 1);
+    let nsid = host.namespaces(&mut card)[0];
+    let write = Payload::InCapsule(pattern(4096, 3));
+    assert_eq!(host.io.execute(&mut card, blocks(io::WRITE, nsid, 0, 8), write).status, Status::SUCCESS);
+    let effect = NvmeEffect::Status(Status::INTERNAL_ERROR.to_field());
+    card.drives[0].inject(NvmeInjection {
+        queue: Some(1),
+        opcode: Some(io::FLUSH),
+        skip: 0,
+        count: 9,
+        effect,
+    });
+    let drive = take_out(&mut card, &hands, 0);
+    card.drives[0].clear_injections();
+    hands.insert(1, drive);
+    assert_eq!(await_namespaces(&mut card, &mut host, 1), [nsid]);
+    let mut flush = || host.io.execute(&mut card, blocks(io::FLUSH, nsid, 0, 1), Payload::None).status;
+    assert_eq!(flush().code(), Status::WRITE_FAULT);
+    assert_eq!(flush(), Status::SUCCESS);
 }
 
 #[test]

@@ -124,3 +124,15 @@ fn a_write_that_is_answered_after_the_loss_is_vouched_for_unless_its_host_was_to
     assert!(answered_late(|oracle| oracle.loss_is_known(0, Some(0)))[0]);
     assert!(answered_late(|oracle| oracle.loss_is_known(0, None))[0]);
 }
+
+#[test]
+fn a_read_that_hung_for_more_writes_than_are_remembered_is_not_judged() {
+    let mut oracle = Oracle::new(&[false]);
+    let old = write(&mut oracle);
+    let sent = oracle.moment();
+    for _ in 0..MOST_GONE + 2 {
+        write(&mut oracle);
+    }
+    assert!(oracle.judge(RANGE, 5, sent, &block(old)).is_ok());
+    assert!(!read(&mut oracle, old));
+}
