@@ -16,7 +16,7 @@ use crate::kinds::Kind;
 use crate::media::{Blocks, Temper, Time};
 use crate::settings::{DriveSettings, Settings};
 use crate::trace::Trace;
-use crate::watch::Watch;
+use crate::watch::{Over, Watch};
 
 use hands::{Hands, Standing};
 use knobs::Knob;
@@ -110,6 +110,8 @@ pub struct Drives {
     hands: Option<Hands>,
     /// Drives stand in slots.
     has_slots: bool,
+    /// The writes that nothing of may reach a drive any more.
+    pub over: Over,
     random: Rng,
     time: Time,
     trace: Trace,
@@ -119,7 +121,7 @@ impl Drives {
     /// The drives that the settings ask for.
     #[must_use]
     pub fn new(settings: &Settings, mut random: Rng, time: &Time, trace: &Trace) -> Self {
-        let watch = Watch::default();
+        let (watch, over) = (Watch::default(), Over::default());
         let mut next_name = 0;
         let mut all = Vec::new();
         for (index, drive) in settings.drives.iter().enumerate() {
@@ -138,7 +140,8 @@ impl Drives {
                 hanging: 0,
                 even: settings.prompt,
             };
-            let blocks = Blocks::new(&shapes, drive.volatile, temper, random.fork(), time, trace, &watch);
+            let watches = (&watch, &over);
+            let blocks = Blocks::new(&shapes, drive.volatile, temper, random.fork(), time, trace, watches);
             let config = config(index, drive, random.u64(..));
             all.push(Drive {
                 config,
@@ -154,7 +157,7 @@ impl Drives {
             });
         }
         let (time, trace) = (time.clone(), trace.clone());
-        Self { all, hands: None, has_slots: settings.slots, random, time, trace }
+        Self { all, hands: None, has_slots: settings.slots, over, random, time, trace }
     }
 
     /// The namespaces as hosts must find them, by NSID.

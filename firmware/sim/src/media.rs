@@ -15,7 +15,7 @@ use hal_fakes::{Media, MediaEnd, MediaOperation, MediaRequest, Segment, gather, 
 
 use crate::kinds::Kind;
 use crate::trace::{Trace, digest};
-use crate::watch::Watch;
+use crate::watch::{Over, Watch};
 
 /// What ends within so many microseconds may end in the middle of a turn.
 const TURN_US: u64 = 20;
@@ -76,6 +76,7 @@ struct Shared {
     time: Time,
     trace: Trace,
     watch: Watch,
+    over: Over,
     random: Rng,
     temper: Temper,
     volatile: bool,
@@ -155,7 +156,7 @@ impl Blocks {
         random: Rng,
         time: &Time,
         trace: &Trace,
-        watch: &Watch,
+        (watch, over): (&Watch, &Over),
     ) -> Self {
         let store = |&(name, blocks, block_bytes): &(u16, u64, usize)| Store {
             name,
@@ -170,6 +171,7 @@ impl Blocks {
             time: time.clone(),
             trace: trace.clone(),
             watch: watch.clone(),
+            over: over.clone(),
             random,
             temper,
             volatile,
@@ -416,6 +418,7 @@ impl Shared {
         let at = block as usize * bytes;
         let zeros = vec![0; bytes];
         let data = running.data.get(at..at + bytes).unwrap_or(&zeros);
+        self.over.check(data);
         if through {
             store.cache.remove(&lba);
             store.durable[lba as usize * bytes..][..bytes].copy_from_slice(data);

@@ -12,6 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::pattern::{Contents, Version, inspect};
+use crate::watch::Over;
 
 /// A moment: a number that grows with each thing that is told.
 pub type Moment = u64;
@@ -88,12 +89,13 @@ pub struct Oracle {
     now: Moment,
     versions: Version,
     namespaces: Vec<Namespace>,
+    over: Over,
 }
 
 impl Oracle {
     /// Namespaces full of zeros; each with or without a volatile cache before it.
     #[must_use]
-    pub fn new(volatile: &[bool]) -> Self {
+    pub fn new(volatile: &[bool], over: Over) -> Self {
         let namespace = |&volatile: &bool| Namespace {
             blocks: BTreeMap::new(),
             open: BTreeSet::new(),
@@ -103,7 +105,7 @@ impl Oracle {
             told: BTreeMap::new(),
             all_told: 0,
         };
-        Self { now: 1, versions: 0, namespaces: volatile.iter().map(namespace).collect() }
+        Self { now: 1, versions: 0, namespaces: volatile.iter().map(namespace).collect(), over }
     }
 
     /// The present moment, and the next one begins.
@@ -136,6 +138,7 @@ impl Oracle {
 
     /// A write was answered with success. `replaces` is false for a hint that a drive may ignore.
     pub fn write_done(&mut self, range: Range, version: Version, forced: bool, replaces: bool) {
+        self.over.add(version);
         let now = self.moment();
         let namespace = &mut self.namespaces[usize::from(range.namespace)];
         let durable = forced || !namespace.volatile;
@@ -168,6 +171,7 @@ impl Oracle {
     /// A write was answered with an error, or its connection's writes have ended: it changes nothing from now on, and
     /// nobody knows whether it has.
     pub fn write_ended(&mut self, range: Range, version: Version) {
+        self.over.add(version);
         let now = self.moment();
         let namespace = &mut self.namespaces[usize::from(range.namespace)];
         for lba in range.lbas() {
@@ -180,6 +184,7 @@ impl Oracle {
 
     /// A write was not sent after all.
     pub fn write_unsent(&mut self, range: Range, version: Version) {
+        self.over.add(version);
         let namespace = &mut self.namespaces[usize::from(range.namespace)];
         for lba in range.lbas() {
             namespace.block(lba).retain(|entry| entry.version != version);

@@ -15,6 +15,12 @@ pub fn fill(block: &mut [u8], namespace: u16, lba: u64, version: Version) {
     }
 }
 
+/// The write that a block names first; 0 where it is none's.
+#[must_use]
+pub fn version_of(block: &[u8]) -> Version {
+    block.first_chunk().map_or(0, |first| Version::from_le_bytes(*first))
+}
+
 /// What a block holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Contents {

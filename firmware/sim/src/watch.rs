@@ -1,10 +1,13 @@
-//! Which memory drives are using: a page that one of them may write belongs to one operation alone.
+//! Which memory drives are using: a page that one of them may write belongs to one operation alone. And which writes are
+//! over: nothing of them may reach a drive any more.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hal_fakes::Segment;
 use hal_mem::PAGE_BYTES;
+
+use crate::pattern::{Version, version_of};
 
 /// Pages in use by any drive of a world, by address. The addresses are never hashed: they differ from run to run.
 #[derive(Debug, Clone, Default)]
@@ -57,4 +60,28 @@ impl Watch {
 
 fn pages_of(memory: &[Segment]) -> impl Iterator<Item = usize> {
     memory.iter().map(|segment| segment.as_ptr() as usize / PAGE_BYTES)
+}
+
+/// Writes that are over, as their hosts see it: answered, or of a lost association that a newer one of the same host was fenced from.
+#[derive(Debug, Clone, Default)]
+pub struct Over(Arc<Mutex<BTreeSet<Version>>>);
+
+impl Over {
+    fn lock(&self) -> MutexGuard<'_, BTreeSet<Version>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A write is over.
+    pub fn add(&self, version: Version) {
+        self.lock().insert(version);
+    }
+
+    /// A block reaches a drive.
+    pub fn check(&self, block: &[u8]) {
+        let version = version_of(block);
+        assert!(
+            !self.lock().contains(&version),
+            "VIOLATION: write {version} reaches a drive after its host was told of its end"
+        );
+    }
 }

@@ -78,7 +78,7 @@ impl World {
         let mut drives = Drives::new(settings, random.fork(), &time, trace);
         let card = Card::start(settings, drives.power_on(), &mut network, random.fork(), &time, trace);
         let common = Common {
-            oracle: Oracle::new(&drives.volatile()),
+            oracle: Oracle::new(&drives.volatile(), drives.over.clone()),
             faults: Faults::new(drives.all.len(), settings.slots),
             targets: drives.targets(),
             hosts: settings.hosts.len() as u64,

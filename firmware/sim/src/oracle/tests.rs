@@ -31,7 +31,7 @@ fn flush(oracle: &mut Oracle) {
 
 #[test]
 fn an_answered_write_replaces_and_a_sent_one_may() {
-    let mut oracle = Oracle::new(&[false]);
+    let mut oracle = Oracle::new(&[false], Over::default());
     let first = write(&mut oracle);
     assert!(!read(&mut oracle, 0) && read(&mut oracle, first));
     let second = oracle.write_sent(RANGE, false, 0);
@@ -45,7 +45,7 @@ fn an_answered_write_replaces_and_a_sent_one_may() {
 
 #[test]
 fn a_failed_write_may_have_happened_until_the_next_one() {
-    let mut oracle = Oracle::new(&[false]);
+    let mut oracle = Oracle::new(&[false], Over::default());
     let first = write(&mut oracle);
     let failed = oracle.write_sent(RANGE, false, 0);
     oracle.write_ended(RANGE, failed);
@@ -56,7 +56,7 @@ fn a_failed_write_may_have_happened_until_the_next_one() {
 
 #[test]
 fn lost_power_shows_what_no_flush_has_covered() {
-    let mut oracle = Oracle::new(&[true]);
+    let mut oracle = Oracle::new(&[true], Over::default());
     let first = write(&mut oracle);
     flush(&mut oracle);
     let second = write(&mut oracle);
@@ -71,7 +71,7 @@ fn lost_power_shows_what_no_flush_has_covered() {
 #[test]
 fn a_flush_after_the_loss_vouches_for_what_was_lost_unless_hosts_were_told() {
     for told in [false, true] {
-        let mut oracle = Oracle::new(&[true]);
+        let mut oracle = Oracle::new(&[true], Over::default());
         let first = write(&mut oracle);
         oracle.power_lost(0);
         if told {
@@ -85,7 +85,7 @@ fn a_flush_after_the_loss_vouches_for_what_was_lost_unless_hosts_were_told() {
 
 #[test]
 fn forced_writes_are_durable_and_hints_replace_nothing() {
-    let mut oracle = Oracle::new(&[true]);
+    let mut oracle = Oracle::new(&[true], Over::default());
     let first = oracle.write_sent(RANGE, false, 0);
     oracle.write_done(RANGE, first, true, true);
     oracle.power_lost(0);
@@ -97,7 +97,7 @@ fn forced_writes_are_durable_and_hints_replace_nothing() {
 
 #[test]
 fn a_flush_leaves_what_stands_there() {
-    let mut oracle = Oracle::new(&[true]);
+    let mut oracle = Oracle::new(&[true], Over::default());
     let version = oracle.write_sent(RANGE, false, 0);
     flush(&mut oracle);
     assert!(read(&mut oracle, 0) || read(&mut oracle, version));
@@ -108,7 +108,7 @@ fn a_flush_leaves_what_stands_there() {
 
 /// A write that was sent before a loss of power and answered after it, then a Flush.
 fn answered_late(tell: impl Fn(&mut Oracle)) -> Vec<bool> {
-    let mut oracle = Oracle::new(&[true]);
+    let mut oracle = Oracle::new(&[true], Over::default());
     let version = oracle.write_sent(RANGE, false, 0);
     oracle.power_lost(0);
     tell(&mut oracle);
@@ -127,7 +127,7 @@ fn a_write_that_is_answered_after_the_loss_is_vouched_for_unless_its_host_was_to
 
 #[test]
 fn a_read_that_hung_for_more_writes_than_are_remembered_is_not_judged() {
-    let mut oracle = Oracle::new(&[false]);
+    let mut oracle = Oracle::new(&[false], Over::default());
     let old = write(&mut oracle);
     let sent = oracle.moment();
     for _ in 0..MOST_GONE + 2 {
