@@ -16,6 +16,10 @@ const LOOK: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_millis(1500);
 /// After the button was pressed, this long passes at most until the drive is seen to leave.
 const CANCEL_TIME: Duration = Duration::from_secs(6);
+/// A drive that has had its power for longer serves, and leaves when its button is pressed.
+const SERVES_AFTER: Duration = Duration::from_secs(10);
+/// In this time it has left: the time to take it back, that of its orderly end, and pauses of cores.
+const LEAVES_WITHIN: Duration = Duration::from_secs(60);
 /// Of the looks at a drive that has stood without power for longer, one in so many leads to something.
 const ACTS_ONE_IN: u32 = 10;
 
@@ -36,6 +40,14 @@ pub(super) struct Standing {
     /// Since when the slot has had its power, or none, as last seen.
     powered: bool,
     since: Instant,
+    /// When the button was pressed for it to leave, unless it was pressed again since.
+    asked: Option<Instant>,
+}
+
+impl Standing {
+    fn new(slot: usize, powered: bool, since: Instant) -> Self {
+        Self { slot, powered, since, asked: None }
+    }
 }
 
 impl Drives {
@@ -58,7 +70,7 @@ impl Drives {
             let (device, handle) = drive.controller();
             let slot = drives.len();
             control.lent_at_boot(slot);
-            drive.standing = Some(Standing { slot, powered: true, since: now });
+            drive.standing = Some(Standing::new(slot, true, now));
             drives.push((place, device, handle));
         }
         Plugged { drives, slots: Some(slots), most }
@@ -95,7 +107,7 @@ impl Drives {
         let (device, control) = self.all[index].controller();
         card.admit(index, &control);
         hands.slots.insert(slot, device);
-        self.all[index].standing = Some(Standing { slot, powered: hands.slots.has_power(slot), since: now });
+        self.all[index].standing = Some(Standing::new(slot, hands.slots.has_power(slot), now));
         let values = [index as u64, slot as u64];
         self.trace.event(Kind::DriveInserted, &values, format_args!("drive {index} into slot {slot}"));
     }
@@ -113,6 +125,10 @@ impl Drives {
             0..=4 => {
                 hands.slots.press_button(at.slot);
                 hands.undecided_until = now + CANCEL_TIME;
+                if let Some(at) = &mut self.all[index].standing {
+                    let serves = now > at.since + SERVES_AFTER;
+                    at.asked = at.asked.is_none().then_some(now).filter(|_| serves);
+                }
                 let text = format_args!("drive {index}, slot {}", at.slot);
                 self.trace.event(Kind::ButtonPressed, &values, text);
             }
@@ -150,7 +166,7 @@ impl Drives {
             if powered == at.powered {
                 continue;
             }
-            (at.powered, at.since) = (powered, now);
+            (at.powered, at.since, at.asked) = (powered, now, None);
             if powered {
                 control.set_removed(false);
                 continue;
@@ -172,6 +188,12 @@ impl Drives {
         hands.next_look = now + LOOK;
         for (index, drive) in self.all.iter_mut().enumerate() {
             let Some(at) = drive.standing else { continue };
+            let ignored = at.asked.is_some_and(|asked| now > asked + LEAVES_WITHIN);
+            assert!(
+                !ignored,
+                "VIOLATION: the button of slot {} was pressed, and drive {index} is still on",
+                at.slot
+            );
             if at.powered || now < at.since + PATIENCE || self.random.u32(0..ACTS_ONE_IN) > 0 {
                 continue;
             }
