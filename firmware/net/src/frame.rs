@@ -1,5 +1,5 @@
-//! The few fields of a frame that are read outside of smoltcp: connection requests on their way in, and the
-//! pseudo-header sum on the way out. Getters never panic; a frame that is too short has no fields.
+//! The few fields of a frame that are read outside of smoltcp: where a TCP segment goes and whether it is a connection
+//! request on its way in, and the pseudo-header sum on the way out. Getters never panic; a frame that is too short has no fields.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -8,6 +8,7 @@ use hal_api::ChecksumRequest;
 const ETHERNET_HEADER_BYTES: usize = 14;
 const ETHERTYPE_IPV4: u16 = 0x0800;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
+const PROTOCOL_HOP_BY_HOP: u8 = 0;
 const PROTOCOL_TCP: u8 = 6;
 const PROTOCOL_UDP: u8 = 17;
 const TCP_SYN_ACK_RST: u8 = 0x16;
@@ -24,21 +25,48 @@ pub(crate) struct ConnectionRequest {
     pub(crate) destination: SocketAddr,
 }
 
-/// The connection request in `frame`, if it is one.
-pub(crate) fn connection_request(frame: &[u8]) -> Option<ConnectionRequest> {
-    let packet = IpPacket::of(frame)?;
-    if packet.protocol != PROTOCOL_TCP {
-        return None;
+/// A TCP segment on its way in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Segment {
+    /// One that asks for a connection.
+    Request(ConnectionRequest),
+    /// Any other, to this address.
+    Other(IpAddr),
+    /// One behind hop-by-hop options, which no honest host puts before TCP.
+    Hidden,
+}
+
+impl Segment {
+    /// The segment in `frame`, if there is one. smoltcp finds one nowhere else.
+    pub(crate) fn of(frame: &[u8]) -> Option<Self> {
+        let packet = IpPacket::of(frame)?;
+        let payload = frame.get(packet.payload_at..)?;
+        match packet.protocol {
+            PROTOCOL_TCP => {}
+            // In IPv4 the number has no such meaning, and smoltcp answers that it is not known.
+            PROTOCOL_HOP_BY_HOP if packet.is_ipv6() => {
+                return (*payload.first()? == PROTOCOL_TCP).then_some(Self::Hidden);
+            }
+            _ => return None,
+        }
+        let (source, destination) = packet.addresses(frame)?;
+        if payload.get(13)? & TCP_SYN_ACK_RST != TCP_SYN {
+            return Some(Self::Other(destination));
+        }
+        Some(Self::Request(ConnectionRequest {
+            source: SocketAddr::new(source, be16(payload, 0)?),
+            destination: SocketAddr::new(destination, be16(payload, 2)?),
+        }))
     }
-    let segment = frame.get(packet.payload_at..)?;
-    if segment.get(13)? & TCP_SYN_ACK_RST != TCP_SYN {
-        return None;
+
+    /// The address it is for; `None` where that does not matter.
+    pub(crate) fn destination(&self) -> Option<IpAddr> {
+        match self {
+            Self::Request(request) => Some(request.destination.ip()),
+            Self::Other(destination) => Some(*destination),
+            Self::Hidden => None,
+        }
     }
-    let (source, destination) = packet.addresses(frame)?;
-    Some(ConnectionRequest {
-        source: SocketAddr::new(source, be16(segment, 0)?),
-        destination: SocketAddr::new(destination, be16(segment, 2)?),
-    })
 }
 
 /// Leaves the checksum of a finished TCP or UDP frame to the device: writes the sum of the pseudo-header
@@ -99,6 +127,10 @@ impl IpPacket {
         }
     }
 
+    fn is_ipv6(&self) -> bool {
+        self.addresses_bytes == 32
+    }
+
     fn addresses(&self, frame: &[u8]) -> Option<(IpAddr, IpAddr)> {
         let bytes = frame.get(self.addresses_at..self.addresses_at + self.addresses_bytes)?;
         let (source, destination) = bytes.split_at(self.addresses_bytes / 2);
@@ -137,12 +169,12 @@ mod tests {
 
     #[test]
     fn a_request_is_found_and_an_answer_is_none() {
-        let request = connection_request(&syn()).unwrap();
+        let Some(Segment::Request(request)) = Segment::of(&syn()) else { panic!() };
         assert_eq!(request.source, "10.0.0.2:40000".parse().unwrap());
         assert_eq!(request.destination, "10.0.0.1:4420".parse().unwrap());
         let mut answer = syn();
         answer[47] = 0x12;
-        assert_eq!(connection_request(&answer), None);
+        assert_eq!(Segment::of(&answer), Some(Segment::Other("10.0.0.1".parse().unwrap())));
     }
 
     #[test]
@@ -150,7 +182,7 @@ mod tests {
         for end in 0..48 {
             let mut frame = syn();
             frame.truncate(end);
-            assert_eq!(connection_request(&frame), None, "{end}");
+            assert_eq!(Segment::of(&frame), None, "{end}");
             let _ = leave_checksum(&mut frame);
         }
     }

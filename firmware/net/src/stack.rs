@@ -12,7 +12,7 @@ use crate::address::{AddressState, PortAddresses};
 use crate::config::Config;
 use crate::connections::{ConnectError, ConnectionId, Connections, PeerInfo};
 use crate::device::{Capabilities, FrameDevice, MAX_FRAME_BYTES};
-use crate::frame::connection_request;
+use crate::frame::Segment;
 use crate::stream::Stream;
 use crate::vlan::without_tag;
 
@@ -267,8 +267,19 @@ impl<F: FrameQueue> Stack<F> {
                         None => return,
                     },
                 };
-                let request = connection_request(frame)
-                    .filter(|request| interface.has_ip_addr(request.destination.ip()));
+                let segment = Segment::of(frame);
+                // A segment to many stations is dropped without a word (RFC 1122, section 4.2.3.10). smoltcp would give a
+                // socket to it, and to a request that this does not see.
+                let is_ours = |segment: Segment| {
+                    segment.destination().is_some_and(|destination| interface.has_ip_addr(destination))
+                };
+                if !segment.is_none_or(is_ours) {
+                    return;
+                }
+                let request = match segment {
+                    Some(Segment::Request(request)) => Some(request),
+                    _ => None,
+                };
                 if request.is_some_and(|request| !connections.before_request(&request)) {
                     counters.connections_refused += 1;
                     // Where a handshake gives way soon, an honest peer that hears nothing asks again and gets in.
