@@ -46,5 +46,5 @@ pub use events::EndedRequest;
 pub use execute::Outcome;
 pub use identity::{Identity, namespace_identity};
 pub use namespace::{AttachError, Namespace, OptimalSizes};
-pub use slot::{ControllerHandle, ControllerSlot, QueueContext};
+pub use slot::{ControllerHandle, ControllerSlot, QueueContext, ShutdownFlush};
 pub use subsystem::{ControllerCounters, Listener, Subsystem};

@@ -8,7 +8,7 @@ use nvme::registers::{Configuration, ControllerStatus, VERSION_1_4, offset};
 use nvme::{Command, Status};
 
 use crate::execute::Outcome;
-use crate::slot::{Controller, ControllerHandle, Part, Shutdown};
+use crate::slot::{Controller, ControllerHandle, Part, Shutdown, ShutdownFlush};
 use crate::subsystem::Subsystem;
 
 /// What the controllers comply with. Version 2.0 makes pages mandatory (Feature Identifiers Supported and Effects,
@@ -76,9 +76,9 @@ impl Subsystem {
 }
 
 impl Subsystem {
-    /// Whether hosts have asked for a shutdown since the last call: what they were told of is to be made durable, then
-    /// [`Self::complete_shutdowns`] is due.
-    pub fn begin_shutdowns(&mut self) -> bool {
+    /// Whether hosts have asked for a shutdown since the last call: what they were told of is to be made durable, as `flush`
+    /// says, and [`Self::complete_shutdowns`] is called until then.
+    pub fn begin_shutdowns(&mut self, flush: ShutdownFlush) -> bool {
         if !core::mem::take(&mut self.shutdown_asked) {
             return false;
         }
@@ -86,25 +86,25 @@ impl Subsystem {
         let due =
             |controller: &&mut Controller| controller.shutdown == Shutdown::Asked && !controller.is_ending();
         for controller in self.controllers_mut().filter(due) {
-            controller.shutdown = Shutdown::Flushing;
+            controller.shutdown = Shutdown::Flushing(flush);
             any = true;
         }
         any
     }
 
-    /// The controllers whose shutdowns wait since [`Self::begin_shutdowns`].
-    pub fn flushing_controllers(&self) -> impl Iterator<Item = u16> {
-        let flushing = self.controllers().filter(|controller| controller.shutdown == Shutdown::Flushing);
-        flushing.map(|controller| controller.id)
-    }
-
-    /// Drives' caches were flushed since [`Self::begin_shutdowns`]: CSTS.SHST says that the shutdowns are complete.
-    pub fn complete_shutdowns(&mut self) {
-        for controller in
-            self.controllers_mut().filter(|controller| controller.shutdown == Shutdown::Flushing)
-        {
-            controller.complete_shutdown();
+    /// CSTS.SHST says that a shutdown is complete where `is_over` does. It is asked for each that waits, with the
+    /// controller's number. Returns whether some go on waiting.
+    pub fn complete_shutdowns(&mut self, mut is_over: impl FnMut(u16, ShutdownFlush) -> bool) -> bool {
+        let mut wait = false;
+        for controller in self.controllers_mut() {
+            let Shutdown::Flushing(flush) = controller.shutdown else { continue };
+            if is_over(controller.id, flush) {
+                controller.complete_shutdown();
+            } else {
+                wait = true;
+            }
         }
+        wait
     }
 }
 
@@ -212,6 +212,8 @@ mod tests {
         }
     }
 
+    const FLUSH: ShutdownFlush = ShutdownFlush { ticket: 1, until: Instant::FAR_FUTURE };
+
     #[test]
     fn enable_reset_and_shutdown_follow_the_state_machine() {
         let mut bench = Bench::connected();
@@ -221,10 +223,10 @@ mod tests {
         let shutdown = property_set(offset::CC, 4, enabled.with_shutdown().0);
         assert_eq!(bench.execute_admin(&shutdown), Outcome::ControllerReset);
         assert_eq!(get(&mut bench, offset::CSTS, 4), Ok(0b0101));
-        bench.subsystem.complete_shutdowns();
+        bench.subsystem.complete_shutdowns(|_, _| true);
         assert_eq!(get(&mut bench, offset::CSTS, 4), Ok(0b0101), "not before caches were flushed");
-        assert!(bench.subsystem.begin_shutdowns() && !bench.subsystem.begin_shutdowns());
-        bench.subsystem.complete_shutdowns();
+        assert!(bench.subsystem.begin_shutdowns(FLUSH) && !bench.subsystem.begin_shutdowns(FLUSH));
+        bench.subsystem.complete_shutdowns(|_, _| true);
         assert_eq!(get(&mut bench, offset::CSTS, 4), Ok(0b1001));
         assert_eq!(bench.execute_admin(&property_set(offset::CC, 4, 0)), Outcome::ControllerReset);
         assert_eq!(get(&mut bench, offset::CSTS, 4), Ok(0));
@@ -242,12 +244,12 @@ mod tests {
             bench.execute_admin(&property_set(offset::CC, 4, enabled.0));
             bench.execute_admin(&property_set(offset::CC, 4, enabled.with_shutdown().0 & !1));
             if flushing {
-                assert!(bench.subsystem.begin_shutdowns());
+                assert!(bench.subsystem.begin_shutdowns(FLUSH));
             }
             bench.execute_admin(&property_set(offset::CC, 4, enabled.0));
             assert_eq!(get(&mut bench, offset::CSTS, 4), Ok(1));
-            bench.subsystem.begin_shutdowns();
-            bench.subsystem.complete_shutdowns();
+            bench.subsystem.begin_shutdowns(FLUSH);
+            bench.subsystem.complete_shutdowns(|_, _| true);
             assert_eq!(get(&mut bench, offset::CSTS, 4), Ok(1), "flushing: {flushing}");
         }
     }

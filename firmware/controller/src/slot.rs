@@ -53,7 +53,16 @@ pub(crate) enum Shutdown {
     /// CC.SHN was set; the drives' caches are to be flushed.
     Asked,
     /// They are being flushed.
-    Flushing,
+    Flushing(ShutdownFlush),
+}
+
+/// What a shutdown waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ShutdownFlush {
+    /// The number under which drives were asked to flush.
+    pub ticket: u32,
+    /// When the host is told that its shutdown is complete, whatever the drives do.
+    pub until: Instant,
 }
 
 /// What of a controller a core has.

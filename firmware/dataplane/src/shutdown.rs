@@ -7,6 +7,8 @@
 
 use core::time::Duration;
 
+use controller::ShutdownFlush;
+use drive::limits::HOST_FLUSH_LIMIT;
 use hal_api::{FrameQueue, Instant, NvmeDevice};
 use message::OrderlyEnd;
 
@@ -42,24 +44,27 @@ pub(crate) struct HostFlush {
 impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
     /// A host that has set CC.SHN may lose interest in the card, and so in what it wrote: CSTS.SHST is complete only once
     /// the drives' caches are flushed (Base 3.6.2), or cannot be in time. All drives, since every controller has every
-    /// namespace.
+    /// namespace. Each host has the whole time from when it has asked, and no more, whatever flush of another's is under way.
     pub(crate) fn flush_for_hosts(&mut self, now: Instant) {
-        let HostFlush { ticket, running } = self.host_flush;
-        if running && self.drives.iter().all(|drive| drive.flushed(ticket).is_some()) {
-            self.host_flush.running = false;
-            for drive in self.drives.iter().filter(|drive| drive.flushed(ticket) == Some(false)) {
-                for controller in self.subsystem.flushing_controllers() {
+        if self.host_flush.running {
+            let drives = &self.drives;
+            self.host_flush.running = self.subsystem.complete_shutdowns(|controller, flush| {
+                let answered = drives.iter().all(|drive| drive.flushed(flush.ticket).is_some());
+                if !answered && now < flush.until {
+                    return false;
+                }
+                for drive in drives.iter().filter(|drive| drive.flushed(flush.ticket) != Some(true)) {
                     hal_log::warn!(
                         "controller {}: shut down although drive {} has not flushed its writes",
                         controller,
                         drive.name().as_str()
                     );
                 }
-            }
-            self.subsystem.complete_shutdowns();
+                true
+            });
         }
-        if !self.host_flush.running && self.subsystem.begin_shutdowns() {
-            let ticket = ticket.wrapping_add(1);
+        let ticket = self.host_flush.ticket.wrapping_add(1);
+        if self.subsystem.begin_shutdowns(ShutdownFlush { ticket, until: now + HOST_FLUSH_LIMIT }) {
             self.host_flush = HostFlush { ticket, running: true };
             self.drives.iter_mut().for_each(|drive| drive.ask_flush(ticket, now));
         }

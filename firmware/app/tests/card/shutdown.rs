@@ -140,3 +140,34 @@ fn a_hosts_own_shutdown_waits_for_a_drive_that_is_being_reset() {
     let end = host.admin.execute(&mut card, host::property_get(0x1c), Payload::None);
     assert_eq!((end.result >> 2 & 0b11, card.drives[0].io_commands(io::FLUSH)), (0b10, 1));
 }
+
+#[test]
+fn each_hosts_own_shutdown_has_the_time_that_it_was_promised() {
+    // RTD3E says 12 s; a flush that hangs is given up after 10 s.
+    let mut card = Card::boot(MEMORY, [NvmeConfig::default()]);
+    let mut hosts = [Host::connect(&mut card, 1), Host::connect(&mut card, 2)];
+    let nsid = by_drive(&mut card, &mut hosts[0])[0];
+    for host in &mut hosts {
+        let write = blocks(io::WRITE, nsid, 0, 8);
+        let end = host.io.execute(&mut card, write, Payload::InCapsule(pattern(4096, 1)));
+        assert_eq!(end.status, Status::SUCCESS);
+    }
+    hang(&card, 0, io::FLUSH, 1);
+    let began = card.now;
+    for host in &mut hosts {
+        host.admin.execute(&mut card, property_set(0x14, 0x0046_4001), Payload::None);
+        card.pass(Duration::from_secs(1));
+    }
+    let mut ended = [None; 2];
+    while ended.contains(&None) && card.now.since(began) < Duration::from_secs(30) {
+        card.pass(Duration::from_millis(200));
+        for (host, ended) in hosts.iter_mut().zip(&mut ended) {
+            let end = host.admin.execute(&mut card, host::property_get(0x1c), Payload::None);
+            let is_complete = end.result >> 2 & 0b11 == 0b10;
+            *ended = ended.or(is_complete.then_some(card.now.since(began)));
+        }
+    }
+    let [first, second] = ended.map(|ended| ended.expect("complete"));
+    assert!((Duration::from_secs(10)..Duration::from_secs(12)).contains(&first), "{first:?}");
+    assert!((Duration::from_secs(11)..Duration::from_secs(13)).contains(&second), "{second:?}");
+}

@@ -244,12 +244,13 @@ fn a_shutdown_flushes_when_no_core_takes_writes_any_more() {
     let (admin, cntlid) = card.controller(0);
     card.connect_io(1, cntlid, 1).unwrap();
     card.set_cc(0, admin, Configuration::ENABLED.with_shutdown());
-    assert!(!card.cores[0].begin_shutdowns());
+    let flush = crate::ShutdownFlush { ticket: 1, until: Instant::FAR_FUTURE };
+    assert!(!card.cores[0].begin_shutdowns(flush));
     card.expect_change(1);
     card.settle(1);
     card.hear(0);
-    assert!(card.cores[0].begin_shutdowns());
-    card.cores[0].complete_shutdowns();
+    assert!(card.cores[0].begin_shutdowns(flush));
+    card.cores[0].complete_shutdowns(|_, given| given == flush);
     assert_eq!(card.status(0, admin), 0b1001);
 }
 

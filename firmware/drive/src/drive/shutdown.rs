@@ -14,61 +14,98 @@ use nvme::registers::{Configuration, ControllerStatus};
 use super::{Drive, State};
 use crate::limits::{CLOSING_LIMIT, HOST_FLUSH_LIMIT, SHUTDOWN_LEAST, SHUTDOWN_MOST};
 
-/// Flushes of everything that is dirty, one after another; who asks waits for one that began afterwards.
+/// Flushes of everything that is dirty, one after another: one under way at most, and one that begins behind it. Who asks
+/// waits for one that begins afterwards. Each has its own limit, so that a later one does not prolong the one before it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct FlushRounds {
+    /// The last tickets that were asked for, that the round under way covers, and that are over.
     asked: u32,
     started: u32,
     done: u32,
+    /// The last ticket of a round that could not flush everything.
+    not_flushed: u32,
     /// The namespace flushed last in this round.
     last: u32,
     /// Something of what is asked for could not be flushed.
     failed: bool,
-    /// Until when it has to be over.
-    until: Instant,
+    /// Until when the round under way has to be over, if there is one.
+    running: Option<Instant>,
+    /// The same of the one that begins next.
+    wanted: Option<Instant>,
 }
 
 impl FlushRounds {
-    pub(super) const NONE: Self =
-        Self { asked: 0, started: 0, done: 0, last: 0, failed: false, until: Instant::FAR_FUTURE };
+    pub(super) const NONE: Self = Self {
+        asked: 0,
+        started: 0,
+        done: 0,
+        not_flushed: 0,
+        last: 0,
+        failed: false,
+        running: None,
+        wanted: None,
+    };
 
     /// Whether some round was asked for that is not over.
     pub(super) fn are_open(&self) -> bool {
-        self.done != self.asked
+        self.running.is_some() || self.wanted.is_some()
     }
 
     /// When what is asked for is given up.
     pub(super) fn deadline(&self) -> Instant {
-        if self.are_open() { self.until } else { Instant::FAR_FUTURE }
+        self.running.into_iter().chain(self.wanted).min().unwrap_or(Instant::FAR_FUTURE)
     }
 
-    fn ask(&mut self, ticket: u32, until: Instant) {
+    /// A round is to begin, and to be over by `until`.
+    fn want(&mut self, until: Instant) {
         if !self.are_open() {
             self.failed = false;
         }
+        self.wanted = self.wanted.max(Some(until));
+    }
+
+    fn ask(&mut self, ticket: u32, until: Instant) {
+        self.want(until);
         self.asked = self.asked.max(ticket);
-        self.until = until;
+    }
+
+    /// The round that is wanted begins.
+    fn start(&mut self) {
+        (self.running, self.started, self.last) = (self.wanted.take(), self.asked, 0);
     }
 
     /// The drive is being reset: a round begins anew when it is back.
     pub(super) fn start_over(&mut self) {
-        self.started = self.done;
+        self.wanted = self.wanted.max(self.running.take());
     }
 
     /// What was to be flushed is gone, or the drive does not flush it.
     pub(super) fn fail(&mut self) {
-        self.failed |= self.are_open();
+        if self.are_open() {
+            (self.failed, self.not_flushed) = (true, self.asked);
+        }
+    }
+
+    /// The round under way did not flush everything.
+    fn fail_round(&mut self) {
+        (self.failed, self.not_flushed) = (true, self.not_flushed.max(self.started));
+    }
+
+    fn end_round(&mut self) {
+        (self.running, self.done) = (None, self.started);
     }
 
     /// All that was asked is over.
     pub(super) fn end(&mut self) {
+        (self.running, self.wanted) = (None, None);
         (self.started, self.done) = (self.asked, self.asked);
     }
 }
 
 impl<D: NvmeDevice> Drive<D> {
     /// Asks for a flush of all acknowledged writes, within [`HOST_FLUSH_LIMIT`]; a drive that is being reset is waited for.
-    /// `ticket` rises from call to call; [`Self::flushed`] takes it.
+    /// `ticket` rises from call to call; [`Self::flushed`] takes it. A round that others have begun may go before, for as
+    /// long as its own limit allows.
     pub fn ask_flush(&mut self, ticket: u32, now: Instant) {
         self.rounds.ask(ticket, now + HOST_FLUSH_LIMIT);
         if self.state == State::ShutDown || !self.is_dirty() {
@@ -79,7 +116,7 @@ impl<D: NvmeDevice> Drive<D> {
     /// Whether everything was flushed, once the flush asked for with this ticket is over.
     #[must_use]
     pub fn flushed(&self, ticket: u32) -> Option<bool> {
-        (self.rounds.done >= ticket.min(self.rounds.asked)).then_some(!self.rounds.failed)
+        (self.rounds.done >= ticket.min(self.rounds.asked)).then_some(ticket > self.rounds.not_flushed)
     }
 
     /// Whether acknowledged writes may be in the drive's cache only.
@@ -101,8 +138,16 @@ impl<D: NvmeDevice> Drive<D> {
             return 0;
         }
         let works = matches!(self.state, State::Ready | State::Closing);
-        if now >= self.rounds.until || !(works || self.is_dirty()) {
+        let is_due = |until: Option<Instant>| until.is_some_and(|until| now >= until);
+        if is_due(self.rounds.wanted) || !(works || self.is_dirty()) {
             self.give_up_flush();
+            return 1;
+        }
+        if is_due(self.rounds.running) {
+            if self.is_dirty() {
+                self.rounds.fail_round();
+            }
+            self.rounds.end_round();
             return 1;
         }
         let Some(parts) = &mut self.parts else { return 0 };
@@ -111,10 +156,10 @@ impl<D: NvmeDevice> Drive<D> {
         }
         let rounds = &mut self.rounds;
         let status = parts.io.take_own_flush();
-        if rounds.started == rounds.done {
-            (rounds.started, rounds.last) = (rounds.asked, 0);
+        if rounds.running.is_none() {
+            rounds.start();
         } else if status.is_some_and(|status| !status.is_success()) {
-            rounds.fail();
+            rounds.fail_round();
         }
         match parts.io.next_unflushed(rounds.last) {
             Some(nsid) => {
@@ -123,7 +168,7 @@ impl<D: NvmeDevice> Drive<D> {
                 }
                 rounds.last = nsid;
             }
-            None => rounds.done = rounds.started,
+            None => rounds.end_round(),
         }
         1
     }
@@ -152,7 +197,7 @@ impl<D: NvmeDevice> Drive<D> {
         let Some(end_by) = self.end_by else { return 0 };
         match self.state {
             State::Ready => {
-                self.rounds.ask(self.rounds.asked.wrapping_add(1), end_by);
+                self.rounds.want(end_by);
                 self.state = State::Closing;
                 1
             }
@@ -180,7 +225,7 @@ impl<D: NvmeDevice> Drive<D> {
                 return 0;
             }
             if self.is_dirty() && !self.rounds.failed {
-                self.rounds.ask(self.rounds.asked.wrapping_add(1), end_by);
+                self.rounds.want(end_by);
                 return 1;
             }
         }

@@ -5,7 +5,7 @@ use nvme::Status;
 use nvme::opcode::io;
 
 use super::*;
-use crate::limits::{CLOSING_LIMIT, SHUTDOWN_LEAST};
+use crate::limits::{CLOSING_LIMIT, HOST_FLUSH_LIMIT, SHUTDOWN_LEAST};
 use crate::status::AWAY;
 
 fn write(rig: &mut Rig, start_block: u64) {
@@ -247,6 +247,40 @@ fn a_flush_that_was_asked_for_and_fails_or_takes_too_long_is_told_as_such() {
         rig.run_until(|rig| rig.drive.flushed(1).is_some());
         assert_eq!((rig.drive.flushed(1), rig.drive.is_at_work()), (Some(false), comes_back));
     }
+}
+
+#[test]
+fn a_flush_that_hangs_keeps_its_limit_when_others_ask() {
+    let mut rig = Rig::ready(NvmeConfig::default());
+    acknowledged_write(&mut rig);
+    rig.inject(io::FLUSH, 1, NvmeEffect::Never);
+    rig.drive.ask_flush(1, rig.now);
+    let first = rig.now + HOST_FLUSH_LIMIT;
+    rig.turn();
+    rig.now = rig.now + HOST_FLUSH_LIMIT / 2;
+    rig.drive.ask_flush(2, rig.now);
+    let second = rig.now + HOST_FLUSH_LIMIT;
+    assert!(rig.drive.next_deadline(rig.now) <= first);
+    rig.now = first;
+    rig.turn();
+    assert_eq!((rig.drive.flushed(1), rig.drive.flushed(2)), (Some(false), None));
+    rig.now = second;
+    rig.turn();
+    assert_eq!((rig.drive.flushed(1), rig.drive.flushed(2)), (Some(false), Some(false)));
+}
+
+#[test]
+fn an_end_of_the_drive_takes_no_ticket_of_a_hosts() {
+    let mut rig = Rig::ready(NvmeConfig { latency_polls: (50, 60), ..NvmeConfig::default() });
+    acknowledged_write(&mut rig);
+    rig.drive.begin_shutdown(rig.now);
+    rig.turn();
+    rig.turn();
+    // The end's own flush is under way: it may not cover what this host was told of since.
+    rig.drive.ask_flush(1, rig.now);
+    assert_eq!(rig.drive.flushed(1), None);
+    end(&mut rig);
+    assert_eq!(rig.drive.flushed(1), Some(true));
 }
 
 #[test]
