@@ -167,6 +167,9 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
             let Some(stack) = self.stack.as_mut() else { return };
             match stack.stream(connection.stream) {
                 Some(stream) if !is_over(&stream) => {
+                    if stream.state() == StreamState::PeerClosed {
+                        self.target.peer_closed(queue, now);
+                    }
                     if stream.received_bytes() > 0 || stream.send_room() > connection.send_room {
                         self.target.wake(queue);
                     }

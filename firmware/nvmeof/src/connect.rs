@@ -1,7 +1,8 @@
 //! Connect (Base 6.3): what makes a connection a queue, and what it may have to wait for.
 //!
 //! No write of the host's lost connections may land after it has come back, so that a Connect waits for those at this core's drives and,
-//! by a fence, for those at the others' (docs/design/many-cores.md). A Connect for an I/O queue of a controller that lives on
+//! by a fence, for those at the others' (docs/design/many-cores.md). Connections that the host has closed are lost by then, and what is
+//! not read of them is dropped. A Connect for an I/O queue of a controller that lives on
 //! another core then asks there. All that time the command is parked; should its connection go, what was granted is given back.
 
 use controller::{Backend, Connected, Failure, FenceStart, HomeAnswer, PortId, QueueContext};
@@ -67,7 +68,12 @@ impl<B: Backend> Turn<'_, '_, B> {
 
     /// Whether no write of a lost connection of this host can still land. Begins to find that out on the other cores.
     fn is_fenced(&mut self, host_id: [u8; 16]) -> bool {
-        let here = self.fences.iter().any(|fence| fence.writes > 0 && fence.host_id == host_id);
+        let mut of_host = self.fences.iter().filter(|fence| fence.host_id == host_id);
+        if of_host.clone().any(|fence| fence.peer_closed) {
+            self.effects.returning = Some(host_id);
+            return false;
+        }
+        let here = of_host.any(|fence| fence.writes > 0);
         if here || self.env.subsystem.has_pending_end(host_id) {
             return false;
         }

@@ -111,6 +111,9 @@ impl Target {
                 if is_new && !settling.frames_are_in {
                     return false;
                 }
+                if is_new {
+                    self.lose_closed(now, host_id);
+                }
                 let last = *owed.mark.get_or_insert(self.lost_connections);
                 // Serials count up and wrap: half of their range lies before the last one.
                 let is_before = |serial: u32| last.wrapping_sub(serial) < u32::MAX / 2;

@@ -12,6 +12,7 @@
 mod commands;
 mod connect;
 mod cores;
+mod fencing;
 mod fused;
 pub mod initiator;
 mod outgoing;

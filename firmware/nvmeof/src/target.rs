@@ -411,6 +411,9 @@ impl Target {
         if let Some(controller) = effects.reset {
             self.close_io_queues(controller, now, env);
         }
+        if let Some(host_id) = effects.returning {
+            self.lose_closed(now, host_id);
+        }
     }
 
     /// A controller was reset: its I/O queues no longer exist.
@@ -435,15 +438,6 @@ impl Target {
         self.wake_waiting();
     }
 
-    /// Brings what Connects of the same host have to wait for up to date.
-    fn fence(&mut self, index: u16) {
-        let place = usize::from(index);
-        let is_ending = self.queues.get(place).is_some_and(Queue::is_ending);
-        if is_ending || self.fences.get(place).is_some_and(|fence| fence.writes > 0) {
-            self.note_lost(index);
-        }
-    }
-
     fn wake_controller(&mut self, controller: ControllerHandle) {
         for index in 0..self.queues.len() as u16 {
             let queue = self.queues.get(usize::from(index));
@@ -454,23 +448,6 @@ impl Target {
                 self.note_lost(index);
                 self.set_ready(index, true);
             }
-        }
-    }
-
-    /// A connection is lost, or its controller is gone: until its writes at drives have ended its host does not begin anew. So from now
-    /// on, even where it is closed only when it is served. A fence that is lifted wakes those who wait.
-    fn note_lost(&mut self, index: u16) {
-        let place = usize::from(index);
-        let (Some(queue), Some(fence)) = (self.queues.get(place), self.fences.get_mut(place)) else { return };
-        let writes = queue.writes_at_backend;
-        let lifted = fence.writes > 0 && writes == 0;
-        if fence.writes == 0 && writes > 0 {
-            self.lost_connections = self.lost_connections.wrapping_add(1);
-            fence.serial = self.lost_connections;
-        }
-        (fence.host_id, fence.writes) = (queue.host_id, writes);
-        if lifted {
-            self.wake_waiting();
         }
     }
 

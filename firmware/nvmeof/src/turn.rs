@@ -33,6 +33,8 @@ pub(crate) struct Fence {
     pub writes: u16,
     /// Counts up with each connection that is lost: a fence does not wait for later ones.
     pub serial: u32,
+    /// The connection is a queue whose host sends no more than what is not read yet.
+    pub peer_closed: bool,
 }
 
 /// What a turn leaves to be done with other connections.
@@ -42,6 +44,8 @@ pub(crate) struct Effects {
     pub freed: bool,
     /// The I/O queues of this controller are to be closed.
     pub reset: Option<ControllerHandle>,
+    /// This host begins anew: what it has not been read from connections that it has closed is out of date.
+    pub returning: Option<[u8; 16]>,
 }
 
 pub(crate) struct Turn<'a, 'e, B: Backend> {

@@ -322,6 +322,27 @@ fn a_fence_waits_for_writes_of_connections_lost_before_and_for_no_others() {
 }
 
 #[test]
+fn a_fence_loses_connections_that_the_host_has_closed() {
+    let mut many = Many::new(2);
+    let (admin, cntlid) = many.admin(1);
+    let mut queue = many.io(1, 1, cntlid);
+    many.hold_write(&mut queue);
+    for closed in [&queue, &admin] {
+        let card = &mut many.cores[1];
+        card.target.peer_closed(closed.host.index, card.now);
+    }
+    let back = many.open(0);
+    many.start_connect(&back, 0, 0xffff);
+    many.run();
+    assert!(!many.cores[1].is_open(queue.host.index));
+    assert!(many.replies(&back).is_empty(), "a write is at a drive");
+    many.cores[1].complete(0);
+    many.run();
+    assert_eq!(many.response(&back).0, Status::SUCCESS);
+    many.assert_clean();
+}
+
+#[test]
 fn a_fence_begins_when_all_frames_that_came_before_are_in() {
     let mut many = Many::new(2);
     let (_admin, cntlid) = many.admin(1);

@@ -300,6 +300,75 @@ fn a_new_association_waits_for_the_old_ones_writes() {
     card.assert_clean();
 }
 
+/// The host closes a connection behind what it has sent.
+fn close(card: &mut Card, host: &Host) {
+    card.target.peer_closed(host.index, card.now);
+}
+
+#[test]
+fn what_came_before_an_orderly_close_is_dropped_once_the_host_begins_anew() {
+    for unread in [1, 100] {
+        let mut card = Card::new();
+        let (admin, mut io) = Host::pair(&mut card, Digests::default(), |_| {});
+        card.ram.hold = true;
+        let write = |block| block_command(io::WRITE, block, 8);
+        io.start(&mut card, write(0), &Payload::InCapsule(pattern(4096, 1)));
+        card.run();
+        for index in 1..=unread {
+            io.start(&mut card, write(index * 8), &Payload::InCapsule(pattern(4096, 1)));
+        }
+        let (back, other) = (Host::open(&mut card), Host { host_id: [8; 16], ..Host::open(&mut card) });
+        for host in [&back, &other] {
+            let mut first = host.icreq();
+            first.extend(host.connect_pdu(0, 0xffff));
+            card.send(host.index, &first);
+        }
+        close(&mut card, &io);
+        close(&mut card, &admin);
+        // Another host is not concerned, and lets them be carried out.
+        card.poll(other.index);
+        card.poll(back.index);
+        assert_eq!(card.ram.pending.len(), 1);
+        card.run();
+        assert_eq!(card.ram.pending.len(), 1, "an old write has begun");
+        assert!(!card.is_open(io.index) && !card.is_open(admin.index));
+        assert!(matches!(back.replies(&mut card)[..], [Reply::Initialize { .. }]), "a write is at a drive");
+        card.complete(0);
+        card.run();
+        let replies = back.replies(&mut card);
+        assert!(matches!(replies[..], [Reply::Response { status: Status::SUCCESS, .. }]), "{replies:?}");
+        card.assert_clean();
+    }
+}
+
+#[test]
+fn what_came_before_an_orderly_close_is_carried_out_while_nobody_else_is_concerned() {
+    let mut card = Card::new();
+    let (_, mut io) = Host::pair(&mut card, Digests::default(), |_| {});
+    io.start(&mut card, block_command(io::WRITE, 0, 8), &Payload::InCapsule(pattern(4096, 1)));
+    close(&mut card, &io);
+    let other = Host { host_id: [8; 16], ..Host::open(&mut card) };
+    other.initialize(&mut card);
+    let pdu = other.connect_pdu(0, 0xffff);
+    card.send(other.index, &pdu);
+    card.run();
+    assert!(card.ram.submitted == 1 && card.is_open(io.index));
+    card.assert_clean();
+}
+
+#[test]
+fn a_connection_that_is_closed_before_its_connect_is_read_becomes_no_queue() {
+    let mut card = Card::new();
+    let host = Host::open(&mut card);
+    host.initialize(&mut card);
+    let pdu = host.connect_pdu(0, 0xffff);
+    card.send(host.index, &pdu);
+    close(&mut card, &host);
+    card.run();
+    assert!(!card.is_open(host.index) && host.replies(&mut card).is_empty());
+    card.assert_clean();
+}
+
 #[test]
 fn a_connect_that_waited_and_was_refused_does_not_keep_its_connection_for_ever() {
     let mut card = Card::new();
