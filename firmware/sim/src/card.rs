@@ -170,10 +170,12 @@ impl Card {
         self.devices.drives.borrow_mut()[place] = Some(control.clone());
     }
 
-    /// Somebody presses the power button.
-    pub fn press_power_button(&mut self) {
+    /// Somebody presses the power button; whether it is the first press, which counts.
+    pub fn press_power_button(&mut self) -> bool {
         self.button.pressed.set(true);
+        let first = self.ending_since.is_none();
         self.ending_since.get_or_insert(self.time.now());
+        first
     }
 
     /// Whether the card has switched itself off. Then its orderly end must be complete.
@@ -210,7 +212,14 @@ impl Card {
     /// How many drives carry requests out.
     #[must_use]
     pub fn drives_ready(&self) -> usize {
-        self.data.0.borrow().drives().iter().filter(|drive| drive.is_ready()).count()
+        self.ready_drives().len()
+    }
+
+    /// The addresses of the drives that carry requests out.
+    #[must_use]
+    pub fn ready_drives(&self) -> Vec<u16> {
+        let data = self.data.0.borrow();
+        data.drives().iter().filter(|drive| drive.is_ready()).map(drive::Drive::address).collect()
     }
 
     /// Requests in the drives' queues, and those whose pages are in quarantine.

@@ -23,6 +23,8 @@ use knobs::Knob;
 
 /// How often a drive that does not work is looked at.
 const IDLE: Duration = Duration::from_millis(1);
+/// An operation that takes longer makes its drive late.
+const OVERDUE: Duration = Duration::from_secs(1);
 /// ONCS bit 2.
 const DATASET_MANAGEMENT: u16 = 1 << 2;
 
@@ -45,6 +47,8 @@ pub struct Drive {
     knob: Option<Knob>,
     /// It has done something since its power came on after which nobody can say what a shutdown is worth.
     odd: bool,
+    /// It worked when the card's power button was pressed, and has stayed where it was since: the end has to reach it.
+    awaits_end: bool,
     /// It does not work (CSTS.CFS, a reset): what is due waits, and it is looked at again then.
     idle_until: Instant,
 }
@@ -59,7 +63,7 @@ impl Drive {
             _ => NvmeAbort::Refused,
         });
         self.control = Some(control.clone());
-        (self.odd, self.knob) = (false, None);
+        (self.odd, self.knob, self.awaits_end) = (false, None, false);
         (device, control)
     }
 
@@ -77,6 +81,16 @@ impl Drive {
     /// Whether CC.SHN is set.
     fn is_told(&self) -> bool {
         self.control.as_ref().is_some_and(|control| control.configuration() >> 14 & 0b11 != 0)
+    }
+
+    /// The card is off: a drive that worked all the time must have been told, and flushed before, which the oracle judges
+    /// by what is read later.
+    fn check_end(&self, index: usize, trace: &Trace) {
+        if !self.awaits_end || self.odd || self.blocks.is_troubled() {
+            return;
+        }
+        assert!(self.is_told(), "VIOLATION: drive {index} worked all the time, and the card is off without having told it");
+        trace.event(Kind::EndHeard, &[index as u64], format_args!("drive {index}"));
     }
 
     /// When it has something to do.
@@ -153,6 +167,7 @@ impl Drives {
                 standing: None,
                 knob: None,
                 odd: false,
+                awaits_end: false,
                 idle_until: Instant::ZERO,
             });
         }
@@ -219,13 +234,31 @@ impl Drives {
     /// relies on, and the oracle is not told of them.
     pub fn cut_power(&mut self, in_order: bool) {
         self.hands = None;
-        for drive in &mut self.all {
+        for (index, drive) in self.all.iter_mut().enumerate() {
+            if in_order {
+                drive.check_end(index, &self.trace);
+            }
             drive.blocks.cut_power();
             if in_order && drive.is_shut_down_in_order() {
                 let _ = drive.blocks.take_power_losses();
             }
             (drive.control, drive.standing) = (None, None);
         }
+    }
+
+    /// The card's power button is pressed, while the card takes the drives at these addresses for ready.
+    pub fn begin_end(&mut self, ready: &[u16]) {
+        let soon = self.now() + OVERDUE;
+        for drive in &mut self.all {
+            drive.awaits_end = ready.contains(&drive.config.address) && drive.behaves(soon);
+        }
+    }
+
+    /// A drive becomes slow, or quick again.
+    pub fn set_slowness(&mut self, index: usize, slowness: u64) {
+        let drive = &mut self.all[index];
+        drive.awaits_end &= slowness == 1;
+        drive.blocks.set_temper(|temper| temper.slowness = slowness);
     }
 
     /// Media fail and hang from now on as the settings say.
@@ -277,6 +310,7 @@ impl Drives {
             return;
         }
         drive.end_knob();
+        drive.awaits_end = false;
         if let Some(control) = &drive.control {
             drive.away_until = Some(until);
             control.set_removed(true);

@@ -84,6 +84,8 @@ kinds! {
     PowerButton = "power button";
     /// The card ended in order and switched itself off.
     OrderlyEnd = "card ends in order";
+    /// A drive that worked all the time was told of the card's end.
+    EndHeard = "drive told of the end";
     /// A drive's doorbells went nowhere for a while.
     DriveDeaf = "drive deaf";
     /// A drive's link was down for a while.

@@ -261,7 +261,9 @@ impl World {
             }
             Strike::End => {
                 if let Some(card) = &mut self.card {
-                    card.press_power_button();
+                    if card.press_power_button() {
+                        self.drives.begin_end(&card.ready_drives());
+                    }
                     self.common.trace.event(Kind::PowerButton, &[], format_args!(""));
                     self.disturb_all(now + END_LIMIT);
                 }
@@ -283,7 +285,7 @@ impl World {
             Strike::Slow => {
                 self.common.faults.disturb(drive);
                 let slowness = [1, 10, 100][self.random.usize(0..3)];
-                self.drives.all[drive].blocks.set_temper(|temper| temper.slowness = slowness);
+                self.drives.set_slowness(drive, slowness);
             }
             Strike::Power => self.cut_power(),
             Strike::Pause => {

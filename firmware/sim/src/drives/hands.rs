@@ -138,6 +138,7 @@ impl Drives {
             }
             _ => {
                 hands.slots.break_power(at.slot);
+                self.all[index].awaits_end = false;
                 if let Some(control) = &self.all[index].control {
                     control.set_removed(true);
                 }
@@ -167,6 +168,7 @@ impl Drives {
                 continue;
             }
             (at.powered, at.since, at.asked) = (powered, now, None);
+            drive.awaits_end = false;
             if powered {
                 control.set_removed(false);
                 continue;
