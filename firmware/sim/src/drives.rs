@@ -47,8 +47,9 @@ pub struct Drive {
     knob: Option<Knob>,
     /// It has done something since its power came on after which nobody can say what a shutdown is worth.
     odd: bool,
-    /// It worked when the card's power button was pressed, and has stayed where it was since: the end has to reach it.
-    awaits_end: bool,
+    /// It worked when the card's power button was pressed, and nothing was done to it since, so that the end has to reach
+    /// it: how often its blocks had been in trouble by then.
+    awaits_end: Option<u32>,
     /// It does not work (CSTS.CFS, a reset): what is due waits, and it is looked at again then.
     idle_until: Instant,
 }
@@ -63,8 +64,14 @@ impl Drive {
             _ => NvmeAbort::Refused,
         });
         self.control = Some(control.clone());
-        (self.odd, self.knob, self.awaits_end) = (false, None, false);
+        (self.odd, self.knob, self.awaits_end) = (false, None, None);
         (device, control)
+    }
+
+    /// Where its card finds it.
+    #[must_use]
+    pub fn address(&self) -> u16 {
+        self.config.address
     }
 
     /// Whether it has a volatile cache.
@@ -75,7 +82,7 @@ impl Drive {
 
     /// Whether it was told of its shutdown, and nothing has happened that excuses a cache that was not flushed before.
     fn is_shut_down_in_order(&self) -> bool {
-        self.is_told() && !self.odd && !self.blocks.is_troubled()
+        self.is_told() && (self.has_worked_to_the_end() || (!self.odd && self.blocks.troubles() == 0))
     }
 
     /// Whether CC.SHN is set.
@@ -83,13 +90,21 @@ impl Drive {
         self.control.as_ref().is_some_and(|control| control.configuration() >> 14 & 0b11 != 0)
     }
 
+    /// Whether it has worked since before the card's power button was pressed.
+    fn has_worked_to_the_end(&self) -> bool {
+        self.awaits_end == Some(self.blocks.troubles())
+    }
+
     /// The card is off: a drive that worked all the time must have been told, and flushed before, which the oracle judges
     /// by what is read later.
     fn check_end(&self, index: usize, trace: &Trace) {
-        if !self.awaits_end || self.odd || self.blocks.is_troubled() {
+        if !self.has_worked_to_the_end() {
             return;
         }
-        assert!(self.is_told(), "VIOLATION: drive {index} worked all the time, and the card is off without having told it");
+        assert!(
+            self.is_told(),
+            "VIOLATION: the card is off without having told drive {index}, which has worked to the end"
+        );
         trace.event(Kind::EndHeard, &[index as u64], format_args!("drive {index}"));
     }
 
@@ -167,7 +182,7 @@ impl Drives {
                 standing: None,
                 knob: None,
                 odd: false,
-                awaits_end: false,
+                awaits_end: None,
                 idle_until: Instant::ZERO,
             });
         }
@@ -246,18 +261,20 @@ impl Drives {
         }
     }
 
-    /// The card's power button is pressed, while the card takes the drives at these addresses for ready.
-    pub fn begin_end(&mut self, ready: &[u16]) {
+    /// The card's power button is pressed, while the card takes the drives at these addresses for ready; `is_well` says
+    /// of a drive that nothing has been wrong with it of late.
+    pub fn begin_end(&mut self, ready: &[u16], is_well: impl Fn(usize) -> bool) {
         let soon = self.now() + OVERDUE;
-        for drive in &mut self.all {
-            drive.awaits_end = ready.contains(&drive.config.address) && drive.behaves(soon);
+        for (index, drive) in self.all.iter_mut().enumerate() {
+            let works = ready.contains(&drive.address()) && drive.behaves(soon) && is_well(index);
+            drive.awaits_end = works.then(|| drive.blocks.troubles());
         }
     }
 
     /// A drive becomes slow, or quick again.
     pub fn set_slowness(&mut self, index: usize, slowness: u64) {
         let drive = &mut self.all[index];
-        drive.awaits_end &= slowness == 1;
+        drive.awaits_end = None;
         drive.blocks.set_temper(|temper| temper.slowness = slowness);
     }
 
@@ -310,7 +327,7 @@ impl Drives {
             return;
         }
         drive.end_knob();
-        drive.awaits_end = false;
+        drive.awaits_end = None;
         if let Some(control) = &drive.control {
             drive.away_until = Some(until);
             control.set_removed(true);

@@ -1,5 +1,7 @@
 //! What may go wrong with each drive now: which statuses a host may get for it.
 
+use std::time::Duration;
+
 use hal_api::Instant;
 use nvme::Status;
 
@@ -33,6 +35,8 @@ struct Drive {
     failing: Trouble,
     /// It has lost its cache.
     lossy: bool,
+    /// When the card was last seen not to take it for ready.
+    unready: Instant,
 }
 
 /// All drives.
@@ -42,6 +46,9 @@ pub struct Faults {
     /// Drives stand in slots: one that is taken out takes its namespaces with it.
     has_slots: bool,
 }
+
+/// In this time after the card takes a drive for ready again it has found out what was lost.
+const FOUND_OUT: Duration = Duration::from_millis(10);
 
 /// DNR, in the status field without its phase tag (Base 4.2.3).
 const DO_NOT_RETRY: u16 = 1 << 14;
@@ -104,6 +111,17 @@ impl Faults {
     /// A drive has lost its volatile cache: a flush of each host fails.
     pub fn lose_cache(&mut self, drive: usize) {
         self.drives[drive].lossy = true;
+    }
+
+    /// The card does not take the drive for ready: it may find out that the cache was lost.
+    pub fn is_unready(&mut self, drive: usize, now: Instant) {
+        self.drives[drive].unready = now;
+    }
+
+    /// Since when the card has found out of no loss.
+    #[must_use]
+    pub fn settled(&self, drive: usize) -> Instant {
+        self.drives[drive].unready + FOUND_OUT
     }
 
     /// Whether a host may get this status for a command that was sent then and that its drive carries out.

@@ -4,6 +4,7 @@
 mod association;
 mod commands;
 mod events;
+mod told;
 mod workload;
 
 use std::collections::BTreeMap;

@@ -84,8 +84,8 @@ struct Shared {
     power_losses: u32,
     /// Of the controller that is in use: others are pulled and do nothing.
     epoch: u32,
-    /// Something has hung, was given up, or a flush has failed since the power came on.
-    troubled: bool,
+    /// How often something has hung, was given up, or a flush has failed since the power came on.
+    troubles: u32,
     stores: Vec<Store>,
 }
 
@@ -178,7 +178,7 @@ impl Blocks {
             sequence: 0,
             power_losses: 0,
             epoch: 0,
-            troubled: false,
+            troubles: 0,
             stores: namespaces.iter().map(store).collect(),
         };
         Self { shared: Arc::new(Mutex::new(shared)), next }
@@ -189,17 +189,17 @@ impl Blocks {
     pub fn media(&self) -> Vec<Box<dyn Media>> {
         let mut shared = lock(&self.shared);
         shared.epoch += 1;
-        shared.troubled = false;
+        shared.troubles = 0;
         let epoch = shared.epoch;
         let media =
             |index| Box::new(SimMedia { shared: Arc::clone(&self.shared), index, epoch }) as Box<dyn Media>;
         (0..shared.stores.len()).map(media).collect()
     }
 
-    /// Whether something has hung, was given up, or a flush has failed since the power came on.
+    /// How often something has hung, was given up, or a flush has failed since the power came on.
     #[must_use]
-    pub fn is_troubled(&self) -> bool {
-        lock(&self.shared).troubled
+    pub fn troubles(&self) -> u32 {
+        lock(&self.shared).troubles
     }
 
     /// When the next operation ends.
@@ -297,7 +297,7 @@ impl Shared {
         let temper = self.temper;
         if self.random.u32(0..10_000) < temper.hanging {
             self.trace.event(Kind::CommandHangs, &[], format_args!("{operation:?}"));
-            self.troubled = true;
+            self.troubles += 1;
             return u64::MAX;
         }
         let mut micros = self.random.u64(temper.least_us..=temper.most_us.max(temper.least_us));
@@ -392,7 +392,7 @@ impl Shared {
     /// An error status of any class; a write may have happened in part.
     fn fail(&mut self, index: usize, running: &Running) -> u16 {
         let changes = !matches!(running.operation, MediaOperation::Read | MediaOperation::Flush);
-        self.troubled |= running.operation == MediaOperation::Flush;
+        self.troubles += u32::from(running.operation == MediaOperation::Flush);
         for block in 0..running.blocks {
             if changes && self.random.bool() {
                 self.put(index, running, block);
@@ -470,7 +470,7 @@ impl Shared {
         self.note_next();
         running.iter().for_each(|running| self.give_up(index, running));
         if !running.is_empty() {
-            self.troubled = true;
+            self.troubles += 1;
             let (name, count) = (self.stores[index].name, running.len() as u64);
             self.trace.event(
                 Kind::MediaAbandoned,

@@ -133,6 +133,8 @@ pub struct Settings {
     pub faulty_ms: u64,
     /// Nothing at all goes wrong and little is asked: every answer has to be prompt.
     pub prompt: bool,
+    /// Once all has mended, the card ends in order and starts again.
+    pub ends: bool,
 }
 
 impl Settings {
@@ -141,7 +143,7 @@ impl Settings {
     pub fn of_seed(seed: u64) -> Self {
         let settings = Self::drawn(seed);
         let mut random = Rng::with_seed(seed ^ 0x9107);
-        match random.u32(0..120) {
+        let settings = match random.u32(0..120) {
             0..10 => settings.made_prompt(),
             10..20 => settings.made_long(&mut random),
             20..23 => settings.made_to_outlast_keep_alives(&mut random),
@@ -149,7 +151,9 @@ impl Settings {
             23..77 if settings.chaos.removal_ms > 0 => settings.made_to_outlast_keep_alives(&mut random),
             77..87 => settings.made_to_forge(&mut random),
             _ => settings,
-        }
+        };
+        let ends = random.u32(0..3) == 0 && !settings.prompt;
+        Self { ends, ..settings }
     }
 
     /// The worst network that there is, for hosts that come and go.
@@ -278,6 +282,7 @@ impl Settings {
             hostile: if calm { 0 } else { random.u32(0..5).saturating_sub(2) },
             chaos,
             prompt: false,
+            ends: false,
             faulty_ms: random.u64(600..=3500),
             slots: random.bool(),
         }

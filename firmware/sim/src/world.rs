@@ -201,6 +201,7 @@ impl World {
         for index in 0..self.drives.all.len() {
             self.work(index);
         }
+        self.note_unready_drives();
         self.turns += 1;
         if self.turns.is_multiple_of(CHECK_EVERY) {
             self.check_counts();
@@ -259,15 +260,7 @@ impl World {
                 self.drives.touch(drive);
                 self.note_losses();
             }
-            Strike::End => {
-                if let Some(card) = &mut self.card {
-                    if card.press_power_button() {
-                        self.drives.begin_end(&card.ready_drives());
-                    }
-                    self.common.trace.event(Kind::PowerButton, &[], format_args!(""));
-                    self.disturb_all(now + END_LIMIT);
-                }
-            }
+            Strike::End => self.press_power_button(),
             Strike::Wrong => {
                 self.common.faults.disturb(drive);
                 self.drives.go_wrong(drive);
@@ -312,6 +305,16 @@ impl World {
             4 => host.die(&mut self.common, &mut self.network, time),
             _ => host.stall(&self.common, time),
         }
+    }
+
+    fn press_power_button(&mut self) {
+        let Some(card) = &mut self.card else { return };
+        if card.press_power_button() {
+            let faults = &self.common.faults;
+            self.drives.begin_end(&card.ready_drives(), |drive| !faults.in_trouble(drive));
+        }
+        self.common.trace.event(Kind::PowerButton, &[], format_args!(""));
+        self.disturb_all(self.now() + END_LIMIT);
     }
 
     /// The control core may have switched a slot, or the card.

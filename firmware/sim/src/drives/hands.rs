@@ -138,7 +138,7 @@ impl Drives {
             }
             _ => {
                 hands.slots.break_power(at.slot);
-                self.all[index].awaits_end = false;
+                self.all[index].awaits_end = None;
                 if let Some(control) = &self.all[index].control {
                     control.set_removed(true);
                 }
@@ -168,7 +168,7 @@ impl Drives {
                 continue;
             }
             (at.powered, at.since, at.asked) = (powered, now, None);
-            drive.awaits_end = false;
+            drive.awaits_end = None;
             if powered {
                 control.set_removed(false);
                 continue;

@@ -43,6 +43,10 @@ impl Drive {
         self.knob.map_or(Instant::FAR_FUTURE, |knob| knob.next)
     }
 
+    fn become_odd(&mut self) {
+        (self.odd, self.awaits_end) = (true, None);
+    }
+
     fn set_wrong(&self, wrong: Wrong, on: bool) {
         let Some(control) = &self.control else { return };
         match wrong {
@@ -67,7 +71,7 @@ impl Drives {
         let drive = &mut self.all[index];
         if let Some(control) = &drive.control {
             control.set_fatal();
-            drive.odd = true;
+            drive.become_odd();
             self.trace.event(Kind::DriveFatal, &[index as u64], format_args!("drive {index}"));
         }
     }
@@ -85,8 +89,8 @@ impl Drives {
         let count = self.random.u32(1..=12);
         let drive = &mut self.all[index];
         let Some(control) = &drive.control else { return };
-        drive.odd = true;
         control.inject(NvmeInjection { queue: Some(1), opcode: None, skip: 0, count, effect });
+        drive.become_odd();
         self.trace.event(kind, &[index as u64, count.into()], format_args!("drive {index}, {count} times"));
     }
 
@@ -109,7 +113,9 @@ impl Drives {
         let until = now + time;
         let next = if wrong == Wrong::Events { now } else { until };
         drive.knob = Some(Knob { wrong, until, next });
-        drive.odd |= wrong != Wrong::Events;
+        if wrong != Wrong::Events {
+            drive.become_odd();
+        }
         drive.set_wrong(wrong, true);
         if wrong == Wrong::ReadyStuck
             && let Some(control) = &drive.control

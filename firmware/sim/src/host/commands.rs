@@ -6,6 +6,7 @@ use hal_api::Instant;
 use nvme::Status;
 use nvmeof::initiator::{Completed, Payload};
 
+use super::told::Told;
 use super::{Common, Target};
 use crate::faults::Faults;
 use crate::kinds::Kind;
@@ -65,6 +66,7 @@ pub(super) struct Commands {
     /// Those that wait for an event or for time to pass, not for work.
     idle: usize,
     last: u64,
+    told: Told,
     /// What the controller has told by itself: dword 0 of each event.
     pub events: Vec<u32>,
     /// The namespaces, where a list of them has come.
@@ -142,6 +144,7 @@ impl Commands {
         self.idle = 0;
         self.events.clear();
         self.listed = None;
+        self.told.forget();
         core::mem::take(&mut self.pending).into_values().flat_map(|pending| pending.versions).collect()
     }
 
@@ -193,8 +196,26 @@ impl Commands {
         if completed.status.is_success() {
             line(pending.succeeded(host, place, common));
         } else {
+            if pending.what == What::Flush && Faults::tells_of_loss(completed.status) {
+                self.hear_of_loss(host, &pending, place, common);
+            }
             line(pending.failed(host, place, completed.status, common));
         }
+    }
+
+    /// This is how a host learns that its unflushed writes may be gone.
+    fn hear_of_loss(&mut self, host: usize, pending: &Pending, place: Place, common: &mut Common) {
+        let namespace = place.target.index;
+        common.oracle.loss_is_known(namespace, Some(host as u8));
+        common.trace.event(
+            Kind::LossTold,
+            &[host as u64, namespace.into()],
+            format_args!("host {host}, namespace {namespace}"),
+        );
+        let sent = (pending.sent, pending.sent_at);
+        let settled = common.faults.settled(place.target.drive);
+        let is_news = self.told.hear(namespace, sent, common.oracle.moment(), settled);
+        assert!(is_news, "VIOLATION: host {host} is told of a loss in namespace {namespace} that it was told of before");
     }
 }
 
@@ -255,13 +276,6 @@ impl Pending {
                 let equal = certain.is_some() && *same && *certain == self.certain(place, &common.oracle);
                 assert!(!equal, "VIOLATION: host {host}: Compare of {place:?} found a difference");
                 return Kind::CompareDiffers;
-            }
-            // This is how a host learns that its unflushed writes may be gone.
-            What::Flush if Faults::tells_of_loss(status) => {
-                common.oracle.loss_is_known(place.target.index, Some(host as u8));
-                let values = [host as u64, place.target.index.into()];
-                let text = format_args!("host {host}, namespace {}", place.target.index);
-                common.trace.event(Kind::LossTold, &values, text);
             }
             _ => {}
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use hal_api::Instant;
 
 use super::World;
+use crate::card::Card;
 use crate::kinds::Kind;
 
 /// A drive that has been well for so long has forgotten what was wrong with it.
@@ -29,6 +30,17 @@ impl World {
             } else if now > *since + WELL_FOR {
                 self.common.faults.is_well(index, now);
                 self.common.trace.event(Kind::DriveWell, &[index as u64], format_args!("drive {index}"));
+            }
+        }
+    }
+
+    /// Looks at which drives the card does not take for ready.
+    pub(super) fn note_unready_drives(&mut self) {
+        let now = self.now();
+        let ready = self.card.as_ref().map_or_else(Vec::new, Card::ready_drives);
+        for index in 0..self.drives.all.len() {
+            if !ready.contains(&self.drives.all[index].address()) {
+                self.common.faults.is_unready(index, now);
             }
         }
     }

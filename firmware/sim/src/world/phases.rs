@@ -24,6 +24,8 @@ const LOOK_AROUND: Duration = Duration::from_secs(2);
 const AUDIT_LIMIT: Duration = Duration::from_secs(60);
 /// In this time everything is back once the hosts have gone: a silent one is noticed after a minute or so.
 const RETURN_LIMIT: Duration = Duration::from_secs(150);
+/// In this time the card is off after its power button was pressed.
+const OFF_LIMIT: Duration = Duration::from_secs(60);
 /// Blocks of an audit's read.
 const AUDIT_BLOCKS: u32 = 32;
 
@@ -103,6 +105,26 @@ impl World {
     /// Faults end, all mends, all blocks are read, all hosts go, and all is back.
     fn finish(&mut self, fresh: PoolCounts) {
         self.mend();
+        self.await_mended();
+        if self.settings.ends {
+            self.press_power_button();
+            self.until("the card is off", OFF_LIMIT, |world| world.card.is_none());
+            self.await_mended();
+        }
+        self.audit();
+        self.part();
+        // A drive that was not there at the start has taken its pages since.
+        let absent = self.settings.drives.iter().filter(|drive| drive.absent).count() as u32;
+        let pages_free = fresh.pages_free - absent * drive::limits::DRIVE_PAGES;
+        self.until("everything is back", RETURN_LIMIT, |world| {
+            let Some(card) = &world.card else { return false };
+            let counts = card.counts();
+            counts == PoolCounts { pages_free, ..fresh } && card.at_drives() == (0, 0)
+        });
+        self.common.trace.event(Kind::Quiet, &[], format_args!("{fresh:?}"));
+    }
+
+    fn await_mended(&mut self) {
         // The second time after all have had a look at each other: a fatal drive is noticed after a second only.
         for _ in 0..2 {
             self.until("hosts and drives have mended", MEND_LIMIT, |world| {
@@ -117,17 +139,6 @@ impl World {
                 self.step();
             }
         }
-        self.audit();
-        self.part();
-        // A drive that was not there at the start has taken its pages since.
-        let absent = self.settings.drives.iter().filter(|drive| drive.absent).count() as u32;
-        let pages_free = fresh.pages_free - absent * drive::limits::DRIVE_PAGES;
-        self.until("everything is back", RETURN_LIMIT, |world| {
-            let Some(card) = &world.card else { return false };
-            let counts = card.counts();
-            counts == PoolCounts { pages_free, ..fresh } && card.at_drives() == (0, 0)
-        });
-        self.common.trace.event(Kind::Quiet, &[], format_args!("{fresh:?}"));
     }
 
     fn begin_faults(&mut self) {
