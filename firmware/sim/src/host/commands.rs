@@ -215,7 +215,10 @@ impl Commands {
         let sent = (pending.sent, pending.sent_at);
         let settled = common.faults.settled(place.target.drive);
         let is_news = self.told.hear(namespace, sent, common.oracle.moment(), settled);
-        assert!(is_news, "VIOLATION: host {host} is told of a loss in namespace {namespace} that it was told of before");
+        assert!(
+            is_news,
+            "VIOLATION: host {host} is told of a loss in namespace {namespace} that it was told of before"
+        );
     }
 }
 
