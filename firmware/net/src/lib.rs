@@ -35,5 +35,5 @@ pub use config::{Addressing, Config, Home, MAX_PORTS};
 pub use connections::{ConnectError, ConnectionId, PeerInfo};
 pub use stack::{Counters, Stack};
 pub use steered_queue::{SteeredQueue, SteeringCounters, steered_queues, steered_queues_bytes};
-pub use steering::{KEY_BYTES, MAX_DATA_CORES, Steer, Steering, TABLE_ENTRIES};
+pub use steering::{KEY_BYTES, MAX_CORES_OF_PORT, Steer, Steering, TABLE_ENTRIES};
 pub use stream::{Stream, StreamState};

@@ -8,7 +8,7 @@
 use hal_api::{ChecksumRequest, FrameQueue, FrameReceive, FrameTransmit, PortInfo};
 use hal_mem::{Arena, FrameConsumer, FrameProducer, OutOfMemory, copy_counted, frame_ring, frame_ring_bytes};
 
-use crate::steering::{MAX_DATA_CORES, Steer, Steering};
+use crate::steering::{MAX_CORES_OF_PORT, Steer, Steering};
 
 /// Frames that a turn takes from each source at most (the device, each ring), so that no core waits long for another.
 const SOURCE_BUDGET: usize = 64;
@@ -42,7 +42,7 @@ pub struct SteeredQueue<F, W> {
     carrier: usize,
 }
 
-type PerCore<T> = [Option<T>; MAX_DATA_CORES];
+type PerCore<T> = [Option<T>; MAX_CORES_OF_PORT];
 
 /// What the receiving half has beside the device.
 struct Receiving<W> {
@@ -54,7 +54,7 @@ struct Receiving<W> {
     /// Wakes another data core, by its number among them.
     wake: W,
     /// What each source may still give in this turn: the device, then each ring.
-    left: [usize; 1 + MAX_DATA_CORES],
+    left: [usize; 1 + MAX_CORES_OF_PORT],
     /// The source that is asked first: the one after who gave last.
     next: usize,
     counters: SteeringCounters,
@@ -82,9 +82,9 @@ pub fn steered_queues<F: FrameQueue, W: FnMut(usize)>(
     frames: usize,
     arena: &mut Arena,
     mut wake: impl FnMut() -> W,
-) -> Result<heapless::Vec<SteeredQueue<F, W>, MAX_DATA_CORES>, OutOfMemory> {
+) -> Result<heapless::Vec<SteeredQueue<F, W>, MAX_CORES_OF_PORT>, OutOfMemory> {
     let mut devices = devices.into_iter();
-    let mut queues = heapless::Vec::<SteeredQueue<F, W>, MAX_DATA_CORES>::new();
+    let mut queues = heapless::Vec::<SteeredQueue<F, W>, MAX_CORES_OF_PORT>::new();
     let Some(first) = devices.next() else { return Ok(queues) };
     let info = first.info();
     let mut devices = core::iter::once(first).chain(devices);
@@ -144,16 +144,16 @@ impl<F: FrameQueue, W: FnMut(usize)> SteeredQueue<F, W> {
             receive: Receiving {
                 steering,
                 core,
-                to: [const { None }; MAX_DATA_CORES],
-                from: [const { None }; MAX_DATA_CORES],
+                to: [const { None }; MAX_CORES_OF_PORT],
+                from: [const { None }; MAX_CORES_OF_PORT],
                 wake,
-                left: [SOURCE_BUDGET; 1 + MAX_DATA_CORES],
+                left: [SOURCE_BUDGET; 1 + MAX_CORES_OF_PORT],
                 next: 0,
                 counters: SteeringCounters::default(),
                 moved: 0,
             },
             transmit: Transmitting { out: None, own_left: usize::MAX },
-            carried: [const { None }; MAX_DATA_CORES],
+            carried: [const { None }; MAX_CORES_OF_PORT],
             next_carried: 0,
             carrier: 0,
         }
@@ -186,11 +186,11 @@ impl<F: FrameQueue, W: FnMut(usize)> SteeredQueue<F, W> {
     fn carry(&mut self) {
         let Some(device) = self.device.as_mut() else { return };
         let mut transmit = device.halves().1;
-        let mut left = [SOURCE_BUDGET; MAX_DATA_CORES];
+        let mut left = [SOURCE_BUDGET; MAX_CORES_OF_PORT];
         let (mut moved, mut silent) = (0, 0);
-        while silent < MAX_DATA_CORES && transmit.has_room() {
+        while silent < MAX_CORES_OF_PORT && transmit.has_room() {
             let core = self.next_carried;
-            self.next_carried = (core + 1) % MAX_DATA_CORES;
+            self.next_carried = (core + 1) % MAX_CORES_OF_PORT;
             let left = left.get_mut(core).filter(|left| **left > 0);
             let ring = self.carried.get_mut(core).and_then(Option::as_mut);
             let carried = left.zip(ring).and_then(|(left, ring)| {
@@ -398,7 +398,7 @@ impl<F: FrameQueue, W: FnMut(usize)> FrameQueue for SteeredQueue<F, W> {
     }
 
     fn flush(&mut self) {
-        self.receive.left = [SOURCE_BUDGET; 1 + MAX_DATA_CORES];
+        self.receive.left = [SOURCE_BUDGET; 1 + MAX_CORES_OF_PORT];
         self.receive.next = 0;
         self.receive.publish();
         self.carry();

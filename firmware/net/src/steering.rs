@@ -13,7 +13,7 @@ pub const KEY_BYTES: usize = 40;
 /// Entries of the indirection table; a power of two.
 pub const TABLE_ENTRIES: usize = 128;
 /// Most data cores of a port.
-pub const MAX_DATA_CORES: usize = 7;
+pub const MAX_CORES_OF_PORT: usize = 7;
 
 /// Two IPv6 addresses and two ports: the most that is hashed.
 const TUPLE_BYTES: usize = 36;
@@ -56,11 +56,11 @@ pub struct Steering {
 }
 
 impl Steering {
-    /// Spreads connections evenly over `cores` data cores, at least one and at most [`MAX_DATA_CORES`]. A `key` that
+    /// Spreads connections evenly over `cores` data cores, at least one and at most [`MAX_CORES_OF_PORT`]. A `key` that
     /// nobody knows keeps a host from choosing ports that all lead to one core.
     #[must_use]
     pub fn new(key: &[u8; KEY_BYTES], cores: usize) -> Self {
-        let cores = cores.clamp(1, MAX_DATA_CORES);
+        let cores = cores.clamp(1, MAX_CORES_OF_PORT);
         let tables = core::array::from_fn(|byte| {
             core::array::from_fn(|half| {
                 core::array::from_fn(|value| {

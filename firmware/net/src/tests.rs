@@ -2,6 +2,7 @@
 
 mod connect;
 mod connections;
+mod control_packets;
 mod dhcp;
 mod hostile;
 mod many;

@@ -207,7 +207,7 @@ fn any_bytes_have_a_core() {
 
 #[test]
 fn connections_of_one_host_are_spread_evenly() {
-    for cores in 1..=MAX_DATA_CORES {
+    for cores in 1..=MAX_CORES_OF_PORT {
         let steering = Steering::new(&Steering::key_from(11), cores);
         let mut count = vec![0usize; cores];
         for port in 40_000..47_000 {
@@ -216,7 +216,7 @@ fn connections_of_one_host_are_spread_evenly() {
         let share = 7000 / cores;
         assert!(count.iter().all(|count| count.abs_diff(share) < share / 4), "{cores}: {count:?}");
     }
-    assert_eq!((Steering::new(&KEY, 0).cores(), Steering::new(&KEY, 9).cores()), (1, MAX_DATA_CORES));
+    assert_eq!((Steering::new(&KEY, 0).cores(), Steering::new(&KEY, 9).cores()), (1, MAX_CORES_OF_PORT));
 }
 
 /// xorshift64*.
