@@ -122,6 +122,10 @@ kinds! {
     WrongIdentifier = "wrong identifier";
     /// A doubled completion was injected.
     DoubledCompletion = "doubled completion";
+    /// Old completions that come while their places have new commands were injected.
+    LateCompletion = "late completion";
+    /// Completions of places without a command were injected.
+    StrangeCompletion = "strange completion";
     /// An error status was injected.
     InjectedStatus = "injected status";
     /// A host began to connect.

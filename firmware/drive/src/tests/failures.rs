@@ -195,7 +195,7 @@ fn pages_of_a_hanging_read_are_not_reused_while_the_drive_may_write_them() {
 
 #[test]
 fn wrong_and_repeated_completions_are_counted_and_end_in_a_reset() {
-    for effect in [NvmeEffect::WrongIdentifier, NvmeEffect::Duplicate] {
+    for effect in [NvmeEffect::WrongIdentifier, NvmeEffect::Duplicate, NvmeEffect::Stranger] {
         let mut rig = Rig::ready(NvmeConfig::default());
         rig.inject(io::READ, 3, effect);
         for token in 0..3 {
@@ -211,6 +211,20 @@ fn wrong_and_repeated_completions_are_counted_and_end_in_a_reset() {
         rig.run_until(|rig| rig.ended.len() == 23 && rig.drive.is_ready());
         assert_eq!(rig.drive.counters().resets, 1);
     }
+}
+
+#[test]
+fn an_old_completion_ends_no_command_that_has_its_place_now() {
+    let mut rig = Rig::ready(NvmeConfig::default());
+    rig.inject(io::READ, 3, NvmeEffect::Status(0x0281));
+    (0..3).for_each(|token| read(&mut rig, token, 1));
+    rig.run_until(|rig| rig.ended.len() == 3);
+    rig.inject(io::READ, 3, NvmeEffect::Late);
+    (3..6).for_each(|token| read(&mut rig, token, 1));
+    rig.run_until(|rig| rig.ended.len() == 6);
+    assert_eq!(rig.drive.counters().unknown_completions, 3);
+    assert!(rig.ended[..3].iter().all(|end| !end.status.is_success()));
+    assert!(rig.ended[3..].iter().all(|end| end.status.is_success()));
 }
 
 #[test]

@@ -80,8 +80,10 @@ impl Drives {
     pub fn lie(&mut self, index: usize) {
         let status = [0x0281, 0x4281, 0x0280, 0x0006, 0x0021][self.random.usize(0..5)];
         let (effect, kind) = match self.random.u32(0..10) {
-            0..=2 => (NvmeEffect::Duplicate, Kind::DoubledCompletion),
-            3 | 4 => (NvmeEffect::WrongIdentifier, Kind::WrongIdentifier),
+            0 => (NvmeEffect::Duplicate, Kind::DoubledCompletion),
+            1 | 2 => (NvmeEffect::Late, Kind::LateCompletion),
+            3 => (NvmeEffect::Stranger, Kind::StrangeCompletion),
+            4 => (NvmeEffect::WrongIdentifier, Kind::WrongIdentifier),
             5 | 6 => (NvmeEffect::WrongHead, Kind::WrongHead),
             7 => (NvmeEffect::WrongPhase, Kind::WrongPhase),
             _ => (NvmeEffect::Status(status), Kind::InjectedStatus),

@@ -13,6 +13,7 @@ mod dma;
 mod execute;
 mod faults;
 mod identify;
+mod lies;
 mod media;
 mod model;
 mod pace;
@@ -184,6 +185,10 @@ pub enum NvmeEffect {
     WrongIdentifier,
     /// It is executed, and its completion comes twice.
     Duplicate,
+    /// Before it is executed, the completion comes once more of an old command that had its place in the driver's table.
+    Late,
+    /// Before it is executed, a completion comes of a place that no command has.
+    Stranger,
     /// It is executed, and its completion has the wrong phase tag: neither it nor what comes behind it is seen.
     WrongPhase,
     /// It is executed, and its completion has an SQ head beyond the queue.

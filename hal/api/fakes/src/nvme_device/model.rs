@@ -7,6 +7,7 @@ use hal_mem::DmaRegion;
 
 use super::dma::Dma;
 use super::faults::{Faults, has_phase};
+use super::lies::Memory;
 use super::media::{Media, RamMedia};
 use super::pace::QueueNews;
 use super::run::{AtMedia, Fetched, disk};
@@ -25,6 +26,7 @@ pub(super) struct Queue {
     /// How many commands are with a media.
     pub(super) moving: usize,
     pub(super) identifiers: Identifiers,
+    pub(super) memory: Memory,
     pub(super) completions: VecDeque<[u8; COMPLETION_BYTES]>,
     pub(super) fetched: u16,
     /// The driver asks for an interrupt.
@@ -48,6 +50,7 @@ impl Default for Queue {
             earliest: u64::MAX,
             moving: 0,
             identifiers: Identifiers::default(),
+            memory: Memory::default(),
             completions: VecDeque::new(),
             fetched: 0,
             armed: false,
@@ -127,6 +130,10 @@ impl Identifiers {
         let free = self.words[word] & bit == 0;
         self.words[word] |= bit;
         free
+    }
+
+    pub(super) fn has(&self, cid: u16) -> bool {
+        self.words.get(usize::from(cid) / 64).is_some_and(|word| word & 1 << (cid % 64) != 0)
     }
 
     pub(super) fn remove(&mut self, cid: u16) {

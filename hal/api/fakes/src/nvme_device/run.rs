@@ -3,6 +3,7 @@
 use hal_api::{COMMAND_BYTES, COMPLETION_BYTES};
 use hal_mem::DmaRegion;
 
+use super::lies::Ended;
 use super::media::{Media, MediaEnd, MediaOperation, MediaRequest, Segment};
 use super::model::Model;
 use super::{NvmeEffect, dword, media};
@@ -122,6 +123,9 @@ impl Model {
         let same = fetched.list_check == self.dma.list_check(command);
         assert!(qid == 0 || same, "what PRP2 names was changed after the doorbell was rung");
         let home = Home { qid, cid: u16::from_le_bytes([command[2], command[3]]), effect: fetched.effect };
+        if matches!(fetched.effect, Some(NvmeEffect::Late | NvmeEffect::Stranger)) {
+            self.lie_first(home.qid, home.cid, home.effect);
+        }
         match fetched.effect {
             Some(NvmeEffect::Status(status)) => self.finish(home, status, 0),
             _ if qid == 0 => {
@@ -281,6 +285,7 @@ impl Model {
     pub(super) fn finish(&mut self, home: Home, status: u16, result: u32) {
         let Home { qid, cid, effect } = home;
         self.queues[usize::from(qid)].identifiers.remove(cid);
+        self.queues[usize::from(qid)].memory.note(Ended { cid, status, result });
         if effect == Some(NvmeEffect::WrongIdentifier) {
             self.post(qid, cid ^ 0x0100, status, result);
         }
@@ -297,7 +302,7 @@ impl Model {
         }
     }
 
-    fn post(&mut self, qid: u16, cid: u16, status: u16, result: u32) {
+    pub(super) fn post(&mut self, qid: u16, cid: u16, status: u16, result: u32) {
         let queue = &mut self.queues[usize::from(qid)];
         let mut entry = [0; COMPLETION_BYTES];
         entry[0..4].copy_from_slice(&result.to_le_bytes());
