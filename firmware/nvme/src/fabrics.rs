@@ -92,14 +92,16 @@ pub struct ConnectData {
 const _: () = assert!(size_of::<ConnectData>() == 1024);
 
 /// The text of an NQN field: what stands before the first NUL; `None` where there is no NUL, nothing before
-/// it, more than 223 bytes, or bytes that are not UTF-8.
+/// it, more than 223 bytes, bytes that are not UTF-8, or control characters: a name goes into logs, where a line of its own
+/// would be taken for the card's.
 #[must_use]
 pub fn nqn_text(field: &[u8; 256]) -> Option<&str> {
     let length = field.iter().position(|&byte| byte == 0)?;
     if length == 0 || length > MAX_NQN_BYTES {
         return None;
     }
-    core::str::from_utf8(field.get(..length)?).ok()
+    let text = core::str::from_utf8(field.get(..length)?).ok()?;
+    (!text.chars().any(char::is_control)).then_some(text)
 }
 
 /// Dword 0 of the completion of a Connect that failed with Connect Invalid Parameters (Base 6.3): IPO, the
@@ -132,5 +134,14 @@ mod tests {
         field[0] = 0xff;
         field[1] = 0;
         assert_eq!(nqn_text(&field), None);
+    }
+
+    #[test]
+    fn an_nqn_cannot_write_lines_of_its_own_into_a_log() {
+        for wrong in ["nqn\ncontroller 1: reset", "nqn\x1b[2J", "nqn\u{9b}2J"] {
+            let mut field = [0; 256];
+            field[..wrong.len()].copy_from_slice(wrong.as_bytes());
+            assert_eq!(nqn_text(&field), None, "{wrong:?}");
+        }
     }
 }
