@@ -81,6 +81,8 @@ struct Shared {
     temper: Temper,
     volatile: bool,
     sequence: u64,
+    /// When an operation has begun last, as [`Over`] counts.
+    begun: u64,
     power_losses: u32,
     /// Of the controller that is in use: others are pulled and do nothing.
     epoch: u32,
@@ -176,6 +178,7 @@ impl Blocks {
             temper,
             volatile,
             sequence: 0,
+            begun: 0,
             power_losses: 0,
             epoch: 0,
             troubles: 0,
@@ -257,6 +260,7 @@ impl Shared {
 
     fn start(&mut self, index: usize, request: &MediaRequest<'_>) -> Option<u16> {
         self.sequence += 1;
+        self.begun = self.over.moment();
         let due_us = self.due(request.operation);
         let store = &mut self.stores[index];
         let block_bytes = store.block_bytes as u64;
@@ -418,7 +422,7 @@ impl Shared {
         let at = block as usize * bytes;
         let zeros = vec![0; bytes];
         let data = running.data.get(at..at + bytes).unwrap_or(&zeros);
-        self.over.check(data);
+        self.over.check(data, self.begun);
         if through {
             store.cache.remove(&lba);
             store.durable[lba as usize * bytes..][..bytes].copy_from_slice(data);

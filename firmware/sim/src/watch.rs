@@ -1,7 +1,7 @@
 //! Which memory drives are using: a page that one of them may write belongs to one operation alone. And which writes are
 //! over: nothing of them may reach a drive any more.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hal_fakes::Segment;
@@ -63,25 +63,46 @@ fn pages_of(memory: &[Segment]) -> impl Iterator<Item = usize> {
 }
 
 /// Writes that are over, as their hosts see it: answered, or of a lost association that a newer one of the same host was fenced from.
+///
+/// A drive that is being reset may still carry such a write out: what comes after waits for the end of the reset. Once it has begun
+/// anything else, the write would be a stale one.
 #[derive(Debug, Clone, Default)]
-pub struct Over(Arc<Mutex<BTreeSet<Version>>>);
+pub struct Over(Arc<Mutex<Ends>>);
+
+#[derive(Debug, Default)]
+struct Ends {
+    /// Counts ends and beginnings.
+    now: u64,
+    ended: BTreeMap<Version, u64>,
+}
 
 impl Over {
-    fn lock(&self) -> MutexGuard<'_, BTreeSet<Version>> {
+    fn lock(&self) -> MutexGuard<'_, Ends> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The present moment, and the next one begins.
+    pub fn moment(&self) -> u64 {
+        let mut ends = self.lock();
+        ends.now += 1;
+        ends.now
     }
 
     /// A write is over.
     pub fn add(&self, version: Version) {
-        self.lock().insert(version);
+        let mut ends = self.lock();
+        ends.now += 1;
+        let now = ends.now;
+        ends.ended.entry(version).or_insert(now);
     }
 
-    /// A block reaches a drive.
-    pub fn check(&self, block: &[u8]) {
+    /// A block reaches a drive, which has begun something last at the moment `begun`.
+    pub fn check(&self, block: &[u8], begun: u64) {
         let version = version_of(block);
+        let stale = self.lock().ended.get(&version).is_some_and(|&ended| ended < begun);
         assert!(
-            !self.lock().contains(&version),
-            "VIOLATION: write {version} reaches a drive after its host was told of its end"
+            !stale,
+            "VIOLATION: write {version} reaches a drive after its end, and after the beginning of another"
         );
     }
 }
