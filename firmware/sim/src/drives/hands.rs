@@ -82,10 +82,11 @@ impl Drives {
         self.hands.as_ref().map_or(Instant::FAR_FUTURE, |hands| hands.next_look)
     }
 
-    /// Whether no drive is about to leave by a button that was pressed.
+    /// Whether no drive is about to leave, or has to, by a button that was pressed.
     #[must_use]
     pub fn nobody_leaves(&self) -> bool {
-        self.hands.as_ref().is_none_or(|hands| self.now() >= hands.undecided_until)
+        let asked = self.all.iter().filter_map(|drive| drive.standing).any(|at| at.asked.is_some());
+        self.hands.as_ref().is_none_or(|hands| self.now() >= hands.undecided_until && !asked)
     }
 
     /// Puts a drive into one of the empty slots. The drive is as new: only its blocks are what they were.
