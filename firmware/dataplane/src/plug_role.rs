@@ -76,12 +76,7 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
         let Some(number) = number else { return };
         if in_order {
             hal_log::info!("drive {} is being taken out", number);
-            let its =
-                self.subsystem.namespaces().iter().filter(|namespace| namespace.backend.drive == number);
-            for namespace in its {
-                // As many as can be attached: a drive's own are given back before its number is.
-                let _ = self.plug.leaving.push((namespace.backend, namespace.nsid));
-            }
+            self.note_leaving(number, now);
             return self.detach_all(number);
         }
         let kept = self.subsystem.namespaces().iter().filter(|namespace| namespace.backend.drive == number);
@@ -93,6 +88,19 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
         let pulled = self.plug.pulled.get_mut(usize::from(place));
         if let Some(earlier) = pulled.and_then(|pulled| pulled.replace(number)) {
             self.detach_all(earlier);
+        }
+    }
+
+    /// Keeps in mind how hosts know the namespaces of a drive on its way out.
+    fn note_leaving(&mut self, number: u8, now: Instant) {
+        for index in 0..MAX_NAMESPACES {
+            let Some(namespace) = self.subsystem.namespaces().get(index) else { return };
+            let (backend, nsid) = (namespace.backend, namespace.nsid);
+            if backend.drive == number && self.plug.leaving.push((backend, nsid)).is_err() {
+                // Other drives are stuck on their way out: rather a loss too many than one that nobody hears of.
+                self.subsystem.note_lost_writes(nsid, now);
+                self.subsystem.tell_lost_writes(nsid, now);
+            }
         }
     }
 

@@ -257,7 +257,7 @@ impl<D: NvmeDevice> Drive<D> {
         let asks = match (&self.parts, self.state) {
             (Some(parts), State::Asking(_)) => parts.admin.deadline().is_none(),
             (_, State::Start) => true,
-            (Some(parts), State::Ready | State::Closing) => self.rounds.are_open() && !parts.io.is_flushing(),
+            (Some(parts), State::Ready | State::Closing) => self.rounds.are_open() && parts.io.can_flush(),
             _ => false,
         };
         asks || !self.events.is_empty()

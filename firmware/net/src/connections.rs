@@ -241,9 +241,9 @@ impl Connections {
         true
     }
 
-    /// Whether a socket is held by a peer that has not completed its handshake.
-    pub(crate) fn has_handshakes(&self) -> bool {
-        self.slots.iter().any(|slot| matches!(slot.phase, Phase::Handshake(_)))
+    /// Whether a socket gives way soon: one in its handshake, or released.
+    pub(crate) fn gives_way_soon(&self) -> bool {
+        self.slots.iter().any(|slot| matches!(slot.phase, Phase::Handshake(_) | Phase::Lingering(_)))
     }
 
     /// After smoltcp saw a request: a socket that took it is replaced.
@@ -307,20 +307,28 @@ impl Connections {
         }
     }
 
-    /// Gives up what matters least for a socket: a connection that is over, or else the oldest handshake.
+    /// Gives up what matters least for a socket: a connection that is over, or else the oldest handshake, or else the connection that
+    /// was released first. A peer that closes and then answers nothing would keep its sockets for [`LINGER`] each, and
+    /// nobody counts them any more.
     fn evict(&mut self, now: Instant) {
         let over = self.slots.iter().position(|slot| {
             matches!(slot.phase, Phase::Lingering(_))
                 && self.set.get::<tcp::Socket<'_>>(slot.handle).state() == tcp::State::TimeWait
         });
-        let oldest = || {
-            let handshake = |(index, slot): (usize, &Slot)| match slot.phase {
-                Phase::Handshake(since) if now.since(since) >= HANDSHAKE_GRACE => Some((since, index)),
-                _ => None,
-            };
-            self.slots.iter().enumerate().filter_map(handshake).min().map(|(_, index)| index)
+        let oldest = |since: fn(Phase, Instant) -> Option<Instant>| {
+            let of_slot = |(index, slot): (usize, &Slot)| since(slot.phase, now).map(|since| (since, index));
+            self.slots.iter().enumerate().filter_map(of_slot).min().map(|(_, index)| index)
         };
-        if let Some(index) = over.or_else(oldest) {
+        let handshake = |phase, now: Instant| match phase {
+            Phase::Handshake(since) if now.since(since) >= HANDSHAKE_GRACE => Some(since),
+            _ => None,
+        };
+        let released = |phase, now: Instant| match phase {
+            // It has had as long to close as a handshake to be completed.
+            Phase::Lingering(until) if until <= now + (LINGER - HANDSHAKE_GRACE) => Some(until),
+            _ => None,
+        };
+        if let Some(index) = over.or_else(|| oldest(handshake)).or_else(|| oldest(released)) {
             self.make_spare(index);
         }
     }

@@ -282,8 +282,8 @@ impl<F: FrameQueue> Stack<F> {
                 };
                 if request.is_some_and(|request| !connections.before_request(&request)) {
                     counters.connections_refused += 1;
-                    // Where a handshake gives way soon, an honest peer that hears nothing asks again and gets in.
-                    if connections.has_handshakes() {
+                    // Where a socket gives way soon, an honest peer that hears nothing asks again and gets in.
+                    if connections.gives_way_soon() {
                         return;
                     }
                 }

@@ -5,6 +5,7 @@ use hal_api::Instant;
 
 use crate::queue::{Phase, Queue};
 use crate::target::{QueueIndex, Target};
+use crate::waiting::leave_lines;
 
 impl Target {
     /// The host has closed its side of the connection; bytes that had come before may be unread. They are carried out while
@@ -32,6 +33,7 @@ impl Target {
             }
             if let Some(queue) = self.queues.get_mut(place).filter(|queue| queue.carries_out()) {
                 queue.start_closing(now);
+                leave_lines(queue, &mut self.slots);
             }
             self.note_lost(index);
             self.set_ready(index, true);

@@ -142,7 +142,9 @@ impl Target {
     /// # Errors
     /// [`Refusal`] when there is no place for it: abort it then.
     pub fn open(&mut self, now: Instant, peer: Option<IpAddr>) -> Result<QueueIndex, Refusal> {
-        let same_peer = self.queues.iter().filter(|queue| queue.is_open() && queue.peer == peer).count();
+        // Also those that are lost and wait for commands at a drive: else one address could hold all places while a drive hangs.
+        let taken = self.queues.iter().filter(|queue| queue.phase != Phase::Free && queue.peer == peer);
+        let same_peer = taken.count();
         if peer.is_some() && same_peer >= usize::from(self.limits.connections_per_address) {
             self.counters.refused += 1;
             return Err(Refusal::AddressLimit);

@@ -8,7 +8,8 @@ use controller::{Backend, BlockWork, Operation, RejectReason};
 use hal_mem::Pages;
 use nvme::Status;
 
-use crate::slots::{Doer, Fifo, SlotState};
+use crate::queue::Queue;
+use crate::slots::{Doer, Fifo, SlotState, Slots};
 use crate::turn::Turn;
 
 /// What a command has to wait for.
@@ -165,12 +166,17 @@ impl<B: Backend> Turn<'_, '_, B> {
 
     /// The queue is being closed: its commands do not go to drives any more, and nobody lets them go before him.
     pub(crate) fn leave_lines(&mut self) {
-        let mut next = self.queue.waiting_for_blocks.first();
-        let mut other = self.queue.waiting_for_backend.first();
-        while let Some(slot) = next.or_else(|| other.take()) {
-            self.slots.at_mut(slot).age = 0;
-            next = self.slots.after(slot);
-        }
+        leave_lines(self.queue, self.slots);
         self.effects.freed = true;
+    }
+}
+
+/// The same from outside of a turn: the caller wakes who waits.
+pub(crate) fn leave_lines(queue: &Queue, slots: &mut Slots) {
+    let mut next = queue.waiting_for_blocks.first();
+    let mut other = queue.waiting_for_backend.first();
+    while let Some(slot) = next.or_else(|| other.take()) {
+        slots.at_mut(slot).age = 0;
+        next = slots.after(slot);
     }
 }

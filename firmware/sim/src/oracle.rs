@@ -258,7 +258,13 @@ impl Oracle {
             _ => false,
         };
         if !entries.iter().any(|entry| is_seen(entry) && entry.hidden > sent) {
-            if too_old {
+            let oldest = entries.iter().map(|entry| entry.version).min();
+            let may_be = match contents {
+                Contents::Zeros => true,
+                Contents::Of(version) => oldest.is_some_and(|oldest| version < oldest),
+                _ => false,
+            };
+            if too_old && may_be {
                 return Ok(true);
             }
             return Err(format!(

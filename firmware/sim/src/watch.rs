@@ -65,7 +65,7 @@ fn pages_of(memory: &[Segment]) -> impl Iterator<Item = usize> {
 /// Writes that are over, as their hosts see it: answered, or of a lost association that a newer one of the same host was fenced from.
 ///
 /// A drive that is being reset may still carry such a write out: what comes after waits for the end of the reset. Once it has begun
-/// anything else, the write would be a stale one.
+/// anything else, the write would be a stale one. Commands that write zeros name no write in the blocks and are not seen here.
 #[derive(Debug, Clone, Default)]
 pub struct Over(Arc<Mutex<Ends>>);
 

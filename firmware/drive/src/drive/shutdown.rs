@@ -72,6 +72,7 @@ impl FlushRounds {
     /// The round that is wanted begins.
     fn start(&mut self) {
         (self.running, self.started, self.last) = (self.wanted.take(), self.asked, 0);
+        self.failed = false;
     }
 
     /// The drive is being reset: a round begins anew when it is back.
@@ -218,15 +219,18 @@ impl<D: NvmeDevice> Drive<D> {
         }
     }
 
-    /// Requests end, and what they wrote is flushed.
+    /// Requests end, and what they wrote is flushed, also while others hang.
     fn close(&mut self, end_by: Instant, now: Instant, pool: &mut PagePool) -> usize {
         if now < end_by {
-            if self.rounds.are_open() || self.outstanding() > 0 {
+            if self.rounds.are_open() {
                 return 0;
             }
             if self.is_dirty() && !self.rounds.failed {
                 self.rounds.want(end_by);
                 return 1;
+            }
+            if self.outstanding() > 0 {
+                return 0;
             }
         }
         self.give_up_flush();

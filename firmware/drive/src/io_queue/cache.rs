@@ -140,6 +140,14 @@ impl<Q: CommandQueue> IoQueue<Q> {
         }
     }
 
+    /// Whether the next Flush of the card's own can go out, or one is home.
+    pub fn can_flush(&self) -> bool {
+        match self.own_flush {
+            Some(flush) => flush.status.is_some(),
+            None => self.mode == Mode::Running && self.commands.has_room(),
+        }
+    }
+
     /// Whether the card's own Flush is out.
     pub fn is_flushing(&self) -> bool {
         self.own_flush.is_some_and(|flush| flush.status.is_none())

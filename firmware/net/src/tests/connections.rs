@@ -37,6 +37,21 @@ fn connections_beyond_the_limit_are_refused_and_counted() {
 }
 
 #[test]
+fn released_connections_that_their_peers_do_not_close_give_way() {
+    let mut world = World::new(&small(), 1500, false);
+    let (kept, _) = world.connect();
+    for _ in 0..20 {
+        let before = world.now;
+        let (_, id) = world.connect();
+        world.stack.release(id);
+        // The peer acknowledges the FIN, and sends none.
+        world.idle(Duration::from_millis(200));
+        assert!(world.now.since(before) < Duration::from_secs(3));
+    }
+    assert_eq!(world.peer.socket(kept).state(), tcp::State::Established);
+}
+
+#[test]
 fn many_connections_one_after_another() {
     let mut world = World::new(&small(), 1500, false);
     for round in 0..20 {

@@ -16,7 +16,7 @@ const LOOK: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_millis(1500);
 /// After the button was pressed, this long passes at most until the drive is seen to leave.
 const CANCEL_TIME: Duration = Duration::from_secs(6);
-/// A drive that has had its power for longer serves, and leaves when its button is pressed.
+/// A drive that has had its power for longer, and whose button nobody has pressed for as long, leaves when it is pressed.
 const SERVES_AFTER: Duration = Duration::from_secs(10);
 /// In this time it has left: the time to take it back, that of its orderly end, and pauses of cores.
 const LEAVES_WITHIN: Duration = Duration::from_secs(60);
@@ -42,11 +42,13 @@ pub(super) struct Standing {
     since: Instant,
     /// When the button was pressed for it to leave, unless it was pressed again since.
     asked: Option<Instant>,
+    /// When the button was pressed last.
+    pressed: Instant,
 }
 
 impl Standing {
     fn new(slot: usize, powered: bool, since: Instant) -> Self {
-        Self { slot, powered, since, asked: None }
+        Self { slot, powered, since, asked: None, pressed: Instant::ZERO }
     }
 }
 
@@ -127,8 +129,9 @@ impl Drives {
                 hands.slots.press_button(at.slot);
                 hands.undecided_until = now + CANCEL_TIME;
                 if let Some(at) = &mut self.all[index].standing {
-                    let serves = now > at.since + SERVES_AFTER;
-                    at.asked = at.asked.is_none().then_some(now).filter(|_| serves);
+                    let clear = at.asked.is_none() && now > at.since.max(at.pressed) + SERVES_AFTER;
+                    at.asked = clear.then_some(now);
+                    at.pressed = now;
                 }
                 let text = format_args!("drive {index}, slot {}", at.slot);
                 self.trace.event(Kind::ButtonPressed, &values, text);

@@ -135,4 +135,8 @@ fn a_read_that_hung_for_more_writes_than_are_remembered_is_not_judged() {
     }
     assert!(oracle.judge(RANGE, 5, sent, &block(old)).is_ok());
     assert!(!read(&mut oracle, old));
+    // Half of it is nobody's.
+    let mut torn = block(old);
+    torn[256..].fill(7);
+    assert!(oracle.judge(RANGE, 5, sent, &torn).is_err());
 }

@@ -420,7 +420,8 @@ impl Model {
             return;
         }
         if self.faults.deaf {
-            self.queues[usize::from(qid)].has_gap = true;
+            // Nobody waits for the end of a request for events.
+            self.queues[usize::from(qid)].has_gap |= qid > 0 || command[0] != ASYNC_EVENT_REQUEST;
             return;
         }
         assert!(self.ready && self.cc & 1 != 0, "doorbell of queue {qid} while the controller is not ready");
