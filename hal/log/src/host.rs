@@ -4,6 +4,7 @@
 //! then look as those of the card's log do when they are decoded.
 
 use std::cell::Cell;
+use std::io::Write;
 use std::sync::OnceLock;
 
 /// How much a line matters.
@@ -80,12 +81,14 @@ pub fn enabled(level: Level) -> bool {
     limit.is_some_and(|limit| level <= limit)
 }
 
-/// Prints one line.
+/// Prints one line. The card goes on where nobody can read it: a pipe without a reader, a terminal that was closed.
 pub fn print(level: Level, message: core::fmt::Arguments<'_>) {
-    match CARD.get() {
-        Some(card) => eprintln!("{}", card_line((card.micros)(), CORE.get(), level, message)),
-        None => eprintln!("{:5} {message}", level.name()),
-    }
+    let line = match CARD.get() {
+        Some(card) => card_line((card.micros)(), CORE.get(), level, message),
+        None => format!("{:5} {message}", level.name()),
+    };
+    // `eprintln!` would panic on errors.
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 
 /// A line as `xtask` shows those of the card.
