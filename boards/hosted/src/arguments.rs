@@ -40,7 +40,7 @@ pub struct Arguments {
     /// A drive: FILE or ram:SIZE, then ,block=512|4096 and ,serial=TEXT where wanted; up to 16 times
     #[arg(long = "drive", value_name = "FILE|ram:SIZE", value_parser = DriveSpec::parse)]
     pub drives: Vec<DriveSpec>,
-    /// The port is the other end of this TAP interface
+    /// The port is the other end of this TAP interface; without --ip the card waits for a DHCP server there
     #[arg(long, value_name = "NAME")]
     pub tap: Option<String>,
     /// The port is a unix socket, for QEMU's -netdev stream: we listen at PATH, or connect:PATH
@@ -49,10 +49,10 @@ pub struct Arguments {
     /// Make a user and network namespace with the TAP interface in it; takes no rights
     #[arg(long, visible_alias = "unshare")]
     pub namespace: bool,
-    /// The host's address of the interface in that namespace [default: a neighbour of the card's]
+    /// The host's address of the interface in that namespace, within the prefix of --ip [default: a neighbour of the card's]
     #[arg(long, value_name = "ADDRESS", requires = "namespace")]
     pub host_ip: Option<Ipv4Addr>,
-    /// ADDRESS/PREFIX or dhcp [default: dhcp, and 10.0.0.1/24 in a namespace of its own]
+    /// ADDRESS/PREFIX, or dhcp, which waits until a server answers [default: dhcp, and 10.0.0.1/24 with --namespace]
     #[arg(long)]
     pub ip: Option<String>,
     /// Where packets for other networks go
@@ -269,16 +269,32 @@ impl Arguments {
                 "--namespace: there is nobody else in it: say --ip ADDRESS/PREFIX, an IPv4 address".into()
             );
         };
-        let neighbours = [u32::from(card) + 1, u32::from(card).wrapping_sub(1)];
         let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
-        let usable = |address: &u32| {
-            let inside = address & mask == u32::from(card) & mask;
-            inside && address & !mask != 0 && address & !mask != !mask
-        };
-        let host = self.host_ip.or_else(|| neighbours.into_iter().find(usable).map(Ipv4Addr::from));
-        host.filter(|host| *host != card).map(|host| (host, prefix)).ok_or_else(|| {
-            format!("--host-ip: {card}/{prefix} has no neighbour: say which address the host has")
-        })
+        let inside = |address: u32| address & mask == u32::from(card) & mask;
+        // Networks of two addresses have no address of their own and none for all (RFC 3021).
+        let own = |address: u32| prefix >= 31 || address & !mask != 0 && address & !mask != !mask;
+        let usable = |address: &u32| inside(*address) && own(*address);
+        if let Some(host) = self.host_ip {
+            if host == card {
+                return Err(format!("--host-ip {host}: that is the card's own address"));
+            }
+            if !usable(&u32::from(host)) {
+                return Err(format!(
+                    "--host-ip {host}: no host of {card}/{prefix}, the card's network, has it"
+                ));
+            }
+            return Ok((host, prefix));
+        }
+        let neighbours = [u32::from(card).wrapping_add(1), u32::from(card).wrapping_sub(1)];
+        let host = neighbours.into_iter().find(usable).map(|host| (Ipv4Addr::from(host), prefix));
+        host.ok_or_else(|| format!("--ip: {card}/{prefix} leaves no address for the host"))
+    }
+
+    /// Whether the card waits for DHCP although nobody asked for that.
+    pub fn needs_dhcp_unasked(&self, options: &Options) -> bool {
+        let asked = self.ip.is_some() || self.append.split_ascii_whitespace().any(|w| w.starts_with("ip="));
+        let port = &options.ports[0];
+        !asked && port.address == AddressSource::Dhcp && port.ipv6.is_none()
     }
 }
 
@@ -338,8 +354,27 @@ mod tests {
         assert_eq!(host(&[]).unwrap(), "10.0.0.2");
         assert_eq!(host(&["--ip", "10.0.0.254/24"]).unwrap(), "10.0.0.253");
         assert_eq!(host(&["--ip", "10.0.0.1/24", "--host-ip", "10.0.0.9"]).unwrap(), "10.0.0.9");
-        assert!(host(&["--ip", "10.0.0.1/32"]).is_err());
+        assert_eq!(host(&["--ip", "10.0.0.2/31"]).unwrap(), "10.0.0.3");
+        assert_eq!(host(&["--append", "ip=10.1.0.1/16", "--host-ip", "10.1.9.9"]).unwrap(), "10.1.9.9");
+        for elsewhere in ["10.0.1.2", "10.0.0.0", "10.0.0.255"] {
+            let refused = host(&["--host-ip", elsewhere]).unwrap_err();
+            assert!(refused.contains("no host of 10.0.0.1/24"), "{refused}");
+        }
+        assert!(host(&["--host-ip", "10.0.0.1"]).unwrap_err().contains("the card's own address"));
+        assert!(host(&["--ip", "10.0.0.1/32"]).unwrap_err().contains("no address for the host"));
         assert!(host(&["--ip", "dhcp"]).unwrap_err().contains("--ip ADDRESS/PREFIX"));
         assert!(host(&["--ip", "fd00::1/64"]).is_err());
+    }
+
+    #[test]
+    fn dhcp_is_warned_of_where_nobody_asked_for_it() {
+        let warned = |words: &[&str]| {
+            let all = ["hosted"].iter().chain(words);
+            let arguments = Arguments::try_parse_from(all).unwrap();
+            arguments.needs_dhcp_unasked(&arguments.options().unwrap())
+        };
+        assert!(warned(&["--tap", "card0"]) && warned(&["--wire", "w"]));
+        assert!(!warned(&["--tap", "card0", "--ip", "dhcp"]) && !warned(&["--namespace"]));
+        assert!(!warned(&["--tap", "card0", "--append", "ip=10.0.0.1/24"]));
     }
 }

@@ -1,5 +1,6 @@
 //! The card's drives: the NVMe controller model, over a file or memory.
 
+use std::collections::HashMap;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
@@ -43,6 +44,23 @@ pub fn open(spec: &DriveSpec) -> Result<Blocks, String> {
             Ok(Blocks::Ram(media))
         }
     }
+}
+
+/// Hosts and the card tell drives apart by their serial numbers: no two may have the same.
+///
+/// # Errors
+/// A sentence about the first two that have.
+pub fn check_serials(specs: &[DriveSpec]) -> Result<(), String> {
+    let mut seen = HashMap::new();
+    for (index, spec) in specs.iter().enumerate() {
+        let serial = serial(spec, index);
+        // The field is padded with blanks (SN, Base 5.17.2.1).
+        if let Some(first) = seen.insert(serial.trim_end().to_owned(), index) {
+            let serial = serial.trim_end();
+            return Err(format!("--drive: drives {first} and {index} have the same serial number, {serial}"));
+        }
+    }
+    Ok(())
 }
 
 /// Makes drives of what was opened. They reach `pages` alone, and wake the core that `watcher` belongs to.

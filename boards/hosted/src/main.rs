@@ -5,6 +5,7 @@ mod arguments;
 mod cores;
 mod drives;
 
+use std::io::Write;
 use std::process::ExitCode;
 use std::sync::OnceLock;
 
@@ -52,7 +53,8 @@ fn main() -> ExitCode {
                 Refusal::Input(why) => (BAD_INPUT, why),
                 Refusal::System(why) => (UNAVAILABLE, why),
             };
-            eprintln!("error: {why}");
+            // The exit code counts, whether or not somebody reads why.
+            let _ = writeln!(std::io::stderr().lock(), "error: {why}");
             ExitCode::from(code)
         }
     }
@@ -83,6 +85,8 @@ fn prepare(arguments: &Arguments) -> Result<Run, Refusal> {
     for spec in &arguments.drives {
         blocks.push(drives::open(spec)?);
     }
+    // After the files' locks: they say better that a file is named twice.
+    drives::check_serials(&arguments.drives)?;
     if let Some((address, prefix)) = host {
         enter_namespace(address, prefix).map_err(Refusal::System)?;
     }
@@ -176,6 +180,9 @@ fn report(arguments: &Arguments, parts: &Parts) {
     hal_log::info!("{} MiB of memory, core plan {}", arguments.memory >> 20, parts.plan.name);
     if parts.plan.cores > parts.cpus.len() && arguments.cpus.is_none() {
         hal_log::warn!("{} cores share {} CPUs", parts.plan.cores, parts.cpus.len());
+    }
+    if arguments.needs_dhcp_unasked(&parts.options) {
+        hal_log::warn!("no --ip: the card serves nobody until a DHCP server gives it an address");
     }
     for spec in &arguments.drives {
         match &spec.place {

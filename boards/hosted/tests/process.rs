@@ -69,6 +69,13 @@ fn bad_input_is_refused_in_a_sentence_before_anything_starts() {
     assert!(wrong(&["--append", "selftest=panic"]).contains("no bugs on purpose"));
     assert!(wrong(&["--cpus", "0,1023"]).contains("on CPU 1023"));
     assert!(wrong(&["--ip", "10.0.0.1"]).contains("ip=ADDRESS/PREFIX"));
+    let host = refusal(&["--namespace", "--ip", "10.0.0.1/24", "--host-ip", "10.1.0.2"]);
+    assert!(host.contains("--host-ip 10.1.0.2: no host of 10.0.0.1/24"), "{host}");
+    let twins =
+        wrong(&["--drive", "ram:1M,serial=A", "--drive", "ram:2M,serial=B", "--drive", "ram:1M,serial=A"]);
+    assert!(twins.contains("drives 0 and 2 have the same serial number, A"), "{twins}");
+    let default = wrong(&["--drive", "ram:1M", "--drive", "ram:1M,serial=RAM0"]);
+    assert!(default.contains("drives 0 and 1 have the same serial number, RAM0"), "{default}");
     assert!(wrong(&["--nqn", "a b"]).contains("no blanks"));
     assert!(wrong(&["--memory", "8M"]).contains("at least 32M"));
     assert!(refusal(&["--drive", &good]).contains("--namespace"));
@@ -139,6 +146,52 @@ fn it_is_ready_and_ends_in_good_order_when_asked() {
             assert!(rest.iter().any(|line| line.ends_with(said)), "{plan}: {rest:?}");
         }
         assert!(process.wait().unwrap().success());
+        assert!(!PathBuf::from(&wire).exists());
+    }
+}
+
+#[test]
+fn it_says_that_it_waits_for_dhcp_where_nobody_asked_for_that() {
+    let folder = Folder::new("dhcp");
+    let wire = folder.path("wire");
+    for (asked, words) in [(false, &[][..]), (true, &["--ip", "dhcp"])] {
+        let mut command = Command::new(HOSTED);
+        command.args(["--wire", &wire, "--memory", "64M", "--cpus", "none"]).args(words);
+        let mut process = command.env_remove("PENSTOCK_LOG").stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(process.stderr.take().unwrap()).lines().map(Result::unwrap);
+        let mut warned = false;
+        let started = lines.by_ref().any(|line| {
+            warned |= line.contains("WARN  no --ip: ");
+            line.contains("subsystem nqn.")
+        });
+        let _ = process.kill();
+        let _ = process.wait();
+        assert!(started && warned != asked, "{words:?}");
+    }
+}
+
+#[test]
+fn it_goes_on_and_ends_in_good_order_when_nobody_reads_its_log_any_more() {
+    let folder = Folder::new("unread");
+    let wire = folder.path("wire");
+    for (plan, signal) in [("single", "-TERM"), ("pair", "-INT")] {
+        let mut command = Command::new(HOSTED);
+        command.args(["--drive", "ram:1M", "--wire", &wire, "--plan", plan, "--ip", "10.0.0.1/24"]);
+        command.args(["--memory", "64M", "--cpus", "none"]);
+        let mut process = command.env_remove("PENSTOCK_LOG").stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
+        let mut peer = None;
+        let ready = lines.by_ref().map(Result::unwrap).any(|line| {
+            peer = peer.take().or_else(|| std::os::unix::net::UnixStream::connect(&wire).ok());
+            line.contains("INFO  ready: ")
+        });
+        assert!(ready, "{plan}");
+        // From here on every line of the log is written in vain.
+        drop((lines, peer));
+        let asked = Command::new("kill").args([signal, &process.id().to_string()]).status().unwrap();
+        assert!(asked.success());
+        let status = process.wait().unwrap();
+        assert_eq!(status.code(), Some(0), "{plan}: {status}");
         assert!(!PathBuf::from(&wire).exists());
     }
 }
