@@ -23,7 +23,7 @@ enum Part {
     Loom,
     /// The card under a virtual clock with seeded faults, 1000 seeds
     Sim,
-    /// The tests of the crates with unsafe code, and the fuzz corpus, under AddressSanitizer
+    /// The tests of the hosted card, of the crates with unsafe code, and the fuzz corpora, under AddressSanitizer
     Asan,
     /// Boot the image as each file of qemu/scenarios says, and judge its log
     Qemu {
