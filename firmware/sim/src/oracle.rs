@@ -258,10 +258,10 @@ impl Oracle {
             _ => false,
         };
         if !entries.iter().any(|entry| is_seen(entry) && entry.hidden > sent) {
-            let oldest = entries.iter().map(|entry| entry.version).min();
+            // What is still remembered is judged.
             let may_be = match contents {
                 Contents::Zeros => true,
-                Contents::Of(version) => oldest.is_some_and(|oldest| version < oldest),
+                Contents::Of(version) => !entries.iter().any(|entry| entry.version == version),
                 _ => false,
             };
             if too_old && may_be {
