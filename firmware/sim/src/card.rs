@@ -212,7 +212,7 @@ impl Card {
     /// How many drives carry requests out.
     #[must_use]
     pub fn drives_ready(&self) -> usize {
-        self.ready_drives().len()
+        self.data.0.borrow().drives().iter().filter(|drive| drive.is_ready()).count()
     }
 
     /// The addresses of the drives that carry requests out.

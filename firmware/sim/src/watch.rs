@@ -90,10 +90,8 @@ impl Over {
 
     /// A write is over.
     pub fn add(&self, version: Version) {
-        let mut ends = self.lock();
-        ends.now += 1;
-        let now = ends.now;
-        ends.ended.entry(version).or_insert(now);
+        let now = self.moment();
+        self.lock().ended.entry(version).or_insert(now);
     }
 
     /// A block reaches a drive, which has begun something last at the moment `begun`.

@@ -15,6 +15,15 @@ const NAMESPACE_ATTRIBUTE_NOTICES: u32 = 1 << 8;
 /// Completion dword 0: log page 04h, notice, namespace attribute changed.
 const NAMESPACE_ATTRIBUTE_CHANGED: u32 = 0x04_00_02;
 
+/// A card with slots and a drive of boot, a host of it, and the NSID under which it knows the drive.
+fn served() -> (Card, SlotsControl, Host, u32) {
+    let mut card = Card::boot(MEMORY, [NvmeConfig::default()]);
+    let hands = card.add_slots();
+    let mut host = Host::connect(&mut card, 1);
+    let nsid = host.namespaces(&mut card)[0];
+    (card, hands, host, nsid)
+}
+
 fn read(card: &mut Card, host: &mut Host, nsid: u32) -> (Status, Option<u8>) {
     let end = host.io.execute(card, blocks(io::READ, nsid, 0, 8), Payload::Read(4096));
     (end.status, end.data.first().copied())
@@ -52,10 +61,7 @@ fn spare(card: &mut Card) -> (FakeNvme, NvmeControl) {
 
 #[test]
 fn a_drive_that_is_plugged_in_is_served_and_hosts_are_told() {
-    let mut card = Card::boot(MEMORY, [NvmeConfig::default()]);
-    let hands = card.add_slots();
-    let mut host = Host::connect(&mut card, 1);
-    let first = host.namespaces(&mut card)[0];
+    let (mut card, hands, mut host, first) = served();
     let mut notices = Command { opcode: opcode::admin::SET_FEATURES, ..Default::default() };
     notices.cdw10.set(0x0b);
     notices.cdw11.set(NAMESPACE_ATTRIBUTE_NOTICES);
@@ -73,10 +79,7 @@ fn a_drive_that_is_plugged_in_is_served_and_hosts_are_told() {
 
 #[test]
 fn a_drive_of_boot_leaves_in_order_and_comes_back_elsewhere_under_its_name() {
-    let mut card = Card::boot(MEMORY, [NvmeConfig::default()]);
-    let hands = card.add_slots();
-    let mut host = Host::connect(&mut card, 1);
-    let nsid = host.namespaces(&mut card)[0];
+    let (mut card, hands, mut host, nsid) = served();
     let data = pattern(4096, 3);
     let end = host.io.execute(&mut card, blocks(io::WRITE, nsid, 0, 8), Payload::InCapsule(data.clone()));
     assert_eq!(end.status, Status::SUCCESS);
@@ -91,10 +94,7 @@ fn a_drive_of_boot_leaves_in_order_and_comes_back_elsewhere_under_its_name() {
 
 #[test]
 fn hosts_hear_of_what_a_drive_could_not_flush_when_it_left_once_it_is_back() {
-    let mut card = Card::boot(MEMORY, [NvmeConfig::default()]);
-    let hands = card.add_slots();
-    let mut host = Host::connect(&mut card, 1);
-    let nsid = host.namespaces(&mut card)[0];
+    let (mut card, hands, mut host, nsid) = served();
     let write = Payload::InCapsule(pattern(4096, 3));
     assert_eq!(host.io.execute(&mut card, blocks(io::WRITE, nsid, 0, 8), write).status, Status::SUCCESS);
     let effect = NvmeEffect::Status(Status::INTERNAL_ERROR.to_field());
@@ -116,10 +116,7 @@ fn hosts_hear_of_what_a_drive_could_not_flush_when_it_left_once_it_is_back() {
 
 #[test]
 fn a_pulled_drive_is_waited_for_and_found_in_any_slot() {
-    let mut card = Card::boot(MEMORY, [NvmeConfig::default()]);
-    let hands = card.add_slots();
-    let mut host = Host::connect(&mut card, 1);
-    let nsid = host.namespaces(&mut card)[0];
+    let (mut card, hands, mut host, nsid) = served();
     card.drives[0].write_disk(1, 0, &[5]);
     card.drives[0].set_removed(true);
     hands.pull(0);
@@ -136,10 +133,7 @@ fn a_pulled_drive_is_waited_for_and_found_in_any_slot() {
 
 #[test]
 fn a_pulled_drive_that_is_in_again_before_its_old_place_is_empty_is_served() {
-    let mut card = Card::boot(MEMORY, [NvmeConfig::default()]);
-    let hands = card.add_slots();
-    let mut host = Host::connect(&mut card, 1);
-    let nsid = host.namespaces(&mut card)[0];
+    let (mut card, hands, mut host, nsid) = served();
     // What the loss of this write has to be told of keeps the old drive in its place for a while.
     let write = Payload::InCapsule(pattern(4096, 3));
     assert_eq!(host.io.execute(&mut card, blocks(io::WRITE, nsid, 0, 8), write).status, Status::SUCCESS);

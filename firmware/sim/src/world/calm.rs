@@ -37,6 +37,10 @@ impl World {
     /// Looks at which drives the card does not take for ready.
     pub(super) fn note_unready_drives(&mut self) {
         let now = self.now();
+        // It is asked after each turn, and most of the time all are.
+        if self.card.as_ref().is_some_and(|card| card.drives_ready() == self.drives.all.len()) {
+            return;
+        }
         let ready = self.card.as_ref().map_or_else(Vec::new, Card::ready_drives);
         for index in 0..self.drives.all.len() {
             if !ready.contains(&self.drives.all[index].address()) {
