@@ -352,6 +352,7 @@ impl<Q: CommandQueue> IoQueue<Q> {
         if part.slot == OWN_COMMAND {
             return self.own_flush_is_home(status);
         }
+        self.note_command_home(part.slot);
         let Some(active) = self.requests.get_mut(part.slot) else { return };
         active.outstanding = active.outstanding.saturating_sub(1);
         if !status.is_success() && active.status.is_success() {

@@ -63,7 +63,9 @@ impl<D: NvmeDevice> Drive<D> {
         let Some(parts) = &mut self.parts else { return };
         let mut count = 0u32;
         while let Some(nsid) = parts.io.next_unflushed(0) {
-            parts.io.forget_unflushed(nsid);
+            if !parts.io.forget_unflushed(nsid) {
+                continue;
+            }
             // The host repeats it, and that one fails: once for each loss.
             parts.io.fail_waiting_flushes(nsid, INTERRUPTED);
             // At most one entry for each namespace, and as much room.

@@ -120,14 +120,19 @@ impl<D: NvmeDevice> Drive<D> {
         (self.rounds.done >= ticket.min(self.rounds.asked)).then_some(ticket > self.rounds.not_flushed)
     }
 
-    /// Whether acknowledged writes may be in the drive's cache only.
+    /// Whether writes may be in the drive's cache only.
     fn is_dirty(&self) -> bool {
         self.parts.as_ref().is_some_and(|parts| parts.io.next_unflushed(0).is_some())
     }
 
+    /// Whether some of those were acknowledged.
+    fn owes_writes(&self) -> bool {
+        self.parts.as_ref().is_some_and(|parts| parts.io.owes_writes())
+    }
+
     /// The drive cannot flush any more, or there is nothing left to flush: all that was asked is over.
     pub(super) fn give_up_flush(&mut self) {
-        if self.is_dirty() {
+        if self.owes_writes() {
             self.rounds.fail();
         }
         self.rounds.end();
@@ -145,7 +150,7 @@ impl<D: NvmeDevice> Drive<D> {
             return 1;
         }
         if is_due(self.rounds.running) {
-            if self.is_dirty() {
+            if self.owes_writes() {
                 self.rounds.fail_round();
             }
             self.rounds.end_round();

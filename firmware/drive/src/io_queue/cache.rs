@@ -1,7 +1,9 @@
-//! What a volatile write cache may still hold: acknowledged writes that no Flush has covered (NVM 3.2.1).
+//! What a volatile write cache may still hold: writes that no Flush has covered (NVM 3.2.1).
 //!
-//! Each namespace counts the writes that hosts were told of. A Flush covers those that were counted when it went out,
-//! so that a write which ends beside it is not taken for safe.
+//! Each namespace counts the commands that may have changed blocks and are home. A Flush covers those that were counted
+//! when it went out, so that a write which ends beside it is not taken for safe. A write that fails may have changed
+//! blocks as well, and hosts may have read them: an orderly end flushes them too, but only what was acknowledged can be
+//! lost to a host.
 
 use hal_api::{CommandQueue, Instant};
 use nvme::opcode::io;
@@ -17,7 +19,9 @@ use controller::Operation;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Writes {
     nsid: u32,
-    /// Acknowledged so far.
+    /// Commands that may have changed blocks and are home, however they ended.
+    ended: u64,
+    /// How many had ended when a host was last told of a write's success.
     acknowledged: u64,
     /// Covered by a Flush that succeeded.
     flushed: u64,
@@ -39,21 +43,27 @@ impl<Q: CommandQueue> IoQueue<Q> {
             let nsid = namespace.nsid;
             let known = old.iter().find(|writes| writes.nsid == nsid).copied();
             // As many as there are namespaces.
-            let _ = self.writes.push(known.unwrap_or(Writes { nsid, acknowledged: 0, flushed: 0 }));
+            let _ = self.writes.push(known.unwrap_or(Writes { nsid, ended: 0, acknowledged: 0, flushed: 0 }));
         }
     }
 
-    /// A namespace with acknowledged writes that may be in the cache only, with an NSID above `after`.
+    /// A namespace with writes that may be in the cache only, with an NSID above `after`.
     pub fn next_unflushed(&self, after: u32) -> Option<u32> {
-        let unflushed = self.writes.iter().filter(|writes| writes.acknowledged > writes.flushed);
+        let unflushed = self.writes.iter().filter(|writes| writes.ended > writes.flushed);
         unflushed.map(|writes| writes.nsid).filter(|&nsid| nsid > after).min()
     }
 
-    /// What the cache held is gone, or of no interest any more.
-    pub fn forget_unflushed(&mut self, nsid: u32) {
-        if let Some(writes) = self.writes_of(nsid) {
-            writes.flushed = writes.acknowledged;
-        }
+    /// Whether some of the writes that may be in the cache only were acknowledged.
+    pub fn owes_writes(&self) -> bool {
+        self.writes.iter().any(|writes| writes.acknowledged > writes.flushed)
+    }
+
+    /// What the cache held of a namespace is gone. True where some of it was acknowledged.
+    pub fn forget_unflushed(&mut self, nsid: u32) -> bool {
+        let Some(writes) = self.writes_of(nsid) else { return false };
+        let owed = writes.acknowledged > writes.flushed;
+        writes.flushed = writes.ended;
+        owed
     }
 
     /// Ends Flushes that wait: what they were to cover is gone.
@@ -73,7 +83,7 @@ impl<Q: CommandQueue> IoQueue<Q> {
     /// How many writes a Flush that goes out now covers.
     pub(super) fn flush_covers(&self, nsid: u32) -> u64 {
         let found = self.writes.iter().find(|writes| writes.nsid == nsid);
-        found.map_or(0, |writes| writes.acknowledged)
+        found.map_or(0, |writes| writes.ended)
     }
 
     fn flushed(&mut self, nsid: u32, covers: u64) {
@@ -82,28 +92,31 @@ impl<Q: CommandQueue> IoQueue<Q> {
         }
     }
 
+    /// A command of this request has ended, or is the drive's no longer: its blocks may be in the cache.
+    pub(super) fn note_command_home(&mut self, slot: u16) {
+        if let Some(writes) = self.cached_writes_of(slot) {
+            writes.ended += 1;
+        }
+    }
+
     /// A request of a host has succeeded and its host is about to be told.
     pub(super) fn note_success(&mut self, slot: u16) {
-        if !self.limits.volatile_write_cache {
-            return;
+        if let Some(writes) = self.cached_writes_of(slot) {
+            writes.acknowledged = writes.ended;
         }
         let Some(active) = self.requests.get(slot) else { return };
-        let (nsid, covers) = (active.request.namespace.nsid, active.flush_covers);
-        match active.request.operation {
-            Operation::Write
-            | Operation::WriteZeroes { .. }
-            | Operation::WriteUncorrectable
-            | Operation::DatasetManagement { .. }
-            | Operation::Copy { .. }
-                if !active.request.force_unit_access =>
-            {
-                if let Some(writes) = self.writes_of(nsid) {
-                    writes.acknowledged += 1;
-                }
-            }
-            Operation::Flush => self.flushed(nsid, covers),
-            _ => (),
+        if active.request.operation == Operation::Flush {
+            let (nsid, covers) = (active.request.namespace.nsid, active.flush_covers);
+            self.flushed(nsid, covers);
         }
+    }
+
+    /// The counts that a request belongs to, if what it writes may stay in a cache.
+    fn cached_writes_of(&mut self, slot: u16) -> Option<&mut Writes> {
+        let request = &self.requests.get(slot)?.request;
+        let is_cached = request.operation.changes_blocks() && !request.force_unit_access;
+        let nsid = request.namespace.nsid;
+        if is_cached && self.limits.volatile_write_cache { self.writes_of(nsid) } else { None }
     }
 
     /// Sends a Flush of the card's own; false when there is no room now. One at a time.

@@ -138,6 +138,7 @@ impl<Q: CommandQueue> IoQueue<Q> {
                 self.own_flush_is_home(INTERRUPTED);
                 continue;
             }
+            self.note_command_home(part.slot);
             if let Some(active) = self.requests.get_mut(part.slot) {
                 active.outstanding = active.outstanding.saturating_sub(1);
             }

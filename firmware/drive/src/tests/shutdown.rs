@@ -56,6 +56,27 @@ fn nothing_is_flushed_twice_or_without_need() {
 }
 
 #[test]
+fn a_write_that_failed_is_flushed_too_and_is_no_loss() {
+    // Hosts may have read what it wrote before it failed. It fails by its status, or by a time-out.
+    for (effect, flush) in [
+        (NvmeEffect::Status(0x0080), NvmeEffect::Status(0)),
+        (NvmeEffect::Status(0x0080), NvmeEffect::Status(0x0280)),
+        (NvmeEffect::Never, NvmeEffect::Status(0)),
+    ] {
+        let mut rig = Rig::ready(NvmeConfig::default());
+        rig.inject(io::WRITE, 1, effect);
+        write(&mut rig, 0);
+        rig.turn();
+        rig.be_late();
+        rig.run_until(|rig| !rig.ended.is_empty() && rig.drive.is_ready());
+        assert_ne!(rig.ended[0].status, Status::SUCCESS);
+        rig.inject(io::FLUSH, 1, flush);
+        end(&mut rig);
+        assert_eq!((rig.control.io_commands(io::FLUSH), lost(&rig)), (1, 0));
+    }
+}
+
+#[test]
 fn a_write_that_ends_beside_a_flush_is_flushed_again() {
     let mut rig = Rig::ready(NvmeConfig { latency_polls: (40, 40), ..NvmeConfig::default() });
     write(&mut rig, 0);
