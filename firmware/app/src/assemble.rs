@@ -3,11 +3,11 @@
 use controller::{ControllerSlot, Cores, Message, Subsystem, SubsystemConfig};
 use core::fmt::Write;
 use dataplane::{DataCore, Parts};
-use drive::{DriveMemory, Drives, Place};
+use drive::{DriveMemory, DriveMessage, Drives, MESSAGES_PER_DRIVE, Place};
 use hal_api::{FrameQueue, Instant, NvmeDevice, PortInfo};
 use hal_mem::{Arena, DmaRegion, OutOfMemory, PagePool};
 use heapless::{String, Vec};
-use message::{MAX_DATA_CORES, Mesh};
+use message::{MAX_DATA_CORES, Mesh, NEWS_LIMIT};
 use net::{Addressing, PortAddress, Stack};
 use nvme::fabrics::MAX_NQN_BYTES;
 use nvmeof::{Limits, Target};
@@ -18,7 +18,7 @@ use crate::sizes::{
     Sizes,
 };
 
-/// The first I/O queue pair of each drive is the first data core's.
+/// The first I/O queue pair of each drive is the first data core's; those of the others follow.
 const FIRST_IO_QUEUE: u16 = 1;
 
 /// Between the seeds of two cores: any odd number.
@@ -54,18 +54,23 @@ pub fn assemble<F: FrameQueue + 'static, D: NvmeDevice + 'static>(
     seed: u64,
     now: Instant,
 ) -> Result<&'static mut DataCore<F, D>, OutOfMemory> {
-    let name = Name::of(options, hardware.port.as_ref());
-    assemble_core(hardware, options, &name, sizes, memory, seed, None, now)
+    let Hardware { port, drives } = hardware;
+    let name = Name::of(options, port.as_ref());
+    let mut drives = in_places(drives);
+    let parts = CoreParts { port, memory, ways: None, seed };
+    assemble_core(parts, &mut drives, options, &name, sizes, now)
 }
 
-/// Makes several data cores, which are one card: each has its own of `hardware` and of `memory`, which `sizes` divides; `between` is
-/// for the ways between them, [`crate::sizes::mesh_bytes`] of it.
+/// Makes several data cores, which are one card: each has its own queue of the port and its own memory, which `sizes` divides, and a
+/// queue at each of the drives, which are given in the order of their places; `between` is for the ways between them,
+/// [`crate::sizes::mesh_bytes`] of it.
 ///
 /// # Errors
 /// [`OutOfMemory`] where the board has given less than that.
 #[inline(never)] // As `Drives::add`.
 pub fn assemble_cores<F: FrameQueue + 'static, D: NvmeDevice + 'static>(
-    parts: impl ExactSizeIterator<Item = (Hardware<F, D>, Memory)>,
+    parts: impl ExactSizeIterator<Item = (Option<F>, Memory)>,
+    drives: Vec<D, MAX_DRIVES>,
     options: &Options,
     sizes: &Sizes,
     between: &mut Arena,
@@ -73,17 +78,47 @@ pub fn assemble_cores<F: FrameQueue + 'static, D: NvmeDevice + 'static>(
     now: Instant,
 ) -> Result<Vec<&'static mut DataCore<F, D>, MAX_DATA_CORES>, OutOfMemory> {
     let meshes = Mesh::<Message>::split(between, parts.len())?;
+    let backlog = MAX_DRIVES * MESSAGES_PER_DRIVE + NEWS_LIMIT;
+    let drive_meshes = Mesh::<DriveMessage<D::Queue>>::with_backlog(between, parts.len(), backlog)?;
+    let mut drives = in_places(drives);
     let mut cores = Vec::new();
     let mut name = None;
-    for ((hardware, memory), mesh) in parts.zip(meshes) {
+    for ((port, memory), (mesh, drive_mesh)) in parts.zip(meshes.into_iter().zip(drive_meshes)) {
         // All cores have the same port, or several of one card, whose first gives the name.
-        let name = name.get_or_insert_with(|| Name::of(options, hardware.port.as_ref()));
+        let name = name.get_or_insert_with(|| Name::of(options, port.as_ref()));
         let seed = seed.wrapping_add(u64::from(mesh.core()).wrapping_mul(SEED_STEP));
-        let mesh = Some(mesh).filter(|mesh| mesh.cores() > 1);
-        let core = assemble_core(hardware, options, name, sizes, memory, seed, mesh, now)?;
+        let ways = Some((mesh, drive_mesh)).filter(|(mesh, _)| mesh.cores() > 1);
+        let parts = CoreParts { port, memory, ways, seed };
+        let core = assemble_core(parts, &mut drives, options, name, sizes, now)?;
         let _ = cores.push(core);
     }
     Ok(cores)
+}
+
+/// What one core has for itself.
+struct CoreParts<F, D: NvmeDevice + 'static> {
+    port: Option<F>,
+    memory: Memory,
+    /// The ways to the other cores, where there are some.
+    ways: Option<Ways<D>>,
+    seed: u64,
+}
+
+/// For what all has to do with controllers, and for drives.
+type Ways<D> = (Mesh<Message>, Mesh<DriveMessage<<D as NvmeDevice>::Queue>>);
+
+/// The drives in their places, until their homes take them.
+type Devices<D> = Vec<Option<D>, MAX_DRIVES>;
+
+fn in_places<D>(mut drives: Vec<D, MAX_DRIVES>) -> Devices<D> {
+    let mut devices = Vec::new();
+    // Taken from the end, one by one.
+    drives.reverse();
+    while let Some(drive) = drives.pop() {
+        // As many as there are places.
+        let _ = devices.push(Some(drive));
+    }
+    devices
 }
 
 /// What hosts know the card by.
@@ -102,18 +137,16 @@ impl Name {
 }
 
 #[inline(never)] // As `Drives::add`.
-#[allow(clippy::too_many_arguments, reason = "what all cores share, and what each has")]
 fn assemble_core<F: FrameQueue + 'static, D: NvmeDevice + 'static>(
-    hardware: Hardware<F, D>,
+    parts: CoreParts<F, D>,
+    devices: &mut Devices<D>,
     options: &Options,
     name: &Name,
     sizes: &Sizes,
-    memory: Memory,
-    seed: u64,
-    mesh: Option<Mesh<Message>>,
     now: Instant,
 ) -> Result<&'static mut DataCore<F, D>, OutOfMemory> {
-    let Memory { mut arena, pages } = memory;
+    let CoreParts { port, memory: Memory { mut arena, pages }, ways, seed } = parts;
+    let (mesh, drive_mesh) = ways.unzip();
     let links = arena.slice(sizes.pages, |_| 0)?;
     // With other cores, half of the places are for controllers that live there and have queues here.
     let places = if mesh.is_some() { 2 * MAX_CONTROLLERS } else { MAX_CONTROLLERS };
@@ -130,9 +163,8 @@ fn assemble_core<F: FrameQueue + 'static, D: NvmeDevice + 'static>(
         controllers_per_address: MAX_CONTROLLERS_PER_ADDRESS,
     };
     let target = Target::new(&mut arena, limits)?;
-    let drives = make_drives(hardware.drives, &mut arena)?;
-    let stack =
-        hardware.port.map(|port| make_stack(port, options, sizes, &mut arena, seed, now)).transpose()?;
+    let drives = make_drives(devices, drive_mesh, &mut arena)?;
+    let stack = port.map(|port| make_stack(port, options, sizes, &mut arena, seed, now)).transpose()?;
     if stack.is_none() {
         hal_log::error!("no Ethernet port: nobody can reach the card");
     }
@@ -147,10 +179,11 @@ fn assemble_core<F: FrameQueue + 'static, D: NvmeDevice + 'static>(
     arena.value(core)
 }
 
-/// Places for all drives that there may ever be, and those of boot in the first of them.
+/// Places for all drives that there may ever be, and those of boot in the first of them, as far as this core is their home.
 #[inline(never)] // As `Drives::add`.
 fn make_drives<D: NvmeDevice + 'static>(
-    mut devices: Vec<D, MAX_DRIVES>,
+    devices: &mut Devices<D>,
+    mesh: Option<Mesh<DriveMessage<D::Queue>>>,
     arena: &mut Arena,
 ) -> Result<Drives<D>, OutOfMemory> {
     let mut memories: Vec<DriveMemory, MAX_DRIVES> = Vec::new();
@@ -159,13 +192,17 @@ fn make_drives<D: NvmeDevice + 'static>(
     }
     let places = core::iter::from_fn(|| memories.pop().map(Place::new));
     let mut drives = Drives::new(arena.collect(MAX_DRIVES, places)?, FIRST_IO_QUEUE);
-    // Taken from the end, one by one.
-    devices.reverse();
-    let mut place = 0;
-    while let Some(device) = devices.pop() {
-        // There are as many places as there can be devices.
-        let _ = drives.add(place, device, |_| false);
-        place += 1;
+    let core = mesh.as_ref().map_or(0, Mesh::core);
+    if let Some(mesh) = mesh {
+        drives.join(mesh);
+    }
+    for (place, device) in devices.iter_mut().enumerate() {
+        if drives.home_of(place) == core
+            && let Some(device) = device.take()
+        {
+            // There are as many places as there can be devices.
+            let _ = drives.add(place, device, |_| false);
+        }
     }
     Ok(drives)
 }

@@ -1,7 +1,8 @@
 //! Limits, and how many of each thing a card of a given memory has. The one place for both.
 
+use drive::MESSAGES_PER_DRIVE;
 use hal_mem::{PAGE_BYTES, PagePool};
-use message::{BACKLOG_ENTRIES, MESH_RING_ENTRIES};
+use message::{BACKLOG_ENTRIES, MESH_RING_ENTRIES, NEWS_LIMIT};
 
 /// TCP connections at once: each is an NVMe queue.
 pub const MAX_CONNECTIONS: u16 = dataplane::MAX_CONNECTIONS;
@@ -47,7 +48,9 @@ pub struct Sizes {
 #[must_use]
 pub const fn mesh_bytes(cores: usize) -> usize {
     let ways = cores * cores.saturating_sub(1);
-    cores * cores * 256 + ways * ((BACKLOG_ENTRIES + MESH_RING_ENTRIES) * MESSAGE_BYTES + 1024)
+    let messages = (BACKLOG_ENTRIES + MESH_RING_ENTRIES) * MESSAGE_BYTES;
+    let of_drives = MAX_DRIVES * MESSAGES_PER_DRIVE + NEWS_LIMIT + MESH_RING_ENTRIES;
+    cores * cores * 512 + ways * (messages + of_drives * DRIVE_MESSAGE_BYTES + 2048)
 }
 
 impl Sizes {
@@ -84,6 +87,8 @@ const DRIVE_TABLE_BYTES: usize = 64 << 10;
 const SLOT_BYTES: usize = 256;
 const OTHER_BYTES: usize = 1 << 20;
 const MESSAGE_BYTES: usize = 144;
+/// With the queue pair of some device in it.
+const DRIVE_MESSAGE_BYTES: usize = 384;
 const _: () = assert!(size_of::<Option<controller::Message>>() <= MESSAGE_BYTES);
 
 #[cfg(test)]

@@ -5,29 +5,39 @@
 
 use hal_api::{DriveSlots, Instant, SlotStart};
 use heapless::Vec;
-use message::{ControlEnds, DriveReply, DriveRequest};
+use message::{ControlEnds, DriveReply, DriveRequest, MAX_DATA_CORES};
 
 use crate::limits::{BUSY_LOOK_INTERVAL, LOOK_INTERVAL, MAX_SLOTS};
 use crate::slot::{Slot, State, Step};
 
-/// All slots of a card and the way to its data core.
+/// All slots of a card and the ways to its data cores.
 #[derive(Debug)]
 pub struct HotPlug<'a, S: DriveSlots> {
     slots: S,
     states: Vec<Slot, MAX_SLOTS>,
-    data_core: ControlEnds<'a, S::Device>,
+    /// The data cores: a drive's home is its place mod cores.
+    data_cores: Vec<ControlEnds<'a, S::Device>, MAX_DATA_CORES>,
     next_look: Instant,
 }
 
 impl<'a, S: DriveSlots> HotPlug<'a, S> {
     /// Watches `slots`, the first [`MAX_SLOTS`] of them.
     pub fn new(slots: S, data_core: ControlEnds<'a, S::Device>) -> Self {
+        Self::with_cores(slots, [data_core])
+    }
+
+    /// The same on a card with several data cores, whose ends come in their order.
+    pub fn with_cores(slots: S, cores: impl IntoIterator<Item = ControlEnds<'a, S::Device>>) -> Self {
+        let mut data_cores = Vec::new();
+        for ends in cores {
+            let _ = data_cores.push(ends);
+        }
         let states = (0..slots.count().min(MAX_SLOTS)).map(|index| {
             let SlotStart { place, serving } = slots.start(index);
             let state = if serving { State::Serving } else { State::Empty };
             Slot { index, place, state, faulty: false }
         });
-        Self { states: states.collect(), slots, data_core, next_look: Instant::ZERO }
+        Self { states: states.collect(), slots, data_cores, next_look: Instant::ZERO }
     }
 
     /// Looks at the slots where it is time; returns how many have moved on.
@@ -36,14 +46,18 @@ impl<'a, S: DriveSlots> HotPlug<'a, S> {
             return 0;
         }
         let mut work = 0;
-        while let Some(reply) = self.data_core.replies.pop() {
-            self.take_reply(reply, now);
-            work += 1;
+        for core in 0..self.data_cores.len() {
+            while let Some(reply) = self.data_cores.get_mut(core).and_then(|core| core.replies.pop()) {
+                self.take_reply(reply, now);
+                work += 1;
+            }
         }
         for slot in &mut self.states {
             let before = slot.state;
-            let has_room = self.data_core.requests.has_room();
             let place = slot.place;
+            let home = usize::from(place).checked_rem(self.data_cores.len()).unwrap_or(0);
+            let mut home = self.data_cores.get_mut(home);
+            let has_room = home.as_mut().is_some_and(|home| home.requests.has_room());
             let request = match slot.step(&mut self.slots, has_room, now) {
                 Step::None => None,
                 Step::Add(device) => Some(DriveRequest::Add { place, device }),
@@ -51,8 +65,8 @@ impl<'a, S: DriveSlots> HotPlug<'a, S> {
             };
             if let Some(request) = request {
                 // A step that gives something was told that there is room.
-                let sent = self.data_core.requests.push(request);
-                debug_assert!(sent.is_ok());
+                let sent = home.is_some_and(|home| home.requests.push(request).is_ok());
+                debug_assert!(sent);
             }
             work += u32::from(slot.state != before);
         }

@@ -91,7 +91,7 @@ pub enum Heard {
     /// A controller has no queues on other cores any more.
     Ended,
     /// Look at [`Subsystem::settle`]: there is a change to make.
-    Change,
+    Change(Change),
     /// Serve this namespace.
     Attach(Namespace),
     /// A namespace is detached on all cores.
@@ -175,13 +175,6 @@ impl Subsystem {
         self.cores = Some(cores);
     }
 
-    /// Whether this core is the home of a drive: its events count on all cores.
-    #[must_use]
-    pub fn is_home_of_drive(&self, drive: u8) -> bool {
-        let (core, cores) = self.place();
-        u16::from(drive).checked_rem(cores).unwrap_or(0) == core
-    }
-
     /// Whether there are other data cores.
     #[must_use]
     pub const fn has_others(&self) -> bool {
@@ -262,11 +255,10 @@ impl Subsystem {
                 if let Some(cores) = self.cores.as_mut() {
                     cores.owe(Owed { from, number, change, mark: None });
                 }
-                return Heard::Change;
+                return Heard::Change(change);
             }
             Message::Confirm { number, lost } => return self.confirmed(from, number, lost),
             Message::Attach(namespace) => return Heard::Attach(namespace),
-            Message::WritesLost { nsid, at } => self.note_lost_writes(nsid, at),
             Message::LossTold { cntlid, host_id, nsid, at } => {
                 self.forget_lost_writes(cntlid, host_id, nsid, at);
             }
@@ -379,14 +371,6 @@ impl Subsystem {
         let Some(cores) = self.cores.as_mut() else { return };
         for core in cores.mesh.others().iter() {
             cores.post(core, Message::Attach(*namespace));
-        }
-    }
-
-    /// Acknowledged writes to a namespace are lost: the other cores' hosts are to hear of it too.
-    pub fn tell_lost_writes(&mut self, nsid: u32, at: Instant) {
-        let Some(cores) = self.cores.as_mut() else { return };
-        for core in cores.mesh.others().iter() {
-            cores.post(core, Message::WritesLost { nsid, at });
         }
     }
 

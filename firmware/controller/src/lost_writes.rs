@@ -148,8 +148,8 @@ impl DepartedHosts {
 }
 
 impl Subsystem {
-    /// Acknowledged writes to a namespace are lost: the next Flush of each host to it fails. With several data cores the others
-    /// hear of it by [`Self::tell_lost_writes`].
+    /// Acknowledged writes to a namespace are lost: the next Flush of each host to it fails. With several data cores each
+    /// hears of it from the drive's home.
     pub fn note_lost_writes(&mut self, nsid: u32, at: Instant) {
         for controller in self.controllers_mut().filter(|controller| !controller.discovery) {
             controller.lost_writes.note(nsid, at);

@@ -79,7 +79,7 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
     /// A core that has not looked at anything yet.
     pub fn new(parts: Parts<F, D>) -> Self {
         Self {
-            readiness: Readiness::new(parts.drives.len()),
+            readiness: Readiness::new(parts.drives.numbered().map(|(number, _)| number)),
             stack: parts.stack,
             drives: parts.drives,
             subsystem: parts.subsystem,

@@ -1,7 +1,7 @@
 //! Role `drive`: this core's queue of each drive.
 
 use controller::{BackendNamespace, Namespace, namespace_identity};
-use drive::{DriveEvent, NamespaceInfo};
+use drive::{Drive, DriveEvent, NamespaceInfo};
 use hal_api::{FrameQueue, Instant, NvmeDevice};
 
 use crate::data_core::DataCore;
@@ -37,19 +37,15 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
     }
 
     fn drive_event(&mut self, drive: u8, event: DriveEvent, now: Instant) {
-        let is_home = self.subsystem.is_home_of_drive(drive);
         match event {
-            // The drive's home says it to all cores.
-            DriveEvent::NamespaceFound(_)
-            | DriveEvent::NamespaceGone { .. }
-            | DriveEvent::WritesLost { .. }
-                if !is_home => {}
+            // The drive's home has said it to this core, and it says so to all others.
             DriveEvent::NamespaceFound(info) => self.attach(drive, &info),
             DriveEvent::NamespaceGone { nsid } => self.detach(drive, nsid),
             DriveEvent::WritesLost { nsid } => {
+                // Each core hears it from the drive: no Flush is sent before all have.
+                let found_at = self.drives.get(drive).map_or(now, Drive::loss_found_at);
                 if let Some(served) = self.served_as(drive, nsid) {
-                    self.subsystem.note_lost_writes(served, now);
-                    self.subsystem.tell_lost_writes(served, now);
+                    self.subsystem.note_lost_writes(served, found_at);
                 }
             }
             // The drive says by itself, and in words, what it refuses and why it fails. While it is away its

@@ -4,6 +4,7 @@
 
 use controller::{Heard, Namespace};
 use hal_api::{FrameQueue, Instant, NvmeDevice};
+use message::Change;
 use nvmeof::{Environment, Settling};
 
 use crate::core_loop::TURN_BUDGET;
@@ -34,7 +35,7 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
     /// Messages that made no sense, and confirmations that nobody has waited for: bugs, all of them.
     #[must_use]
     pub fn mesh_faults(&self) -> u64 {
-        self.subsystem.mesh_faults()
+        self.subsystem.mesh_faults() + self.drives.mesh_faults()
     }
 
     /// Changes that cross cores: those that this core has begun, and those that it has still to confirm.
@@ -60,7 +61,10 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
             };
             match self.target.hear(from, message, now, &mut environment) {
                 // At once: what comes behind it builds on it.
-                Heard::Change => {
+                Heard::Change(change) => {
+                    if let Change::Detach { nsid } = change {
+                        self.note_detached(nsid, now);
+                    }
                     self.mesh.full_turns = 0;
                     let settling = Settling { frames_are_in: false, thoroughly: false };
                     self.target.settle(now, &mut self.subsystem, settling);
@@ -92,9 +96,9 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
         let frames_are_in = self.mesh.full_turns >= FULL_TURNS;
         let thoroughly = core::mem::take(&mut self.mesh.thoroughly);
         self.target.settle(now, &mut self.subsystem, Settling { frames_are_in, thoroughly });
-        let news_for = self.subsystem.send_messages();
+        let news_for = [self.subsystem.send_messages(), self.drives.take_news_for()];
         if let Some(wake) = self.mesh.wake {
-            news_for.iter().for_each(wake);
+            news_for.iter().flat_map(|cores| cores.iter()).for_each(wake);
         }
     }
 

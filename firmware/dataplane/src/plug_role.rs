@@ -52,9 +52,10 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
         while self.plug.control.as_mut().is_some_and(|control| control.replies.has_room()) {
             let Some((place, removed)) = self.drives.take_removed(&mut self.pool) else { break };
             hal_log::info!("drive {} is out", removed.number);
-            self.plug.leaving.retain(|(leaving, _)| leaving.drive != removed.number);
             self.answer(place as u8, removed.device, removed.in_order);
         }
+        // Once a drive is out, or this core has let go of it, it has told all its losses.
+        self.plug.leaving.retain(|(leaving, _)| self.drives.get(leaving.drive).is_some());
         self.forget_replaced();
     }
 
@@ -95,12 +96,34 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
     fn note_leaving(&mut self, number: u8, now: Instant) {
         for index in 0..MAX_NAMESPACES {
             let Some(namespace) = self.subsystem.namespaces().get(index) else { return };
-            let (backend, nsid) = (namespace.backend, namespace.nsid);
-            if backend.drive == number && self.plug.leaving.push((backend, nsid)).is_err() {
-                // Other drives are stuck on their way out: rather a loss too many than one that nobody hears of.
-                self.subsystem.note_lost_writes(nsid, now);
-                self.subsystem.tell_lost_writes(nsid, now);
+            if namespace.backend.drive == number {
+                self.keep_leaving(namespace.backend, namespace.nsid, now);
             }
+        }
+    }
+
+    /// Another core, the home of its drive, takes a namespace away. That the drive is on its way out, and what it could not flush,
+    /// comes by other rings, earlier or later.
+    pub(crate) fn note_detached(&mut self, nsid: u32, now: Instant) {
+        let attached = self.subsystem.namespaces().iter().find(|namespace| namespace.nsid == nsid);
+        let Some(backend) = attached.map(|namespace| namespace.backend) else { return };
+        if self.drives.get(backend.drive).is_some() {
+            self.keep_leaving(backend, nsid, now);
+        }
+    }
+
+    fn keep_leaving(&mut self, backend: BackendNamespace, nsid: u32, now: Instant) {
+        let leaving = &mut self.plug.leaving;
+        if leaving.iter().any(|(known, _)| *known == backend) {
+            return;
+        }
+        if leaving.is_full() {
+            // Of drives that stay, the namespace alone was taken away.
+            leaving.retain(|(known, _)| self.drives.is_leaving(known.drive));
+        }
+        if leaving.push((backend, nsid)).is_err() {
+            // Other drives are stuck on their way out: rather a loss too many than one that nobody hears of.
+            self.subsystem.note_lost_writes(nsid, now);
         }
     }
 

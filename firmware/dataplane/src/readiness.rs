@@ -9,6 +9,10 @@ use hal_api::Instant;
 /// After this long the card is called ready even though a drive has neither come up nor failed.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+fn bit(drive: u8) -> u32 {
+    1u32.checked_shl(u32::from(drive)).unwrap_or(0)
+}
+
 /// Which drives have come up or failed, and what was last said of it.
 pub(crate) struct Readiness {
     drives: u32,
@@ -17,14 +21,14 @@ pub(crate) struct Readiness {
 }
 
 impl Readiness {
-    /// Waits for `drives` drives.
-    pub(crate) fn new(drives: usize) -> Self {
-        Self { drives: (1u32 << drives.min(31)) - 1, settled: 0, said: None }
+    /// Waits for the drives of these numbers.
+    pub(crate) fn new(drives: impl Iterator<Item = u8>) -> Self {
+        Self { drives: drives.fold(0, |all, drive| all | bit(drive)), settled: 0, said: None }
     }
 
     /// A drive has come up or failed for the first time.
     pub(crate) fn settled(&mut self, drive: u8) {
-        self.settled |= 1u32.checked_shl(u32::from(drive)).unwrap_or(0);
+        self.settled |= bit(drive);
     }
 
     /// Whether hosts can reach the card, and were told so.

@@ -132,18 +132,16 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
             }
             Ending::Drives { until } => {
                 let ended = self.drives.iter().filter(|drive| drive.has_ended_well()).count();
+                // Those of other cores are told, and counted, there.
+                let drives = self.drives.iter().filter(|drive| drive.is_home()).count();
                 let all = self.drives.iter().all(drive::Drive::is_shut_down);
                 if !all && now < until {
                     return;
                 }
-                if ended == self.drives.len() {
+                if ended == drives {
                     hal_log::info!("shutdown: complete, {} drives are shut down", ended);
                 } else {
-                    hal_log::warn!(
-                        "shutdown: complete, {} of {} drives are shut down",
-                        ended,
-                        self.drives.len()
-                    );
+                    hal_log::warn!("shutdown: complete, {} of {} drives are shut down", ended, drives);
                 }
                 self.ending = Ending::Over;
             }

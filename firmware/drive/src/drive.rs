@@ -1,188 +1,106 @@
-//! One drive: its controller's state, its admin queue, and this core's queue at it.
+//! What one data core has of a drive: its queue there, and on one of the cores the drive's home.
 
-mod bring_up;
-mod errands;
-mod name;
-mod power;
-mod recovery;
-mod removal;
-mod shutdown;
+mod flushes;
+mod others;
 
 use controller::{IoCompletion, IoRequest, Rejected};
-use hal_api::{CommandQueue, Instant, NvmeDevice};
+use hal_api::{Instant, NvmeDevice};
 use hal_mem::PagePool;
+use message::CoreSet;
 use nvme::log_page::SmartLog;
-use nvme::registers::ControllerStatus;
 
-use crate::admin::Admin;
-use crate::events::{DriveCounters, DriveEvent, DriveIdentity, FailReason};
-use crate::io_queue::{Fault, IoQueue};
-use crate::limits::{HEALTH_INTERVAL, NAMESPACES_PER_DRIVE, READY_POLL};
-use crate::namespaces::Namespaces;
-use crate::plan::Limits;
-use crate::tables::DriveMemory;
-
+use crate::events::{DriveCounters, DriveEvent, DriveIdentity};
+use crate::home::DriveHome;
+use crate::name::Name;
+use crate::queue::DriveQueue;
 use crate::report::Report;
-use bring_up::{Scan, Task};
-use errands::{Errand, Event};
-use shutdown::FlushRounds;
+use crate::tables::DriveMemory;
+use flushes::Flushes;
+use others::Others;
 
-/// Where a drive's controller stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    /// To be brought up from whatever it does now.
-    Start,
-    /// CC.EN is 0, RDY = 0 is awaited.
-    Disabling { deadline: Instant },
-    /// CC.EN is 1, RDY = 1 is awaited.
-    Enabling { deadline: Instant },
-    /// An admin command of the bring-up is to be sent, or out.
-    Asking(Task),
-    /// It works; an admin command may be out beside.
-    Ready,
-    /// It does not work and is tried again then.
-    Failed { retry_at: Instant },
-    /// The orderly end: requests end, and the cache is flushed.
-    Closing,
-    /// CC.SHN is set, CSTS.SHST = 10b is awaited.
-    ShuttingDown { deadline: Instant },
-    /// It is off the bus for good.
-    ShutDown,
-}
-
-/// One drive with its admin queue and one I/O queue, both polled by the same core.
+/// A data core's part of a drive.
 pub struct Drive<D: NvmeDevice> {
-    device: D,
-    qid: u16,
-    /// `None` where the device has no memory for the queues: the drive stays failed.
-    parts: Option<DriveParts<D>>,
-    /// The memory of the tables where there are no queues to use it.
-    idle_memory: Option<DriveMemory>,
-    state: State,
-    events: heapless::Deque<DriveEvent, 8>,
-    /// Namespaces with lost writes of which the caller was not told.
-    lost_writes: heapless::Vec<u32, NAMESPACES_PER_DRIVE>,
-    identity: DriveIdentity,
-    limits: Limits,
-    namespaces: Namespaces,
-    scan: Scan,
-    smart: Option<SmartLog>,
-    smart_at: Instant,
-    health_at: Instant,
-    ready_since: Instant,
-    /// Failed bring-ups since the last success.
-    attempts: u32,
-    /// Resets since the drive was last stable.
-    recent_resets: u32,
-    /// The caller was told that the drive is away.
-    lost: bool,
-    /// It was ready once.
-    known: bool,
-    last_failure: Option<FailReason>,
-    resets: u64,
-    errand: Errand,
-    rounds: FlushRounds,
-    /// The orderly end has begun: until when requests and flushes have to be over.
-    end_by: Option<Instant>,
-    ended_well: bool,
-    /// RTD3E; 0 where the drive does not tell.
-    entry_latency_us: u32,
-    /// Since it was last ready its registers were not what they should be.
-    registers_lost: bool,
-    /// OAES.
-    async_events: u32,
-    /// An event was told of; its log page is to be read.
-    event: Option<Event>,
-    /// It takes Asynchronous Event Requests, and an interrupt tells of their ends.
-    wants_events: bool,
-    /// No Asynchronous Event Request goes out before.
-    events_from: Instant,
+    /// Which of the data cores this one is.
+    core: u8,
+    others: Others,
+    flushes: Flushes,
+    name: Name,
+    home: Option<DriveHome<D>>,
+    queue: DriveQueue<D::Queue>,
     report: Report,
-    failures: u64,
-    events_told: u64,
-}
-
-/// The queues of a drive.
-struct DriveParts<D: NvmeDevice> {
-    admin: Admin<D::Queue>,
-    io: IoQueue<D::Queue>,
 }
 
 impl<D: NvmeDevice> Drive<D> {
-    /// A drive that will be brought up by [`Self::poll`]. Takes the admin queue and queue `io_queue` (1 for the
-    /// first data core) of `device`.
+    /// A drive of the only data core, which will be brought up by [`Self::poll`]. Takes the admin queue and queue `io_queue`
+    /// of `device`.
     #[must_use]
-    pub fn new(mut device: D, io_queue: u16, memory: DriveMemory) -> Self {
-        let (parts, idle_memory) = match (device.take_queue(0), device.take_queue(io_queue)) {
-            (Some(admin), Some(io)) => {
-                let io = IoQueue::new(io, io_queue, memory);
-                (Some(DriveParts { admin: Admin::new(admin), io }), None)
-            }
-            _ => (None, Some(memory)),
-        };
-        Self {
-            device,
-            qid: io_queue,
-            parts,
-            idle_memory,
-            state: State::Start,
-            events: heapless::Deque::new(),
-            lost_writes: heapless::Vec::new(),
-            identity: DriveIdentity::UNKNOWN,
-            limits: Limits::UNKNOWN,
-            namespaces: Namespaces::new(),
-            scan: Scan::START,
-            smart: None,
-            smart_at: Instant::ZERO,
-            health_at: Instant::ZERO,
-            ready_since: Instant::ZERO,
-            attempts: 0,
-            recent_resets: 0,
-            lost: false,
-            known: false,
-            last_failure: None,
-            resets: 0,
-            errand: Errand::None,
-            rounds: FlushRounds::NONE,
-            end_by: None,
-            ended_well: false,
-            entry_latency_us: 0,
-            registers_lost: false,
-            async_events: 0,
-            event: None,
-            wants_events: false,
-            events_from: Instant::ZERO,
-            report: Report::default(),
-            failures: 0,
-            events_told: 0,
-        }
+    pub fn new(device: D, io_queue: u16, memory: DriveMemory) -> Self {
+        Self::at_home(device, (0, 1), io_queue, memory)
+    }
+
+    /// As [`Self::new`], on the drive's home core. `place` is which of the data cores it is, and how many there are;
+    /// `io_queue` is the first core's queue, and those of the others follow.
+    pub(crate) fn at_home(device: D, place: (u8, u8), io_queue: u16, memory: DriveMemory) -> Self {
+        let home = DriveHome::new(device, place.0, place.1, io_queue);
+        let name = home.name();
+        Self::with(Some(home), name, place, place.0, io_queue, memory)
+    }
+
+    /// The part of a drive whose home is another core.
+    pub(crate) fn elsewhere(
+        home: u8,
+        address: u16,
+        place: (u8, u8),
+        io_queue: u16,
+        memory: DriveMemory,
+    ) -> Self {
+        Self::with(None, Name::of(address), place, home, io_queue, memory)
+    }
+
+    fn with(
+        home: Option<DriveHome<D>>,
+        name: Name,
+        (core, cores): (u8, u8),
+        home_core: u8,
+        io_queue: u16,
+        memory: DriveMemory,
+    ) -> Self {
+        let all = CoreSet::all_but(core, cores);
+        let (others, flushes) = (Others::new(all, home_core, home.is_some()), Flushes::new(all));
+        let queue = DriveQueue::new(name, io_queue + u16::from(core), cores > 1, memory);
+        Self { core, others, flushes, name, home, queue, report: Report::default() }
     }
 
     /// Bring-up, completions, waiting parts, time-outs and resets. Returns how much was done; 0 is idle.
     pub fn poll(&mut self, now: Instant, pool: &mut PagePool) -> usize {
-        let Some(parts) = &mut self.parts else {
-            return self.poll_without_queues(now, pool);
-        };
-        let (mut work, fault) = parts.io.poll(now, pool);
-        if let Some(fault) = fault {
-            let reason = match fault {
-                Fault::Timeout => FailReason::CommandTimeout,
-                Fault::UnknownCompletions => FailReason::UnknownCompletions,
-            };
-            self.reset(reason, now, pool);
-            work += 1;
+        let mut work = self.queue.poll(now, pool);
+        work += self.exchange(now, pool);
+        if let Some(home) = &mut self.home {
+            work += home.poll(now, pool);
         }
-        work += match self.state {
-            State::Ready => self.poll_ready(now, pool),
-            State::Closing => self.poll_errands(now, pool),
-            _ => self.advance(now, pool),
-        };
-        work += self.poll_flush(now);
-        if self.is_ending() {
-            work += self.poll_shutdown(now, pool);
-        }
-        self.tell_counters(now);
+        work += self.exchange(now, pool);
+        work += self.queue.poll_flush(now);
+        work += self.exchange(now, pool);
+        self.settle_flushes();
+        let counters = self.counters();
+        self.report.tell(self.name, &counters, now);
         work
+    }
+
+    /// Lets home and queue of this core talk until neither has anything to say. Returns how many messages that was.
+    fn exchange(&mut self, now: Instant, pool: &mut PagePool) -> usize {
+        let Some(home) = &mut self.home else { return 0 };
+        let mut messages = 0;
+        loop {
+            if let Some(message) = self.queue.take_message() {
+                home.hear(self.core, message, now);
+            } else if let Some((_, message)) = home.take_message(true) {
+                self.queue.hear(message, pool);
+            } else {
+                return messages;
+            }
+            messages += 1;
+        }
     }
 
     /// Takes a block request. While the drive is being reset it waits; while the drive is away it is refused.
@@ -190,63 +108,48 @@ impl<D: NvmeDevice> Drive<D> {
     /// # Errors
     /// [`Rejected`] gives it back.
     pub fn submit(&mut self, request: IoRequest, pool: &mut PagePool, now: Instant) -> Result<(), Rejected> {
-        match &mut self.parts {
-            Some(parts) if self.end_by.is_none() => parts.io.submit(request, pool, now),
-            _ => {
-                let reason = controller::RejectReason::Failed(crate::status::AWAY);
-                Err(Rejected { request, reason })
-            }
-        }
+        self.queue.submit(request, pool, now)
     }
 
     /// Collects the end of a request.
     pub fn complete(&mut self) -> Option<IoCompletion> {
-        self.parts.as_mut()?.io.complete()
+        self.queue.complete()
     }
 
     /// Rings the doorbells for what was submitted and taken since the last call. Once a turn.
     pub fn flush(&mut self) {
-        let Some(parts) = &mut self.parts else { return };
-        // What was queued before a reset began must not reach the drive after it.
-        let works = matches!(self.state, State::Ready | State::Closing);
-        if works {
-            parts.io.queue.flush();
-        }
-        if works || matches!(self.state, State::Asking(_)) {
-            parts.admin.queue.flush();
+        self.queue.flush();
+        if let Some(home) = &mut self.home {
+            home.flush();
         }
     }
 
     /// The next change that the caller was not told.
     pub fn take_event(&mut self) -> Option<DriveEvent> {
         // Before all others: a namespace may be gone by the next.
-        if let Some(event) = self.take_lost_writes().or_else(|| self.events.pop_front()) {
-            return Some(event);
+        if let Some(nsid) = self.queue.take_lost_writes() {
+            return Some(DriveEvent::WritesLost { nsid });
         }
-        let event = self.namespaces.take_event(self.identity, &self.limits)?;
-        if let DriveEvent::NamespaceRefused { nsid, reason } = event {
-            hal_log::warn!(
-                "drive {}: namespace {} is not served: {}",
-                self.name().as_str(),
-                nsid,
-                reason.text()
-            );
-        }
-        Some(event)
+        self.home.as_mut()?.take_event()
+    }
+
+    /// When the latest loss of writes was found out: all cores are told the same.
+    #[must_use]
+    pub fn loss_found_at(&self) -> Instant {
+        self.queue.lost_at()
     }
 
     /// Asks for interrupts. True when something waits already: then the core must not sleep.
     pub fn arm(&mut self) -> bool {
-        let Some(parts) = &mut self.parts else { return self.has_work() };
-        let waits = parts.io.queue.arm() | parts.admin.queue.arm();
-        waits || self.has_work()
+        let waits = self.queue.arm() | self.home.as_mut().is_some_and(DriveHome::arm);
+        waits || self.has_work() || self.has_messages()
     }
 
     /// The core is awake and polls.
     pub fn disarm(&mut self) {
-        if let Some(parts) = &mut self.parts {
-            parts.io.queue.disarm();
-            parts.admin.queue.disarm();
+        self.queue.disarm();
+        if let Some(home) = &mut self.home {
+            home.disarm();
         }
     }
 
@@ -254,120 +157,155 @@ impl<D: NvmeDevice> Drive<D> {
     /// interrupt and no deadline tells of.
     #[must_use]
     pub fn has_work(&self) -> bool {
-        let asks = match (&self.parts, self.state) {
-            (Some(parts), State::Asking(_)) => parts.admin.deadline().is_none(),
-            (_, State::Start) => true,
-            (Some(parts), State::Ready | State::Closing) => self.rounds.are_open() && parts.io.can_flush(),
-            _ => false,
-        };
-        asks || !self.events.is_empty()
-            || !self.lost_writes.is_empty()
-            || self.parts.as_ref().is_some_and(|parts| parts.io.has_work())
+        self.home.as_ref().is_some_and(DriveHome::has_work) || self.queue.has_work()
     }
 
     /// When the drive wants to be polled at the latest.
     #[must_use]
     pub fn next_deadline(&self, now: Instant) -> Instant {
-        let Some(parts) = &self.parts else { return Instant::FAR_FUTURE };
-        let own = match self.state {
-            State::Start => now,
-            State::Disabling { .. } | State::Enabling { .. } | State::Asking(_) => now + READY_POLL,
-            State::Ready => self.health_at.min(self.smart_at),
-            State::Failed { retry_at } => retry_at,
-            State::Closing | State::ShuttingDown { .. } => now + READY_POLL,
-            State::ShutDown => Instant::FAR_FUTURE,
-        };
-        let own = match (self.state, parts.admin.deadline()) {
-            (State::Ready, Some(deadline)) => self.health_at.min(deadline),
-            _ => own,
-        };
-        own.min(parts.io.earliest_deadline()).min(self.rounds.deadline())
+        let home = self.home.as_ref().map_or(Instant::FAR_FUTURE, |home| home.next_deadline(now));
+        home.min(self.queue.next_deadline(now))
+    }
+
+    /// Whether this core has the drive's registers.
+    #[must_use]
+    pub fn is_home(&self) -> bool {
+        self.home.is_some()
     }
 
     /// Whether requests are carried out now.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.state == State::Ready
+        self.home.as_ref().map_or(self.queue.is_running(), DriveHome::is_ready)
     }
 
     /// Whether the drive works or is on its way up, perhaps with writes in its cache from before a reset.
     pub(crate) fn is_at_work(&self) -> bool {
-        !matches!(self.state, State::Start | State::Failed { .. } | State::ShutDown)
+        self.home.as_ref().is_some_and(DriveHome::is_at_work)
     }
 
     /// Requests inside, quarantined ones included.
     #[must_use]
     pub fn outstanding(&self) -> usize {
-        self.parts.as_ref().map_or(0, |parts| parts.io.outstanding())
+        self.queue.outstanding()
     }
 
     /// Requests whose host was told while their pages are still out.
     #[must_use]
     pub fn quarantined(&self) -> usize {
-        self.parts.as_ref().map_or(0, |parts| parts.io.quarantined())
+        self.queue.quarantined()
     }
 
-    /// What happened since the start.
+    /// What happened on this core since the start.
     #[must_use]
     pub fn counters(&self) -> DriveCounters {
-        let Some(parts) = &self.parts else { return DriveCounters::default() };
-        let mut counters = parts.io.counters;
-        counters.resets = self.resets;
-        counters.failures = self.failures;
-        counters.events = self.events_told;
-        counters.unknown_completions += parts.admin.unknown;
-        counters
+        let of_queue = self.queue.counters;
+        let of_home = self.home.as_ref().map(DriveHome::counters).unwrap_or_default();
+        DriveCounters {
+            unknown_completions: of_queue.unknown_completions + of_home.unknown_completions,
+            resets: of_home.resets,
+            failures: of_home.failures,
+            events: of_home.events,
+            lost_caches: of_home.lost_caches,
+            ..of_queue
+        }
     }
 
-    pub(crate) fn report_mut(&mut self) -> &mut Report {
-        &mut self.report
+    /// Confirmations that nobody has waited for: bugs, all of them.
+    pub(crate) fn faults(&self) -> u64 {
+        self.home.as_ref().map_or(0, DriveHome::faults)
     }
 
     /// SMART / Health data, at most `SMART_INTERVAL` old while the drive works.
     #[must_use]
     pub fn smart(&self) -> Option<&SmartLog> {
-        self.smart.as_ref()
+        self.home.as_ref().map_or(self.others.health(), DriveHome::smart)
     }
 
     /// Who the drive is; blanks before it was asked.
     #[must_use]
     pub fn identity(&self) -> &DriveIdentity {
-        &self.identity
+        self.home.as_ref().map_or(&DriveIdentity::UNKNOWN, DriveHome::identity)
     }
 
     /// The PCI address, packed as bus << 8 | device << 3 | function.
     #[must_use]
     pub fn address(&self) -> u16 {
-        self.device.address()
+        self.home.as_ref().map_or(0, DriveHome::address)
     }
 
-    fn poll_without_queues(&mut self, now: Instant, pool: &mut PagePool) -> usize {
-        if self.state == State::Start {
-            self.fail(FailReason::NoQueues, now, pool);
-            return 1;
-        }
-        0
+    /// How logs name the drive.
+    #[must_use]
+    pub fn name(&self) -> Name {
+        self.name
     }
 
-    /// A drive that works: looks at its state from time to time and reads its SMART log.
-    fn poll_ready(&mut self, now: Instant, pool: &mut PagePool) -> usize {
-        if now >= self.health_at {
-            self.health_at = now + HEALTH_INTERVAL;
-            let status = self.device.status();
-            if status == u32::MAX {
-                self.fail(FailReason::Removed, now, pool);
-                return 1;
-            }
-            let status = ControllerStatus::from_bits_retain(status);
-            if status.contains(ControllerStatus::FATAL) {
-                self.reset(FailReason::Fatal, now, pool);
-                return 1;
-            }
-            if !status.contains(ControllerStatus::READY) {
-                self.reset(FailReason::ForgotState, now, pool);
-                return 1;
-            }
+    /// Begins the orderly end, for good: no new request is taken, those inside end, the cache is flushed, the drive is
+    /// told. With several cores it begins when all have called this. The caller goes on polling until [`Self::is_shut_down`].
+    pub fn begin_shutdown(&mut self, now: Instant) {
+        self.queue.refuse_new();
+        match &mut self.home {
+            Some(home) => home.want_end(self.core, now),
+            None => self.others.want_end(),
         }
-        self.poll_errands(now, pool)
+    }
+
+    /// The drive leaves: in order, or at once because it is gone, or has to go, without a warning. Then it loses the bus,
+    /// requests end, what comes is refused, and what was acknowledged without a Flush counts as lost. The caller collects ends
+    /// and events, then calls [`Self::take_apart`].
+    pub(crate) fn leave(&mut self, in_order: bool, now: Instant, pool: &mut PagePool) {
+        self.queue.refuse_new();
+        self.others.tell_leaving();
+        let Some(home) = &mut self.home else { return };
+        if in_order {
+            home.begin_shutdown(now);
+        } else {
+            home.conclude();
+        }
+        self.exchange(now, pool);
+    }
+
+    /// Whether the drive is off the bus for good, after [`Self::begin_shutdown`]: nothing is at it, and it may lose power. A
+    /// core that is not its home asks only whether its own part is over.
+    #[must_use]
+    pub fn is_shut_down(&self) -> bool {
+        self.home.as_ref().map_or(self.queue.is_over(), DriveHome::is_shut_down)
+    }
+
+    /// Whether the drive has said that it is shut down.
+    #[must_use]
+    pub fn has_ended_well(&self) -> bool {
+        self.home.as_ref().is_some_and(DriveHome::has_ended_well)
+    }
+
+    /// Whether there are losses that the caller was not told.
+    pub(crate) fn has_lost_writes(&self) -> bool {
+        self.queue.has_lost_writes()
+    }
+
+    /// The device with its queues, where this is its home, and the memory of the tables; the drive's own pages go back to the
+    /// pool. After [`Self::is_shut_down`], with nothing outstanding.
+    pub(crate) fn take_apart(self, pool: &mut PagePool) -> (Option<D>, DriveMemory) {
+        debug_assert!(self.outstanding() == 0);
+        let memory = self.queue.take_apart(pool);
+        (self.home.map(|home| home.take_apart(pool)), memory)
+    }
+
+    /// Whether the drive can tell of an event.
+    #[cfg(test)]
+    pub(crate) fn awaits_event(&self) -> bool {
+        self.home.as_ref().is_some_and(DriveHome::awaits_event)
+    }
+
+    /// Whether this core's queue sends commands.
+    #[cfg(test)]
+    pub(crate) fn queue_is_running(&self) -> bool {
+        self.queue.is_running()
+    }
+
+    /// A namespace with writes that are in the drive's cache only.
+    #[cfg(test)]
+    pub(crate) fn next_unflushed(&self) -> Option<u32> {
+        self.queue.next_unflushed(0)
     }
 }

@@ -3,17 +3,25 @@
 //! A drive stands in a *place*, which has the memory of its tables and belongs to a slot of the bus. Requests name it by
 //! its *number*, which it gets when it is added and which no other drive gets soon: namespaces of a drive that was pulled
 //! stay attached under its number, and nothing that is meant for them reaches the next drive in the same place.
+//!
+//! With several data cores the home of a drive is the core place mod cores, and its number mod cores is the home too; the others
+//! learn from there what stands in the place.
 
 use controller::{Backend, IoCompletion, IoRequest, RejectReason, Rejected};
 use hal_api::{Instant, NvmeDevice};
 use hal_mem::PagePool;
+use message::{CoreSet, Mesh};
 use nvme::log_page::SmartLog;
 
 use crate::drive::Drive;
 use crate::events::DriveEvent;
+use crate::messages::{Body, DriveMessage};
 use crate::removal::{Removal, Removed};
 use crate::status::AWAY;
 use crate::tables::DriveMemory;
+
+/// Messages of other cores that are taken in at a time.
+const MESSAGES_PER_POLL: usize = 64;
 
 /// Room for a drive.
 pub struct Place<D: NvmeDevice> {
@@ -45,29 +53,52 @@ pub struct Drives<D: NvmeDevice + 'static> {
     next_number: u8,
     /// Whose completion is collected first next time.
     turn: usize,
+    mesh: Option<Mesh<DriveMessage<D::Queue>>>,
+    /// Messages that made no sense, or found no room.
+    faults: u64,
 }
 
 impl<D: NvmeDevice> Drives<D> {
     /// No drives yet, with room for as many as there are places, at most 128. Each will use its queue pair
-    /// `io_queue` (1 for the first data core).
+    /// `io_queue`; with several data cores that is the first core's, and those of the others follow.
     #[must_use]
     pub fn new(places: &'static mut [Place<D>], io_queue: u16) -> Self {
         debug_assert!(places.len() <= 128);
-        Self { places, io_queue, next_number: 0, turn: 0 }
+        Self { places, io_queue, next_number: 0, turn: 0, mesh: None, faults: 0 }
+    }
+
+    /// From now on this is one of several data cores.
+    pub fn join(&mut self, mesh: Mesh<DriveMessage<D::Queue>>) {
+        self.next_number = mesh.core();
+        self.mesh = Some(mesh);
+    }
+
+    /// This core's number among the data cores, and how many there are.
+    fn core(&self) -> (u8, u8) {
+        self.mesh.as_ref().map_or((0, 1), |mesh| (mesh.core(), mesh.cores()))
+    }
+
+    /// The core that is the home of the drive in a place.
+    #[must_use]
+    pub fn home_of(&self, place: usize) -> u8 {
+        place.checked_rem(usize::from(self.core().1)).unwrap_or(0) as u8
     }
 
     /// Puts a drive into a place; gives the number by which it is known. Numbers for which `is_taken` says so are not
-    /// given out.
+    /// given out. Only on the core that is its home.
     ///
     /// # Errors
-    /// Gives the device back where the place is not there or not empty.
+    /// Gives the device back where the place is not there or not empty, or another core's.
     #[inline(never)] // A drive is large and passes through the stack: not in its caller's frame for ever.
     pub fn add(&mut self, place: usize, device: D, is_taken: impl Fn(u8) -> bool) -> Result<u8, D> {
-        let number = self.free_number(is_taken);
+        let (number, here) = (self.free_number(is_taken), self.core());
+        if self.home_of(place) != here.0 {
+            return Err(device);
+        }
         let Some(place) = self.places.get_mut(place) else { return Err(device) };
         let Some(memory) = place.memory.take() else { return Err(device) };
-        place.occupant =
-            Some(Occupant { drive: Drive::new(device, self.io_queue, memory), number, removal: None });
+        let drive = Drive::at_home(device, here, self.io_queue, memory);
+        place.occupant = Some(Occupant { drive, number, removal: None });
         self.next_number = number.wrapping_add(1);
         Ok(number)
     }
@@ -139,7 +170,101 @@ impl<D: NvmeDevice> Drives<D> {
 
     /// Polls each; returns how much was done.
     pub fn poll(&mut self, now: Instant, pool: &mut PagePool) -> usize {
-        self.iter_mut().map(|drive| drive.poll(now, pool)).sum()
+        let heard = self.hear(now, pool);
+        let done: usize = self.iter_mut().map(|drive| drive.poll(now, pool)).sum();
+        self.speak(pool);
+        heard + done
+    }
+
+    /// Takes in what other cores say.
+    fn hear(&mut self, now: Instant, pool: &mut PagePool) -> usize {
+        if self.mesh.is_none() {
+            return 0;
+        }
+        self.iter_mut().for_each(|drive| drive.note_time(now));
+        let mut heard = 0;
+        while heard < MESSAGES_PER_POLL
+            && let Some((from, message)) = self.mesh.as_mut().and_then(Mesh::receive)
+        {
+            heard += 1;
+            self.take_in(from, message, now, pool);
+        }
+        heard
+    }
+
+    fn take_in(&mut self, from: u8, message: DriveMessage<D::Queue>, now: Instant, pool: &mut PagePool) {
+        let (here, io_queue) = (self.core(), self.io_queue);
+        let Some(place) = self.places.get_mut(usize::from(message.place)) else { return };
+        match (message.body, &mut place.occupant) {
+            (Body::Joined { number, address }, None) => {
+                let Some(memory) = place.memory.take() else { return };
+                let drive = Drive::elsewhere(from, address, here, io_queue, memory);
+                place.occupant = Some(Occupant { drive, number, removal: None });
+            }
+            (Body::Leaving, Some(occupant)) => {
+                occupant.removal.get_or_insert(Removal::Elsewhere);
+            }
+            (Body::Leave, Some(occupant)) => occupant.removal = Some(Removal::Gone),
+            (body, Some(occupant)) => occupant.drive.hear(from, body, now, pool),
+            // Flushes are told, and asked for, by whoever has not heard yet that the drive is gone.
+            (Body::Flushed { .. }, None) => {}
+            (Body::AskFlush { ticket, .. }, None) => {
+                self.send(from, message.place, Body::FlushOver { ticket, complete: true });
+            }
+            (Body::FlushOver { .. } | Body::Lane { .. }, None) => {}
+            (_, None) => self.faults += 1,
+        }
+    }
+
+    /// Says what there is to be said. Returns the cores that were sent something.
+    fn speak(&mut self, pool: &mut PagePool) {
+        if self.mesh.is_none() {
+            return;
+        }
+        for index in 0..self.places.len() {
+            while let Some((to, body)) = self.places.get_mut(index).and_then(Place::take_message) {
+                self.send(to, index as u8, body);
+            }
+            self.speak_of_flushes(index);
+            if self.places.get_mut(index).is_some_and(|place| place.let_go(pool)) {
+                self.send(self.home_of(index), index as u8, Body::Left);
+            }
+        }
+        if let Some(mesh) = &mut self.mesh {
+            mesh.flush();
+        }
+    }
+
+    /// Says what this core has flushed, once the others have time for it.
+    fn speak_of_flushes(&mut self, index: usize) {
+        let Some(mesh) = &self.mesh else { return };
+        let others = mesh.others();
+        while others.iter().all(|core| self.mesh.as_ref().is_some_and(|mesh| mesh.takes_news(core)))
+            && let Some(occupant) = self.places.get_mut(index).and_then(|place| place.occupant.as_mut())
+            && let Some((nsid, sent)) = occupant.drive.take_flushed()
+        {
+            others.iter().for_each(|core| self.send(core, index as u8, Body::Flushed { nsid, sent }));
+        }
+    }
+
+    fn send(&mut self, to: u8, place: u8, body: Body<D::Queue>) {
+        let message = DriveMessage { place, body };
+        if self.mesh.as_mut().is_some_and(|mesh| mesh.send(to, message).is_err()) {
+            debug_assert!(false, "more messages than can be under way");
+            self.faults += 1;
+            hal_log::error!("a message to core {} about the drive in place {} found no room", to, place);
+        }
+    }
+
+    /// The cores that have been sent something since this was last asked.
+    pub fn take_news_for(&mut self) -> CoreSet {
+        self.mesh.as_mut().map_or(CoreSet::NONE, Mesh::take_news_for)
+    }
+
+    /// Messages that made no sense, and confirmations that nobody has waited for: bugs, all of them.
+    #[must_use]
+    pub fn mesh_faults(&self) -> u64 {
+        self.faults + self.iter().map(Drive::faults).sum::<u64>()
     }
 
     /// Collects the end of a request, from each drive in turn.
@@ -167,7 +292,8 @@ impl<D: NvmeDevice> Drives<D> {
 
     /// Asks all for interrupts. True when something waits already.
     pub fn arm(&mut self) -> bool {
-        self.iter_mut().fold(false, |waits, drive| drive.arm() | waits)
+        let has_messages = self.mesh.as_mut().is_some_and(Mesh::has_work);
+        self.iter_mut().fold(has_messages, |waits, drive| drive.arm() | waits)
     }
 
     /// The core is awake and polls.
@@ -198,10 +324,20 @@ impl<D: NvmeDevice> Drives<D> {
 
     /// The next number that no drive has and that `is_taken` is false of.
     fn free_number(&self, is_taken: impl Fn(u8) -> bool) -> u8 {
-        let in_use = |number| self.get(number).is_some() || is_taken(number);
+        let (core, cores) = self.core();
+        let is_ours = |number: u8| number.checked_rem(cores) == Some(core);
+        let in_use = |number| !is_ours(number) || self.get(number).is_some() || is_taken(number);
         // There are fewer drives and namespaces than numbers.
         let mut numbers = (0..=u8::MAX).map(|step| self.next_number.wrapping_add(step));
         numbers.find(|&number| !in_use(number)).unwrap_or(self.next_number)
+    }
+}
+
+impl<D: NvmeDevice> Place<D> {
+    /// The next message to another core.
+    fn take_message(&mut self) -> Option<(u8, Body<D::Queue>)> {
+        let occupant = self.occupant.as_mut()?;
+        occupant.drive.take_message(occupant.number)
     }
 }
 

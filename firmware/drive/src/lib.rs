@@ -4,8 +4,9 @@
 //! through [`hal_api::NvmeDevice`] and [`hal_api::CommandQueue`] alone. Nothing here blocks or reads a clock; a drive
 //! and everything it writes are not trusted.
 //!
-//! A [`Drive`] joins three things that know little of each other: the controller's state machine with its admin
-//! queue, the queue of a data core with its tables, and the list of namespaces.
+//! A [`Drive`] is what one data core has of a drive: a queue with its tables, and on one of the cores the drive's home, which
+//! has its registers, its admin queue and its list of namespaces. Both know each other by messages alone, on one core as on
+//! many.
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
@@ -13,10 +14,13 @@ mod admin;
 mod drive;
 mod drives;
 mod events;
-mod io_queue;
+mod home;
 pub mod limits;
+mod messages;
+mod name;
 mod namespaces;
 mod plan;
+mod queue;
 mod removal;
 mod report;
 pub mod status;
@@ -27,5 +31,6 @@ mod tests;
 pub use drive::Drive;
 pub use drives::{Drives, Place};
 pub use events::{DriveCounters, DriveEvent, DriveIdentity, FailReason, NamespaceInfo, RefusalReason};
+pub use messages::{DriveMessage, MESSAGES_PER_DRIVE};
 pub use removal::Removed;
 pub use tables::DriveMemory;

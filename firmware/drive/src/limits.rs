@@ -10,8 +10,12 @@ pub const REQUESTS_PER_DRIVE: usize = 256;
 pub const SCRATCH_REQUESTS_PER_DRIVE: usize = 16;
 /// Commands at one drive at a time. Below 256, so that an index fits a byte and no identifier is FFFFh.
 pub const COMMANDS_PER_DRIVE: usize = 255;
+/// Commands that a core may have at a time in another core's queue pair at one drive.
+pub const LENT_COMMANDS: u16 = 16;
 /// Namespaces of one drive that are kept.
 pub const NAMESPACES_PER_DRIVE: usize = 64;
+/// Namespaces of one message from a drive's home to a queue.
+pub(crate) const NAMESPACES_PER_STEP: usize = 4;
 /// NSIDs that are tried one by one where a drive has no list of active namespaces.
 pub const NAMESPACE_SCAN_LIMIT: u32 = 1024;
 /// Pages for PRP lists: how many commands of more than two pages may be at the drive.

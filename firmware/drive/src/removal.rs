@@ -1,7 +1,7 @@
 //! Taking a drive out of its place, so that another can come.
 //!
 //! In order: the requests inside end, the drive is flushed and told to shut down (CC.SHN), then it loses the bus, each
-//! step within its limit ([`crate::Drive::begin_shutdown`]); one that is being reset is waited for. A drive that was
+//! step within its limit ([`crate::Drive`]); one that is being reset is waited for. A drive that was
 //! pulled loses the bus at once. Either way all requests come to an end at their hosts before the drive is taken apart into
 //! its device and the memory of its tables.
 
@@ -28,6 +28,10 @@ pub(crate) enum Removal {
     Ending,
     /// It is off the bus; ends of requests are being collected.
     Off { in_order: bool },
+    /// Its home, which is another core, is about to remove it.
+    Elsewhere,
+    /// Its home has removed it; ends of requests are being collected.
+    Gone,
 }
 
 impl<D: NvmeDevice> Occupant<D> {
@@ -35,11 +39,11 @@ impl<D: NvmeDevice> Occupant<D> {
         match (self.removal, in_order && self.drive.is_at_work()) {
             // Pulled while it was being shut down.
             (Some(Removal::Ending) | None, false) => {
-                self.drive.abandon(pool);
+                self.drive.leave(false, now, pool);
                 self.removal = Some(Removal::Off { in_order: false });
             }
             (None, true) => {
-                self.drive.begin_shutdown(now);
+                self.drive.leave(true, now, pool);
                 self.removal = Some(Removal::Ending);
             }
             (Some(_), _) => {}
@@ -56,19 +60,33 @@ impl<D: NvmeDevice> Occupant<D> {
                 None
             }
             Removal::Off { in_order } => {
-                let told = self.drive.outstanding() == 0 && !self.drive.has_lost_writes();
-                told.then_some(in_order)
+                let told = self.drive.is_shut_down()
+                    && self.drive.outstanding() == 0
+                    && !self.drive.has_lost_writes();
+                (told && self.drive.has_left()).then_some(in_order)
             }
+            Removal::Elsewhere | Removal::Gone => None,
         }
     }
 }
 
 impl<D: NvmeDevice> Place<D> {
+    /// Lets go of a drive that its home has removed; true when that is done.
+    pub(crate) fn let_go(&mut self, pool: &mut PagePool) -> bool {
+        let is_empty = |occupant: &mut Occupant<D>| {
+            let (removal, drive) = (occupant.removal, &occupant.drive);
+            removal == Some(Removal::Gone) && drive.outstanding() == 0 && !drive.has_lost_writes()
+        };
+        let Some(occupant) = self.occupant.take_if(is_empty) else { return false };
+        self.memory = Some(occupant.drive.take_apart(pool).1);
+        true
+    }
+
     pub(crate) fn take_removed(&mut self, pool: &mut PagePool) -> Option<Removed<D>> {
         let in_order = self.occupant.as_mut()?.is_out()?;
         let occupant = self.occupant.take()?;
         let (device, memory) = occupant.drive.take_apart(pool);
-        self.memory = memory;
-        Some(Removed { device, number: occupant.number, in_order })
+        self.memory = Some(memory);
+        Some(Removed { device: device?, number: occupant.number, in_order })
     }
 }

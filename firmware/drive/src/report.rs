@@ -2,11 +2,11 @@
 
 use core::time::Duration;
 
-use hal_api::{Instant, NvmeDevice};
+use hal_api::Instant;
 
-use crate::drive::Drive;
 use crate::events::DriveCounters;
 use crate::limits::{COUNTERS_FIRST, COUNTERS_INTERVAL};
+use crate::name::Name;
 
 /// What the log was told last.
 #[derive(Debug, Clone, Copy, Default)]
@@ -58,15 +58,14 @@ const fn values(counters: &DriveCounters) -> [u64; 10] {
     ]
 }
 
-impl<D: NvmeDevice> Drive<D> {
+impl Report {
     /// Says what has been counted, where something has moved.
-    pub(crate) fn tell_counters(&mut self, now: Instant) {
-        let counters = self.counters();
-        let Some(values) = self.report_mut().due(&counters, now) else { return };
+    pub fn tell(&mut self, name: Name, counters: &DriveCounters, now: Instant) {
+        let Some(values) = self.due(counters, now) else { return };
         let [late, aborted, timeouts, resets, unknown, media, other, lost, failures, events] = values;
         hal_log::info!(
             "drive {}: counters: late {}, aborted {}, requests timed out {}, resets {}, unknown {}, media errors {}, other errors {}, lost caches {}, failures {}, events {}, requests refused as busy {}",
-            self.name().as_str(),
+            name.as_str(),
             late,
             aborted,
             timeouts,

@@ -45,6 +45,19 @@ pub(crate) enum Place {
     Done,
 }
 
+/// What a Flush covers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Covered {
+    /// So many writes of its core.
+    pub count: u64,
+    /// Writes of other cores that were acknowledged by then.
+    pub sent: Instant,
+}
+
+impl Covered {
+    pub const NOTHING: Self = Self { count: 0, sent: Instant::ZERO };
+}
+
 /// A request that was taken.
 #[derive(Debug)]
 pub(crate) struct Active {
@@ -65,8 +78,8 @@ pub(crate) struct Active {
     pub deadline: Instant,
     /// No part goes out after this.
     pub start_by: Instant,
-    /// For a Flush: the count of writes that it covers.
-    pub flush_covers: u64,
+    /// For a Flush: what it covers.
+    pub flush_covers: Covered,
     pub place: Place,
     /// The host was told while parts were still out: the pages are quarantined.
     pub reported: bool,
@@ -319,6 +332,8 @@ pub(crate) struct Commands {
     slots: &'static mut [CommandSlot],
     first_free: u16,
     outstanding: u16,
+    /// A command whose CID must not be used again, and whether it has ended.
+    held: Option<(u16, bool)>,
 }
 
 impl Commands {
@@ -329,13 +344,25 @@ impl Commands {
             let next = index as u16 + 1;
             slot.next_free = if next < count { next } else { NONE };
         }
-        Self { slots, first_free: if count == 0 { NONE } else { 0 }, outstanding: 0 }
+        Self { slots, first_free: if count == 0 { NONE } else { 0 }, outstanding: 0, held: None }
     }
 
     /// The memory, for the tables of another drive. Nothing may be out.
     pub fn into_slots(self) -> &'static mut [CommandSlot] {
         debug_assert!(self.outstanding == 0);
         self.slots
+    }
+
+    /// From now on CIDs have these indices alone. Nothing may be out.
+    pub fn use_range(&mut self, first: u16, count: u16) {
+        debug_assert!(self.outstanding == 0);
+        self.held = None;
+        let end = (first + count).min(self.slots.len().min(COMMANDS_PER_DRIVE) as u16);
+        self.first_free = if first < end { first } else { NONE };
+        let range = usize::from(first)..usize::from(end);
+        for (index, slot) in (first..end).zip(self.slots.get_mut(range).unwrap_or_default()) {
+            slot.next_free = if index + 1 < end { index + 1 } else { NONE };
+        }
     }
 
     pub fn outstanding(&self) -> u16 {
@@ -367,10 +394,29 @@ impl Commands {
         }
         let part = core::mem::replace(&mut slot.part, CommandPart::NONE);
         slot.busy = false;
+        self.outstanding -= 1;
+        if let Some((_, has_ended)) = self.held.as_mut().filter(|(held, _)| *held == index) {
+            *has_ended = true;
+            return Some(part);
+        }
         slot.next_free = self.first_free;
         self.first_free = index;
-        self.outstanding -= 1;
         Some(part)
+    }
+
+    /// Keeps the place of a command that is out from being used again until [`Self::release_held`].
+    pub fn hold(&mut self, cid: u16) {
+        debug_assert!(self.held.is_none());
+        self.held = Some((cid & 0xff, false));
+    }
+
+    /// The place that was held may be used again.
+    pub fn release_held(&mut self) {
+        let Some((index, true)) = self.held.take() else { return };
+        if let Some(slot) = self.slots.get_mut(usize::from(index)) {
+            slot.next_free = self.first_free;
+            self.first_free = index;
+        }
     }
 
     /// All commands that are out, with their CIDs.

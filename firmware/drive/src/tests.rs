@@ -3,6 +3,7 @@
 mod bring_up;
 mod copy;
 mod failures;
+mod many_cores;
 mod media;
 mod misbehaviour;
 mod power;

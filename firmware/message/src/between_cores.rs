@@ -236,13 +236,6 @@ pub enum CoreMessage<N> {
     },
     /// From a drive's home: serve this namespace; one of the same NSID leads there now.
     Attach(N),
-    /// From a drive's home: acknowledged writes are lost.
-    WritesLost {
-        /// To which namespace, as hosts see it.
-        nsid: u32,
-        /// When that was found out: later news of the same namespace are another loss.
-        at: Instant,
-    },
     /// A host was told of a loss, and is not told again.
     LossTold {
         /// The controller whose Flush has failed.

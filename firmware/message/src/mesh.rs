@@ -18,7 +18,7 @@ pub const MESH_RING_ENTRIES: usize = 16;
 pub const BACKLOG_ENTRIES: usize =
     2 * MAX_CONNECT_REQUESTS + MAX_QUEUES + 2 * MAX_CHANGES + MAX_NAMESPACES + NEWS_LIMIT;
 /// What can be told late keeps off when as many wait: the rest is for what cannot.
-const NEWS_LIMIT: usize = 16;
+pub const NEWS_LIMIT: usize = 16;
 
 /// Messages of which one can stand for two.
 pub trait Merge {
@@ -95,16 +95,28 @@ impl<M> core::fmt::Debug for Mesh<M> {
     }
 }
 
-impl<M: Merge + Send> Mesh<M> {
+impl<M: Merge> Mesh<M> {
     /// The meshes of `cores` data cores, at most [`MAX_DATA_CORES`], in their order.
     ///
     /// # Errors
     /// [`OutOfMemory`] when the arena is too small.
     pub fn split(arena: &mut Arena, cores: usize) -> Result<Vec<Self, MAX_DATA_CORES>, OutOfMemory> {
+        Self::with_backlog(arena, cores, BACKLOG_ENTRIES)
+    }
+
+    /// The same for other messages, of which `entries` may wait for room, besides those that can be told late.
+    ///
+    /// # Errors
+    /// [`OutOfMemory`] when the arena is too small.
+    pub fn with_backlog(
+        arena: &mut Arena,
+        cores: usize,
+        entries: usize,
+    ) -> Result<Vec<Self, MAX_DATA_CORES>, OutOfMemory> {
         let cores = cores.clamp(1, MAX_DATA_CORES);
         let mut backlogs: Vec<&'static mut [Option<M>], { MAX_DATA_CORES * MAX_DATA_CORES }> = Vec::new();
         for place in 0..cores * cores {
-            let entries = if place / cores == place % cores { 0 } else { BACKLOG_ENTRIES };
+            let entries = if place / cores == place % cores { 0 } else { entries };
             let _ = backlogs.push(arena.slice(entries, |_| None)?);
         }
         let mut backlogs = backlogs.into_iter();

@@ -1,18 +1,14 @@
 //! A whole card in the process, under a clock that moves only when it is told to.
 
 use std::cell::Cell;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use app::options::Options;
 use app::sizes::{Sizes, mesh_bytes};
-use app::{
-    CoreLoop, DataCore, DriveRings, Hardware, HotPlug, HotPlugRole, Memory, PoolCounts, Role, assemble_cores,
-};
+use app::{CoreLoop, DataCore, DriveRings, HotPlug, HotPlugRole, Memory, PoolCounts, Role, assemble_cores};
 use hal_api::{Clock, Instant, PortInfo, Wake};
 use hal_fakes::{
-    FakeFrameQueue, FakeNvme, FakeSlots, Media, MediaRequest, NvmeConfig, NvmeControl, RamMedia,
-    SlotsControl, frame_queue_pair,
+    FakeFrameQueue, FakeNvme, FakeSlots, NvmeConfig, NvmeControl, SlotsControl, frame_queue_pair,
 };
 use hal_mem::{Arena, DmaRegion, PAGE_BYTES};
 
@@ -33,37 +29,10 @@ fn port_info(last: u8) -> PortInfo {
     }
 }
 
-fn spare(index: usize, pages: &DmaRegion) -> (FakeNvme, NvmeControl) {
-    let (drive, control) =
-        FakeNvme::new(NvmeConfig { serial: format!("SPARE{index}"), ..NvmeConfig::default() });
-    control.allow_dma(pages);
-    (drive, control)
-}
-
-/// The blocks of a namespace, which each core's fake of its drive has.
-#[derive(Debug, Clone)]
-struct SharedMedia(Arc<Mutex<RamMedia>>);
-
-impl SharedMedia {
-    fn of_drive(config: &NvmeConfig) -> Vec<Self> {
-        let bytes = config.namespaces.iter().map(|of| (of.blocks << of.block_shift) as usize);
-        bytes.map(|bytes| Self(Arc::new(Mutex::new(RamMedia::new(bytes))))).collect()
-    }
-}
-
-impl Media for SharedMedia {
-    fn bytes(&self) -> u64 {
-        self.0.lock().unwrap().bytes()
-    }
-    fn start(&mut self, request: &MediaRequest<'_>) -> Option<u16> {
-        self.0.lock().unwrap().start(request)
-    }
-    fn peek(&mut self, offset_bytes: u64, into: &mut [u8]) {
-        self.0.lock().unwrap().peek(offset_bytes, into);
-    }
-    fn poke(&mut self, offset_bytes: u64, from: &[u8]) {
-        self.0.lock().unwrap().poke(offset_bytes, from);
-    }
+/// A drive on the shelf, with queues for all cores.
+fn spare(index: usize, cores: usize) -> (FakeNvme, NvmeControl) {
+    let (serial, queue_pairs) = (format!("SPARE{index}"), cores as u16 + 1);
+    FakeNvme::new(NvmeConfig { serial, queue_pairs, ..NvmeConfig::default() })
 }
 
 /// The card, its drives' controls, and the wire to its hosts.
@@ -72,8 +41,6 @@ pub struct Card {
     /// Says in which order the cores have their turns.
     order: u64,
     pub drives: Vec<NvmeControl>,
-    /// The drives as each of the other cores has them.
-    pub other_drives: Vec<Vec<NvmeControl>>,
     /// Drives on the shelf.
     pub spares: Vec<(FakeNvme, NvmeControl)>,
     hot_plug: Option<HotPlugRole<FakeSlots>>,
@@ -87,7 +54,7 @@ impl Card {
         Self::boot_cores(memory_bytes, 1, 0, drives)
     }
 
-    /// The same with several data cores, each with a port of its own and queues of its own at the drives. `order` says in which
+    /// The same with several data cores, each with a port of its own and a queue of its own at each drive. `order` says in which
     /// order they have their turns.
     pub fn boot_cores(
         memory_bytes: usize,
@@ -97,46 +64,44 @@ impl Card {
     ) -> Self {
         let sizes = Sizes::of_each(memory_bytes, cores);
         let configs: Vec<NvmeConfig> = drives.into_iter().collect();
-        let blocks: Vec<Vec<SharedMedia>> = configs.iter().map(SharedMedia::of_drive).collect();
-        let (mut parts, mut controls, mut fars, mut spares) =
-            (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        for core in 0..cores {
+        let (mut parts, mut fars) = (Vec::new(), Vec::new());
+        let spares: Vec<_> = (0..2).map(|index| spare(index, cores)).collect();
+        let (mut drives, mut controls) = (heapless::Vec::new(), Vec::new());
+        for (index, config) in configs.into_iter().enumerate() {
+            let queue_pairs = cores as u16 + 1;
+            let config = NvmeConfig { serial: format!("DRIVE{index}"), queue_pairs, ..config };
+            let (drive, control) = FakeNvme::new(config);
+            assert!(drives.push(drive).is_ok(), "too many drives");
+            controls.push(control);
+        }
+        for _ in 0..cores {
             let pages = DmaRegion::leak_for_host(sizes.pages * PAGE_BYTES);
             let (port, far) = frame_queue_pair(port_info(1), port_info(2), 1024);
-            let mut hardware = Hardware { port: Some(port), drives: heapless::Vec::new() };
-            let mut here = Vec::new();
-            for (index, (config, blocks)) in configs.iter().zip(&blocks).enumerate() {
-                let config = NvmeConfig { serial: format!("DRIVE{index}"), ..config.clone() };
-                let media = blocks.iter().map(|media| Box::new(media.clone()) as Box<dyn Media>).collect();
-                let (drive, control) = FakeNvme::with_media(config, media);
-                control.allow_dma(&pages);
-                assert!(hardware.drives.push(drive).is_ok(), "too many drives");
-                here.push(control);
-            }
-            if core == 0 {
-                spares.extend((0..2).map(|index| spare(index, &pages)));
-            }
-            controls.push(here);
+            let all = controls.iter().chain(spares.iter().map(|(_, control)| control));
+            all.for_each(|control: &NvmeControl| control.allow_dma(&pages));
             fars.push(far);
-            parts.push((hardware, Memory { arena: Arena::leak_for_host(sizes.private_bytes), pages }));
+            parts.push((Some(port), Memory { arena: Arena::leak_for_host(sizes.private_bytes), pages }));
         }
         let (options, warnings) = Options::parse("ip=10.0.0.1/24 nqn=nqn.2014-08.org.example:card");
         assert!(warnings.is_empty());
         let mut between = Arena::leak_for_host(mesh_bytes(cores));
-        let cores = assemble_cores(parts.into_iter(), &options, &sizes, &mut between, 1, Instant::ZERO)
-            .expect("enough memory");
+        let cores =
+            assemble_cores(parts.into_iter(), drives, &options, &sizes, &mut between, 1, Instant::ZERO)
+                .expect("enough memory");
         let mut card = Self {
             cores: cores.into_iter().collect(),
             order: order.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
-            drives: controls.remove(0),
-            other_drives: controls,
+            drives: controls,
             spares,
             hot_plug: None,
             wire: Wires::new(fars),
             now: Instant::ZERO,
         };
         card.run_until("all drives are ready", |card| {
-            card.cores.iter().all(|core| core.drives().iter().all(drive::Drive::is_ready))
+            let ready = |core: &&'static mut DataCore<_, FakeNvme>| {
+                core.drives().len() == card.drives.len() && core.drives().iter().all(drive::Drive::is_ready)
+            };
+            card.cores.iter().all(ready)
         });
         card
     }
@@ -146,9 +111,13 @@ impl Card {
         let drives = self.drives.len();
         let (slots, hands) = FakeSlots::new(drives + 1, 0);
         (0..drives).for_each(|slot| hands.lent_at_boot(slot));
-        let (control, data_core) = Box::leak(Box::new(DriveRings::new())).split();
-        self.cores[0].obey(data_core);
-        self.hot_plug = Some(HotPlugRole::new(HotPlug::new(slots, control)));
+        let ends = self.cores.iter_mut().map(|core| {
+            let (control, data_core) = Box::leak(Box::new(DriveRings::new())).split();
+            core.obey(data_core);
+            control
+        });
+        let ends: Vec<_> = ends.collect();
+        self.hot_plug = Some(HotPlugRole::new(HotPlug::with_cores(slots, ends)));
         hands
     }
 
@@ -237,6 +206,11 @@ impl Card {
     pub fn quarantined(&self) -> usize {
         let drives = self.cores.iter().flat_map(|core| core.drives().iter());
         drives.map(drive::Drive::quarantined).sum()
+    }
+
+    /// How many drives each core has something of.
+    pub fn drives_of_cores(&self) -> Vec<usize> {
+        self.cores.iter().map(|core| core.drives().len()).collect()
     }
 
     pub fn drive(&self, index: u8) -> &drive::Drive<FakeNvme> {

@@ -98,6 +98,7 @@ impl Spread {
 fn all_idle(card: &mut Card) -> Vec<PoolCounts> {
     card.run_until("all connections are gone", |card| {
         card.cores_are_quiet()
+            && card.quarantined() == 0
             && card.all_counts().iter().all(|counts| counts.connections == 0 && counts.draining == 0)
     });
     card.all_counts()
@@ -194,8 +195,8 @@ fn a_host_that_comes_back_waits_for_its_old_writes_on_all_cores() {
         // On the last core the drive swallows a write, until it is reset.
         let slow = cores - 1;
         let effect = NvmeEffect::Never;
-        card.other_drives[slow - 1][0].inject(NvmeInjection {
-            queue: Some(1),
+        card.drives[0].inject(NvmeInjection {
+            queue: Some(slow as u16 + 1),
             opcode: Some(io::WRITE),
             skip: 0,
             count: 1,
@@ -246,4 +247,159 @@ fn an_orderly_end_of_all_cores_finishes_what_is_inside() {
     ended += host.io.iter_mut().map(|queue| queue.ended(&mut card).len()).sum::<usize>();
     assert_eq!(ended, QUEUES);
     assert!(host.sockets().into_iter().all(|socket| card.wire.has_ended(socket)));
+}
+
+/// Blocks of a namespace, written by one queue and read by all.
+fn read_by_all(card: &mut Card, host: &mut Spread, nsid: u32) -> Vec<(Status, Option<u8>)> {
+    let read = |queue: &mut Queue, card: &mut Card| {
+        let end = queue.execute(card, blocks(io::READ, nsid, 0, 8), Payload::Read(4096));
+        (end.status, end.data.first().copied())
+    };
+    host.io.iter_mut().map(|queue| read(queue, card)).collect()
+}
+
+#[test]
+fn a_drive_that_gives_fewer_queues_than_there_are_cores_is_shared() {
+    for seed in 0..SEEDS {
+        println!("seed {seed}");
+        let cores = 2 + seed as usize % 3;
+        let io_queues_granted = 1 + seed as u16 / 3;
+        let config = NvmeConfig { latency_polls: (0, 40), io_queues_granted, ..NvmeConfig::default() };
+        let mut card = Card::boot_cores(96 << 20, cores, seed, [config.clone(), config]);
+        card.pass(Duration::from_millis(300));
+        let before = card.all_counts();
+        let mut host = Spread::connect(&mut card, 1, seed as usize % cores, cores);
+        for nsid in host.namespaces(&mut card) {
+            host.write_and_read(&mut card, nsid, seed as u32);
+        }
+        host.sockets().into_iter().for_each(|socket| card.wire.reset(socket));
+        assert_eq!(all_idle(&mut card), before);
+    }
+}
+
+#[test]
+fn drives_come_and_go_on_all_cores() {
+    for seed in 0..SEEDS {
+        println!("seed {seed}");
+        let (mut card, cores) = boot(seed);
+        let before = card.all_counts();
+        let hands = card.add_slots();
+        let mut host = Spread::admin(&mut card, 1, seed as usize % cores, 120_000);
+        host.connect_io(&mut card, cores);
+        let namespaces = host.namespaces(&mut card);
+        // One comes, whose home may be any core.
+        let (drive, control) = card.spares.pop().unwrap();
+        control.write_disk(1, 0, &[7]);
+        hands.insert(2, drive);
+        card.run_until("all cores have it", |card| card.drives_of_cores() == vec![3; cores]);
+        card.pass(Duration::from_secs(3));
+        let all = host.namespaces(&mut card);
+        let new = *all.iter().find(|nsid| !namespaces.contains(nsid)).expect("it is served");
+        assert_eq!(read_by_all(&mut card, &mut host, new), vec![(Status::SUCCESS, Some(7)); QUEUES]);
+        // It is pulled and comes back; its namespace stays.
+        hands.pull(2);
+        control.set_removed(true);
+        card.run_until("no core has it", |card| card.drives_of_cores() == vec![2; cores]);
+        let away = read_by_all(&mut card, &mut host, new);
+        assert!(away.iter().all(|(status, _)| *status == Status::NAMESPACE_NOT_READY), "{away:?}");
+        assert_eq!(host.namespaces(&mut card).len(), 3);
+        let mut drive = None;
+        card.run_until("it was given back", |_| {
+            drive = hands.take_out(2);
+            drive.is_some()
+        });
+        control.set_removed(false);
+        hands.insert(2, drive.unwrap());
+        card.run_until("all cores have it", |card| card.drives_of_cores() == vec![3; cores]);
+        card.pass(Duration::from_secs(3));
+        assert_eq!(read_by_all(&mut card, &mut host, new), vec![(Status::SUCCESS, Some(7)); QUEUES]);
+        // It leaves in order.
+        hands.press_button(2);
+        card.run_until("it is out", |card| {
+            !hands.has_power(2) && card.drives_of_cores() == vec![2; cores] && card.cores_are_quiet()
+        });
+        assert_eq!(host.namespaces(&mut card), namespaces);
+        host.sockets().into_iter().for_each(|socket| card.wire.reset(socket));
+        assert_eq!(all_idle(&mut card), before);
+    }
+}
+
+#[test]
+fn a_lost_cache_is_one_error_for_a_host_wherever_it_wrote_and_flushes() {
+    for seed in 0..SEEDS {
+        println!("seed {seed}");
+        let (mut card, cores) = boot(seed);
+        let mut host = Spread::connect(&mut card, 1, seed as usize % cores, cores);
+        let nsid = by_mark(&mut card, &mut host);
+        for queue in [0, 1, 2] {
+            let write = blocks(io::WRITE, nsid, 8 * queue as u64, 8);
+            let end = host.io[queue].execute(&mut card, write, Payload::InCapsule(pattern(4096, 1)));
+            assert_eq!(end.status, Status::SUCCESS);
+        }
+        card.drives[0].lose_power();
+        for _ in 0..5 {
+            // It is reset meanwhile.
+            card.pass(Duration::from_secs(2));
+            let read = blocks(io::READ, nsid, 0, 8);
+            assert_eq!(host.io[0].execute(&mut card, read, Payload::Read(4096)).status, Status::SUCCESS);
+        }
+        let mut flush = blocks(io::FLUSH, nsid, 0, 1);
+        flush.cdw12.set(0);
+        let mut failed = Vec::new();
+        for queue in (0..QUEUES).rev().chain(0..QUEUES) {
+            let end = host.io[queue].execute(&mut card, flush, Payload::None);
+            if end.status != Status::SUCCESS {
+                failed.push((queue, end.status));
+            }
+        }
+        assert_eq!(
+            failed,
+            [(QUEUES - 1, Status::WRITE_FAULT.do_not_retry())],
+            "the first Flush, and no other"
+        );
+    }
+}
+
+#[test]
+fn hosts_hear_on_any_core_of_what_a_drive_could_not_flush_when_it_left() {
+    for seed in 0..SEEDS {
+        println!("seed {seed}");
+        let (mut card, cores) = boot(seed);
+        let hands = card.add_slots();
+        let mut host = Spread::admin(&mut card, 1, seed as usize % cores, 120_000);
+        host.connect_io(&mut card, cores);
+        let nsid = by_mark(&mut card, &mut host);
+        let writer = seed as usize % QUEUES;
+        let write = blocks(io::WRITE, nsid, 0, 8);
+        let end = host.io[writer].execute(&mut card, write, Payload::InCapsule(pattern(4096, 1)));
+        assert_eq!(end.status, Status::SUCCESS);
+        let effect = NvmeEffect::Status(Status::INTERNAL_ERROR.to_field());
+        card.drives[0].inject(NvmeInjection {
+            queue: None,
+            opcode: Some(io::FLUSH),
+            skip: 0,
+            count: 99,
+            effect,
+        });
+        hands.press_button(0);
+        let mut drive = None;
+        card.run_until("it is out", |card| {
+            if !hands.has_power(0) {
+                drive = drive.take().or_else(|| hands.take_out(0));
+            }
+            drive.is_some() && card.drives_of_cores() == vec![1; cores]
+        });
+        card.drives[0].clear_injections();
+        hands.insert(2, drive.unwrap());
+        card.run_until("all cores have it", |card| card.drives_of_cores() == vec![2; cores]);
+        card.pass(Duration::from_secs(3));
+        assert!(host.namespaces(&mut card).contains(&nsid));
+        let mut flush = blocks(io::FLUSH, nsid, 0, 1);
+        flush.cdw12.set(0);
+        let others = (0..QUEUES).map(|step| (writer + 1 + step) % QUEUES);
+        let ends: Vec<Status> =
+            others.map(|queue| host.io[queue].execute(&mut card, flush, Payload::None).status).collect();
+        let told: Vec<usize> = (0..QUEUES).filter(|&at| ends[at] != Status::SUCCESS).collect();
+        assert_eq!((told, ends[0].code()), (vec![0], Status::WRITE_FAULT), "once, wherever it flushes");
+    }
 }

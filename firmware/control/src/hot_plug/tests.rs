@@ -200,7 +200,7 @@ fn drives_wait_while_the_data_core_is_busy() {
     let (_zero, _one) = (bay.insert(0), bay.insert(1));
     for _ in 0..message::RING_ENTRIES {
         let filler = DriveRequest::Remove { place: 99, in_order: true };
-        bay.hot_plug.data_core.requests.push(filler).expect("room");
+        bay.hot_plug.data_cores[0].requests.push(filler).expect("room");
     }
     let mut passed = 0;
     for _ in 0..message::RING_ENTRIES {

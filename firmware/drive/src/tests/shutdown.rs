@@ -313,7 +313,7 @@ fn an_end_of_the_drive_takes_no_ticket_of_a_hosts() {
 fn a_drive_that_is_taken_away_leaves_word_of_what_it_had_not_flushed() {
     let mut rig = Rig::ready(NvmeConfig::default());
     let free = rig.pool.free();
-    rig.drive.abandon(&mut rig.pool);
+    rig.drive.leave(false, rig.now, &mut rig.pool);
     assert_eq!(rig.drive.take_event(), None);
     let mut rig = Rig::ready(NvmeConfig::default());
     write(&mut rig, 0);
@@ -322,7 +322,7 @@ fn a_drive_that_is_taken_away_leaves_word_of_what_it_had_not_flushed() {
     let pages = rig.pages_with(&[0; 4096]);
     rig.submit(request(Operation::Read, 0, 8, pages)).expect("room");
     rig.turn();
-    rig.drive.abandon(&mut rig.pool);
+    rig.drive.leave(false, rig.now, &mut rig.pool);
     assert_eq!(rig.drive.take_event(), Some(DriveEvent::WritesLost { nsid: 1 }));
     assert_eq!(rig.drive.take_event(), None);
     rig.turn();

@@ -1,48 +1,49 @@
 //! What happens when a drive does not do what it should: reset first, rest after that, and try again.
 
 use hal_api::{Instant, NvmeDevice};
-use hal_mem::PagePool;
 
-use super::{Drive, State};
+use super::{DriveHome, State, Then};
 use crate::events::{DriveEvent, FailReason};
 use crate::limits::{FIRST_RETRY, LATER_RETRY, RESETS_BEFORE_REST};
 
-impl<D: NvmeDevice> Drive<D> {
-    /// Resets the controller: requests at the drive end, their pages stay until RDY is 0, others wait. In an orderly end
-    /// the drive is told of its shutdown instead.
-    pub(super) fn reset(&mut self, reason: FailReason, now: Instant, pool: &mut PagePool) {
+impl<D: NvmeDevice> DriveHome<D> {
+    /// Resets the controller, once all queues have stopped: requests at the drive end, their pages stay until RDY is 0, others
+    /// wait. In an orderly end the drive is told of its shutdown instead.
+    pub(super) fn reset(&mut self, reason: FailReason, now: Instant) {
         if self.is_ending() {
-            self.give_up_flush();
-            return self.tell(now, pool);
+            return self.begin_telling();
         }
         if self.device.status() == u32::MAX {
-            return self.fail(FailReason::Removed, now, pool);
+            return self.fail(FailReason::Removed, now);
         }
         self.check_registers();
         if self.is_stable(now) {
             self.recent_resets = 0;
         }
         self.recent_resets += 1;
-        self.resets += 1;
+        self.counters.resets += 1;
         hal_log::warn!("drive {}: reset, because {}", self.name().as_str(), reason.text());
         if self.recent_resets > RESETS_BEFORE_REST {
             self.recent_resets = 0;
-            return self.fail(FailReason::TooManyResets, now, pool);
+            return self.fail(FailReason::TooManyResets, now);
         }
-        self.rounds.start_over();
-        if let Some(parts) = &mut self.parts {
-            parts.io.hold();
-            parts.admin.forget();
+        self.stop_before(Then::Reset);
+    }
+
+    /// Stops all queues, and all admin commands.
+    pub(super) fn stop_before(&mut self, then: Then) {
+        if let Some(admin) = &mut self.admin {
+            admin.forget();
         }
-        self.disable(now);
+        self.state = State::Stopping(then);
+        self.stop_queues(false);
     }
 
     /// Gives the drive up for a while: it may touch no memory any more, so all pages come back.
-    pub(super) fn fail(&mut self, reason: FailReason, now: Instant, pool: &mut PagePool) {
-        self.let_go(pool);
-        self.rounds.start_over();
+    pub(super) fn fail(&mut self, reason: FailReason, now: Instant) {
+        self.let_go();
         if self.known && !self.lost {
-            self.failures += 1;
+            self.counters.failures += 1;
         }
         if reason == FailReason::Removed {
             self.registers_lost = true;

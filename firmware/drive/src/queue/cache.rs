@@ -4,15 +4,21 @@
 //! when it went out, so that a write which ends beside it is not taken for safe. A write that fails may have changed
 //! blocks as well, and hosts may have read them: an orderly end flushes them too, but only what was acknowledged can be
 //! lost to a host.
+//!
+//! A Flush covers other cores' writes as well. They cannot be counted without asking, but time is the same on all cores: a core
+//! that flushes tells the others when the turn began in which its Flush was sent, and each knows by when its own last write was
+//! home: by the beginning of the turn after that.
 
 use hal_api::{CommandQueue, Instant};
 use nvme::opcode::io;
 use nvme::{Command, Status};
 use zerocopy::FromZeros;
 
-use super::{IoQueue, Mode};
+use super::{DriveQueue, Mode};
 use crate::limits::COMMAND_TIMEOUT;
-use crate::tables::{CommandPart, OWN_COMMAND};
+use crate::messages::NamespaceSet;
+use crate::status::INTERRUPTED;
+use crate::tables::{CommandPart, Covered, OWN_COMMAND};
 use controller::Operation;
 
 /// Writes to one namespace.
@@ -25,17 +31,27 @@ pub(super) struct Writes {
     acknowledged: u64,
     /// Covered by a Flush that succeeded.
     flushed: u64,
+    /// By when the latest was home; [`Instant::FAR_FUTURE`] until the next turn.
+    by: Instant,
+    /// Others are to hear of a Flush that was sent then.
+    tell: Option<Instant>,
+}
+
+impl Writes {
+    const fn new(nsid: u32) -> Self {
+        Self { nsid, ended: 0, acknowledged: 0, flushed: 0, by: Instant::ZERO, tell: None }
+    }
 }
 
 /// A Flush of the card's own.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct OwnFlush {
     nsid: u32,
-    covers: u64,
+    covers: Covered,
     status: Option<Status>,
 }
 
-impl<Q: CommandQueue> IoQueue<Q> {
+impl<Q: CommandQueue> DriveQueue<Q> {
     /// The namespaces are others now: counts stay with those that stay.
     pub(super) fn keep_writes_of_namespaces(&mut self) {
         let old = core::mem::take(&mut self.writes);
@@ -43,7 +59,7 @@ impl<Q: CommandQueue> IoQueue<Q> {
             let nsid = namespace.nsid;
             let known = old.iter().find(|writes| writes.nsid == nsid).copied();
             // As many as there are namespaces.
-            let _ = self.writes.push(known.unwrap_or(Writes { nsid, ended: 0, acknowledged: 0, flushed: 0 }));
+            let _ = self.writes.push(known.unwrap_or(Writes::new(nsid)));
         }
     }
 
@@ -53,21 +69,65 @@ impl<Q: CommandQueue> IoQueue<Q> {
         unflushed.map(|writes| writes.nsid).filter(|&nsid| nsid > after).min()
     }
 
-    /// Whether some of the writes that may be in the cache only were acknowledged.
-    pub fn owes_writes(&self) -> bool {
+    /// Whether writes may be in the drive's cache only.
+    pub(super) fn is_dirty(&self) -> bool {
+        self.next_unflushed(0).is_some()
+    }
+
+    /// Whether some of those were acknowledged.
+    pub(super) fn owes_writes(&self) -> bool {
         self.writes.iter().any(|writes| writes.acknowledged > writes.flushed)
     }
 
-    /// What the cache held of a namespace is gone. True where some of it was acknowledged.
-    pub fn forget_unflushed(&mut self, nsid: u32) -> bool {
-        let Some(writes) = self.writes_of(nsid) else { return false };
-        let owed = writes.acknowledged > writes.flushed;
-        writes.flushed = writes.ended;
-        owed
+    /// What the cache held is gone: says which namespaces had acknowledged writes there, and forgets them all.
+    pub(super) fn take_dirty(&mut self) -> NamespaceSet {
+        let mut dirty = 0;
+        for (place, writes) in self.writes.iter_mut().enumerate() {
+            if writes.acknowledged > writes.flushed {
+                dirty |= 1 << place;
+            }
+            writes.flushed = writes.ended;
+        }
+        if dirty != 0 {
+            self.rounds.fail();
+        }
+        dirty
+    }
+
+    /// Acknowledged writes to these namespaces are gone, this core's or others'.
+    pub(super) fn note_lost(&mut self, namespaces: NamespaceSet, at: Instant) {
+        for place in 0..self.namespaces.len() {
+            let Some(nsid) = self.namespaces.get(place).map(|namespace| namespace.nsid) else { return };
+            if namespaces & 1 << place == 0 {
+                continue;
+            }
+            // The host repeats it, and that one fails: once for each loss.
+            self.fail_waiting_flushes(nsid, INTERRUPTED);
+            // At most one entry for each namespace, and as much room.
+            if !self.lost_writes.contains(&nsid) {
+                let _ = self.lost_writes.push(nsid);
+            }
+        }
+        self.lost_at = at;
+    }
+
+    /// A namespace with a loss that the caller was not told.
+    pub fn take_lost_writes(&mut self) -> Option<u32> {
+        self.lost_writes.pop()
+    }
+
+    /// Whether there are losses that the caller was not told.
+    pub fn has_lost_writes(&self) -> bool {
+        !self.lost_writes.is_empty()
+    }
+
+    /// When the latest loss was found out: the same on all cores.
+    pub fn lost_at(&self) -> Instant {
+        self.lost_at
     }
 
     /// Ends Flushes that wait: what they were to cover is gone.
-    pub fn fail_waiting_flushes(&mut self, nsid: u32, status: Status) {
+    fn fail_waiting_flushes(&mut self, nsid: u32, status: Status) {
         for slot in self.requests.slots() {
             let Some(active) = self.requests.get(slot) else { continue };
             if active.request.namespace.nsid == nsid && active.request.operation == Operation::Flush {
@@ -80,15 +140,42 @@ impl<Q: CommandQueue> IoQueue<Q> {
         self.writes.iter_mut().find(|writes| writes.nsid == nsid)
     }
 
-    /// How many writes a Flush that goes out now covers.
-    pub(super) fn flush_covers(&self, nsid: u32) -> u64 {
+    /// What a Flush that goes out now covers.
+    pub(super) fn flush_covers(&self, nsid: u32, now: Instant) -> Covered {
         let found = self.writes.iter().find(|writes| writes.nsid == nsid);
-        found.map_or(0, |writes| writes.ended)
+        Covered { count: found.map_or(0, |writes| writes.ended), sent: now }
     }
 
-    fn flushed(&mut self, nsid: u32, covers: u64) {
+    fn cover(&mut self, nsid: u32, covered: Covered) {
+        let has_others = self.has_others;
         if let Some(writes) = self.writes_of(nsid) {
-            writes.flushed = writes.flushed.max(covers);
+            writes.flushed = writes.flushed.max(covered.count);
+            if has_others {
+                writes.tell = writes.tell.max(Some(covered.sent));
+            }
+        }
+    }
+
+    /// What is home now was home before this, which is the beginning of a turn.
+    pub fn note_time(&mut self, now: Instant) {
+        if core::mem::take(&mut self.has_young_writes) {
+            let young = self.writes.iter_mut().filter(|writes| writes.by == Instant::FAR_FUTURE);
+            young.for_each(|writes| writes.by = now);
+        }
+    }
+
+    /// A namespace that this core has flushed, and when: the others' writes before that are safe, too.
+    pub fn take_flushed(&mut self) -> Option<(u32, Instant)> {
+        if !self.has_others {
+            return None;
+        }
+        self.writes.iter_mut().find_map(|writes| Some((writes.nsid, writes.tell.take()?)))
+    }
+
+    /// Another core has flushed a namespace.
+    pub fn others_flushed(&mut self, nsid: u32, sent: Instant) {
+        if let Some(writes) = self.writes_of(nsid).filter(|writes| writes.by <= sent) {
+            writes.flushed = writes.ended;
         }
     }
 
@@ -96,6 +183,8 @@ impl<Q: CommandQueue> IoQueue<Q> {
     pub(super) fn note_command_home(&mut self, slot: u16) {
         if let Some(writes) = self.cached_writes_of(slot) {
             writes.ended += 1;
+            writes.by = Instant::FAR_FUTURE;
+            self.has_young_writes = self.has_others;
         }
     }
 
@@ -107,7 +196,7 @@ impl<Q: CommandQueue> IoQueue<Q> {
         let Some(active) = self.requests.get(slot) else { return };
         if active.request.operation == Operation::Flush {
             let (nsid, covers) = (active.request.namespace.nsid, active.flush_covers);
-            self.flushed(nsid, covers);
+            self.cover(nsid, covers);
         }
     }
 
@@ -124,7 +213,7 @@ impl<Q: CommandQueue> IoQueue<Q> {
         if self.mode != Mode::Running || self.own_flush.is_some() || !self.commands.has_room() {
             return false;
         }
-        let covers = self.flush_covers(nsid);
+        let covers = self.flush_covers(nsid, now);
         let deadline = now + COMMAND_TIMEOUT;
         let part = CommandPart { slot: OWN_COMMAND, deadline, sent: now, ..CommandPart::NONE };
         let Some(cid) = self.commands.begin(part) else { return false };
@@ -133,7 +222,7 @@ impl<Q: CommandQueue> IoQueue<Q> {
         command.nsid.set(nsid);
         command.cid.set(cid);
         let bytes: [u8; 64] = zerocopy::transmute!(command);
-        if self.queue.submit(&bytes).is_err() {
+        if self.pair.as_mut().is_none_or(|pair| pair.submit(&bytes).is_err()) {
             self.commands.end(cid);
             return false;
         }
@@ -149,7 +238,7 @@ impl<Q: CommandQueue> IoQueue<Q> {
         flush.status = Some(status);
         let OwnFlush { nsid, covers, .. } = *flush;
         if status.is_success() {
-            self.flushed(nsid, covers);
+            self.cover(nsid, covers);
         }
     }
 

@@ -1,15 +1,14 @@
 //! A drive's name in logs: its PCI address as people write it.
 
-use hal_api::{NvmeDevice, bus_device_function};
-
-use super::Drive;
+use hal_api::bus_device_function;
 
 /// `BB:DD.F` in hexadecimal digits.
 #[derive(Debug, Clone, Copy)]
 pub struct Name([u8; 7]);
 
 impl Name {
-    fn of(address: u16) -> Self {
+    /// Of the drive at an address, packed as `NvmeDevice::address` is.
+    pub(crate) fn of(address: u16) -> Self {
         let (bus, device, function) = bus_device_function(address);
         let digit = |value: u8| match value & 0xf {
             low @ 0..=9 => b'0' + low,
@@ -23,14 +22,6 @@ impl Name {
     pub fn as_str(&self) -> &str {
         // Digits only.
         core::str::from_utf8(&self.0).unwrap_or_default()
-    }
-}
-
-impl<D: NvmeDevice> Drive<D> {
-    /// How logs name the drive.
-    #[must_use]
-    pub fn name(&self) -> Name {
-        Name::of(self.device.address())
     }
 }
 

@@ -1,20 +1,20 @@
 //! Time-outs, resets and quarantine.
 //!
 //! A host is told at once; the pages of what may still be at the drive stay in their slots, untouched, until the
-//! parts are home or the drive can no longer write ([`IoQueue::release`]).
+//! parts are home or the drive can no longer write ([`DriveQueue::release`]).
 
 use hal_api::{CommandQueue, Instant};
 use hal_mem::PagePool;
 use nvme::Status;
 
-use super::{IoQueue, Mode};
+use super::{Abort, DriveQueue, Mode};
 use crate::limits::ABORT_TIMEOUT;
 use crate::status::{AWAY, INTERRUPTED};
 use crate::tables::{Late, OWN_COMMAND, Place};
 
 /// Commands that are late, from the first one until all are home: one story for the log.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct LateCommands {
+pub(super) struct LateCommands {
     /// Late and not home.
     pub out: u16,
     /// Late and not told to the caller yet.
@@ -25,12 +25,13 @@ pub(crate) struct LateCommands {
     pub ended: u16,
 }
 
-impl<Q: CommandQueue> IoQueue<Q> {
+impl<Q: CommandQueue> DriveQueue<Q> {
     /// Looks for passed deadlines. A command that is late is to be aborted; true when that has not helped, so that the
     /// drive has to be reset.
     ///
     /// A request that is told as ended must not change blocks later: its host may have written them anew by then. So
-    /// the drive is reset too where parts of a late write are still out, although they may be young.
+    /// the drive is reset too where parts of a late write are still out, although they may be young; and where other cores have
+    /// queues at the drive, its host is told once they have stopped.
     pub(super) fn expire(&mut self, now: Instant) -> bool {
         let mut earliest = Instant::FAR_FUTURE;
         let (mut hopeless, mut late_writes) = (false, false);
@@ -67,8 +68,13 @@ impl<Q: CommandQueue> IoQueue<Q> {
             }
             if active.deadline <= now {
                 self.counters.request_timeouts += 1;
-                late_writes |= active.outstanding > 0 && active.request.operation.changes_blocks();
-                self.end_early(slot, INTERRUPTED);
+                let may_happen = active.outstanding > 0 && active.request.operation.changes_blocks();
+                late_writes |= may_happen;
+                if may_happen && self.others_send {
+                    self.leave_to_reset(slot);
+                } else {
+                    self.end_early(slot, INTERRUPTED);
+                }
             } else {
                 earliest = earliest.min(active.deadline);
             }
@@ -77,29 +83,40 @@ impl<Q: CommandQueue> IoQueue<Q> {
         (hopeless || late_writes) && running
     }
 
-    /// The next late command for which an Abort is to be sent.
-    pub fn take_to_abort(&mut self) -> Option<u16> {
-        if self.late.out == 0 || self.mode != Mode::Running {
-            return None;
+    /// Says in the log how late commands go on, and wants the next of them aborted. One at a time.
+    pub(super) fn care_for_late_commands(&mut self) {
+        if self.mode != Mode::Running {
+            return;
         }
-        let (cid, part) = self.commands.iter_mut().find(|(_, part)| part.late == Late::ToAbort)?;
-        part.late = Late::Asked;
-        Some(cid)
-    }
-
-    /// Commands that have become late since the last call.
-    pub fn take_late(&mut self) -> u16 {
-        core::mem::take(&mut self.late.untold)
-    }
-
-    /// How the late commands ended, once all are home: aborted, and otherwise.
-    pub fn take_late_ended(&mut self) -> Option<(u16, u16)> {
+        let late = core::mem::take(&mut self.late.untold);
+        if late > 0 {
+            hal_log::warn!(
+                "drive {}: {} commands are late, they are being aborted",
+                self.name.as_str(),
+                late
+            );
+        }
         let LateCommands { out, aborted, ended, .. } = self.late;
-        if out > 0 || aborted + ended == 0 {
-            return None;
+        if out == 0 && aborted + ended > 0 {
+            self.late = LateCommands::default();
+            hal_log::info!(
+                "drive {}: {} late commands were aborted, {} ended by themselves",
+                self.name.as_str(),
+                aborted,
+                ended
+            );
         }
-        self.late = LateCommands::default();
-        Some((aborted, ended))
+        if out == 0 || self.abort != Abort::None {
+            return;
+        }
+        let late = self.commands.iter_mut().find(|(_, part)| part.late == Late::ToAbort);
+        let Some((cid, part)) = late else { return };
+        part.late = Late::Asked;
+        // Else the Abort could hit a younger command of the same name.
+        self.commands.hold(cid);
+        self.abort = Abort::Wanted(cid);
+        // What is not announced yet cannot be aborted.
+        self.flush();
     }
 
     /// A late command has come home after all.
@@ -115,8 +132,8 @@ impl<Q: CommandQueue> IoQueue<Q> {
 
     /// The drive is about to be reset, or was lost: requests with parts at the drive end, others wait. A write that waits
     /// between two parts ends as well: the drive may come back without the first ones, which no host was told of.
-    pub fn hold(&mut self) {
-        self.mode = Mode::Held;
+    pub(super) fn end_begun(&mut self) {
+        self.others_send = false;
         for slot in self.requests.slots() {
             let Some(active) = self.requests.get(slot) else { continue };
             let half_done = active.issued_blocks > 0 || active.range > 0;
@@ -129,7 +146,7 @@ impl<Q: CommandQueue> IoQueue<Q> {
     }
 
     /// The drive can no longer touch memory: quarantined pages go back to the pool.
-    pub fn release(&mut self, pool: &mut PagePool) {
+    pub(super) fn release(&mut self, pool: &mut PagePool) {
         debug_assert!(self.mode != Mode::Running);
         while let Some(cid) = self.commands.any() {
             let Some(part) = self.commands.end(cid) else { break };
@@ -145,6 +162,8 @@ impl<Q: CommandQueue> IoQueue<Q> {
             self.settle(part.slot, pool);
         }
         self.late = LateCommands::default();
+        self.commands.release_held();
+        self.abort = Abort::None;
         // An owner that was between two parts goes on after the reset; one that ended lets go.
         if let Some(slot) = self.scratch_owner
             && !self.requests.get(slot).is_some_and(|active| active.issuing)
@@ -154,11 +173,20 @@ impl<Q: CommandQueue> IoQueue<Q> {
     }
 
     /// The drive is away: what waits ends, what comes is refused. After [`Self::release`].
-    pub fn refuse(&mut self) {
+    pub(super) fn refuse(&mut self) {
         self.mode = Mode::Away;
         self.scratch_owner = None;
         for slot in self.requests.slots() {
             self.end_early(slot, AWAY);
+        }
+    }
+
+    /// The request has no more time; it ends when no queue at the drive sends anything.
+    fn leave_to_reset(&mut self, slot: u16) {
+        self.requests.unlist(slot);
+        if let Some(active) = self.requests.get_mut(slot) {
+            (active.deadline, active.issuing) = (Instant::FAR_FUTURE, false);
+            active.status = INTERRUPTED;
         }
     }
 

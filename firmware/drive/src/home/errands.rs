@@ -1,13 +1,13 @@
 //! What a drive that works is asked beside I/O, one admin command at a time: Aborts first, then what its events are
 //! about, then its health. One Asynchronous Event Request stays out (Base 5.2).
 
-use hal_api::{CommandQueue, Instant, NvmeDevice};
+use hal_api::{Instant, NvmeDevice};
 use hal_mem::PagePool;
 use nvme::Completion;
 use nvme::log_page::{SmartLog, id};
 
 use super::bring_up::Task;
-use super::{Drive, State};
+use super::{DriveHome, State};
 use crate::admin::{Progress, abort};
 use crate::events::FailReason;
 use crate::limits::{ABORT_TIMEOUT, ADMIN_TIMEOUT, EVENT_INTERVAL, SMART_INTERVAL};
@@ -24,7 +24,10 @@ const NAMESPACES_CHANGED: u8 = 0;
 pub(super) enum Errand {
     /// None, or one of the bring-up.
     None,
-    Abort,
+    /// For the queue of this core.
+    Abort {
+        core: u8,
+    },
     Health,
     /// The log page that an event names: read so that the drive tells of the next one.
     EventLog {
@@ -40,13 +43,12 @@ pub(super) struct Event {
     rescan: bool,
 }
 
-impl<D: NvmeDevice> Drive<D> {
+impl<D: NvmeDevice> DriveHome<D> {
     /// Takes an answer, or sends what comes next.
     pub(super) fn poll_errands(&mut self, now: Instant, pool: &mut PagePool) -> usize {
-        self.tell_of_late_commands();
-        let Some(parts) = &mut self.parts else { return 0 };
-        let progress = parts.admin.progress(now);
-        if let Some(event) = parts.admin.take_event() {
+        let Some(admin) = &mut self.admin else { return 0 };
+        let progress = admin.progress(now);
+        if let Some(event) = admin.take_event() {
             self.take_event_of_drive(&event, now);
         }
         match progress {
@@ -57,70 +59,67 @@ impl<D: NvmeDevice> Drive<D> {
             }
             Progress::TimedOut => {
                 let reason = match self.errand {
-                    Errand::Abort => FailReason::CommandTimeout,
+                    Errand::Abort { .. } => FailReason::CommandTimeout,
                     _ => FailReason::AdminTimeout,
                 };
-                self.reset(reason, now, pool);
+                self.reset(reason, now);
                 1
             }
         }
     }
 
-    /// Whether the drive can tell of an event.
-    #[cfg(test)]
-    pub(crate) fn awaits_event(&self) -> bool {
-        self.parts.as_ref().is_some_and(|parts| parts.admin.awaits_event())
-    }
-
-    /// A namespace with writes that are in the drive's cache only.
-    #[cfg(test)]
-    pub(crate) fn next_unflushed(&self) -> Option<u32> {
-        self.parts.as_ref()?.io.next_unflushed(0)
-    }
-
     fn is_idle(&self) -> bool {
-        self.parts.as_ref().is_some_and(|parts| parts.admin.deadline().is_none())
+        self.admin.as_ref().is_some_and(|admin| admin.deadline().is_none())
     }
 
     fn next_errand(&mut self, now: Instant, pool: &mut PagePool) -> bool {
-        let Some(parts) = &mut self.parts else { return false };
         self.errand = Errand::None;
-        if let Some(cid) = parts.io.take_to_abort() {
-            self.errand = Errand::Abort;
-            // What is not announced yet cannot be aborted.
-            parts.io.queue.flush();
-            return parts.admin.send(abort(self.qid, cid), now, ABORT_TIMEOUT);
+        if let Some((core, cid)) = self.take_late() {
+            self.errand = Errand::Abort { core };
+            let command = abort(self.qid(core), cid);
+            return self.admin.as_mut().is_some_and(|admin| admin.send(command, now, ABORT_TIMEOUT));
         }
+        let Some(admin) = &mut self.admin else { return false };
         if self.state != State::Ready {
             return false;
         }
         if let Some(Event { page, rescan }) = self.event.take() {
             self.errand = Errand::EventLog { rescan };
-            let command = parts.admin.get_log_page(pool, page, log_bytes(page));
-            return parts.admin.send(command, now, ADMIN_TIMEOUT);
+            let command = admin.get_log_page(pool, page, log_bytes(page));
+            return admin.send(command, now, ADMIN_TIMEOUT);
         }
         if now >= self.smart_at {
             self.smart_at = now + SMART_INTERVAL;
             self.errand = Errand::Health;
-            let command = parts.admin.get_smart(pool);
-            return parts.admin.send(command, now, ADMIN_TIMEOUT);
+            let command = admin.get_smart(pool);
+            return admin.send(command, now, ADMIN_TIMEOUT);
         }
-        if self.wants_events && now >= self.events_from && !parts.admin.awaits_event() {
-            return parts.admin.await_event();
+        if self.wants_events && now >= self.events_from && !admin.awaits_event() {
+            return admin.await_event();
         }
         false
     }
 
+    /// The next late command that a core wants aborted.
+    fn take_late(&mut self) -> Option<(u8, u16)> {
+        let first = self.aborted_last.saturating_add(1);
+        let mut cores = (first..self.cores).chain(0..first);
+        let (core, cid) =
+            cores.find_map(|core| Some((core, self.late.get_mut(usize::from(core))?.take()?)))?;
+        self.aborted_last = core;
+        Some((core, cid))
+    }
+
     fn errand_ended(&mut self, completion: &Completion, now: Instant, pool: &mut PagePool) {
-        let Some(parts) = &mut self.parts else { return };
+        let Some(admin) = &mut self.admin else { return };
         match core::mem::replace(&mut self.errand, Errand::None) {
             // Whatever the answer: the command comes home, or the drive is reset at its deadline.
-            Errand::Abort | Errand::None => (),
+            Errand::Abort { core } => self.abort_over.insert(core),
             Errand::Health if completion.status().is_success() => {
-                let health = parts.admin.smart(pool);
+                let health = admin.smart(pool);
                 self.note_health(health);
             }
-            Errand::Health | Errand::EventLog { rescan: false } => (),
+            Errand::None | Errand::Health | Errand::EventLog { rescan: false } => (),
             Errand::EventLog { rescan: true } => {
                 let first = self.scan_again(pool);
                 self.go_on_scanning(first, now, pool);
@@ -147,7 +146,7 @@ impl<D: NvmeDevice> Drive<D> {
             self.wants_events = false;
             return;
         }
-        self.events_told += 1;
+        self.counters.events += 1;
         self.events_from = now + EVENT_INTERVAL;
         let name = self.name();
         let [kind, information, page, _] = completion.result.get().to_le_bytes();
@@ -187,23 +186,7 @@ impl<D: NvmeDevice> Drive<D> {
             hal_log::info!("drive {}: health warning is over (was {:#04x})", name.as_str(), before);
         }
         self.smart = Some(health);
-    }
-
-    fn tell_of_late_commands(&mut self) {
-        let Some(parts) = &mut self.parts else { return };
-        let (late, ended) = (parts.io.take_late(), parts.io.take_late_ended());
-        let name = self.name();
-        if late > 0 {
-            hal_log::warn!("drive {}: {} commands are late, they are being aborted", name.as_str(), late);
-        }
-        if let Some((aborted, by_themselves)) = ended {
-            hal_log::info!(
-                "drive {}: {} late commands were aborted, {} ended by themselves",
-                name.as_str(),
-                aborted,
-                by_themselves
-            );
-        }
+        self.has_health_news = true;
     }
 }
 

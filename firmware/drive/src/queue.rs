@@ -1,12 +1,15 @@
 //! A data core's queue at one drive: block requests in, commands out, completions back.
 //!
-//! It knows nothing of registers, resets and identify data: its owner tells it when it may run, when the drive is
-//! being reset, and when the drive can no longer touch memory.
+//! It knows nothing of registers, resets and identify data: the drive's home tells it when it may run, when the drive is
+//! being reset, and when the drive can no longer touch memory ([`crate::messages`]).
 
 mod cache;
 mod copy;
 mod failure;
+mod flush;
 mod issue;
+mod lane;
+mod steps;
 
 use controller::{IoCompletion, IoRequest, Operation, RejectReason, Rejected};
 use hal_api::{COMPLETION_BYTES, CommandQueue, Instant};
@@ -17,14 +20,20 @@ use zerocopy::FromBytes;
 use crate::events::DriveCounters;
 use crate::limits::{
     COMMANDS_PER_DRIVE, COMPLETIONS_PER_POLL, IO_PAGES, LIST_PAGES, NAMESPACES_PER_DRIVE, QUICK_COMMAND,
-    REQUEST_TIMEOUT, SCRATCH_PAGES, SCRATCH_REQUESTS_PER_DRIVE, SLOW_COMMAND, START_TIMEOUT,
+    READY_POLL, REQUEST_TIMEOUT, SCRATCH_PAGES, SCRATCH_REQUESTS_PER_DRIVE, SLOW_COMMAND, START_TIMEOUT,
     UNKNOWN_COMPLETIONS_LIMIT,
 };
+use crate::messages::Answer;
+use crate::name::Name;
 use crate::plan::{Limits, Plan, plan};
 use crate::status::{AWAY, host_status, is_media_error};
-use crate::tables::{Active, Commands, DriveMemory, Late, OWN_COMMAND, Place, Requests};
+use crate::tables::{Active, Commands, Covered, DriveMemory, Late, OWN_COMMAND, Place, Requests};
 use cache::{OwnFlush, Writes};
 use failure::LateCommands;
+use flush::{Closing, FlushRounds};
+use lane::{Lane, Lent};
+
+pub(crate) use lane::{LaneMessage, Share};
 
 /// What the queue needs to know of a namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,9 +67,12 @@ pub(crate) enum Fault {
 
 /// A data core's queue at one drive.
 #[derive(Debug)]
-pub(crate) struct IoQueue<Q> {
-    pub queue: Q,
+pub(crate) struct DriveQueue<Q> {
+    /// While the drive works and the home has given it.
+    pair: Option<Lane<Q>>,
+    lent: Lent,
     qid: u16,
+    name: Name,
     mode: Mode,
     requests: Requests,
     commands: Commands,
@@ -81,14 +93,46 @@ pub(crate) struct IoQueue<Q> {
     last_home: (Instant, Instant),
     writes: heapless::Vec<Writes, NAMESPACES_PER_DRIVE>,
     own_flush: Option<OwnFlush>,
+    rounds: FlushRounds,
+    closing: Option<Closing>,
+    /// Namespaces that the home is telling, until it has told all.
+    incoming: heapless::Vec<IoNamespace, NAMESPACES_PER_DRIVE>,
+    /// Namespaces with lost writes of which the caller was not told, and when the loss was found out.
+    lost_writes: heapless::Vec<u32, NAMESPACES_PER_DRIVE>,
+    lost_at: Instant,
+    /// Other cores have queues at the drive.
+    has_others: bool,
+    /// They may send commands now.
+    others_send: bool,
+    /// Some of `writes` were acknowledged in this turn.
+    has_young_writes: bool,
+    /// What the home has to be told.
+    confirm: Option<(u32, Answer<Q>)>,
+    fault: Option<Fault>,
+    fault_told: bool,
+    abort: Abort,
     pub counters: DriveCounters,
 }
 
-impl<Q: CommandQueue> IoQueue<Q> {
-    pub fn new(queue: Q, qid: u16, memory: DriveMemory) -> Self {
+/// How an Abort for a late command stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Abort {
+    /// None is wanted.
+    None,
+    /// The home is to be asked for it.
+    Wanted(u16),
+    /// The home was asked, and has not said that it is over.
+    Asked,
+}
+
+impl<Q: CommandQueue> DriveQueue<Q> {
+    /// A queue at the drive that has this name; its queue pair will be `qid`. `has_others`: other cores have queues there too.
+    pub fn new(name: Name, qid: u16, has_others: bool, memory: DriveMemory) -> Self {
         Self {
-            queue,
+            pair: None,
+            lent: Lent::default(),
             qid,
+            name,
             mode: Mode::Away,
             requests: Requests::new(memory.requests),
             commands: Commands::new(memory.commands),
@@ -105,12 +149,24 @@ impl<Q: CommandQueue> IoQueue<Q> {
             last_home: (Instant::ZERO, Instant::ZERO),
             writes: heapless::Vec::new(),
             own_flush: None,
+            rounds: FlushRounds::NONE,
+            closing: None,
+            incoming: heapless::Vec::new(),
+            lost_writes: heapless::Vec::new(),
+            lost_at: Instant::ZERO,
+            has_others,
+            others_send: false,
+            has_young_writes: false,
+            confirm: None,
+            fault: None,
+            fault_told: false,
+            abort: Abort::None,
             counters: DriveCounters::default(),
         }
     }
 
     /// Takes the queue's own pages, once. False when the pool has too few.
-    pub fn take_pages(&mut self, pool: &mut PagePool) -> bool {
+    fn take_pages(&mut self, pool: &mut PagePool) -> bool {
         if !self.zeroes.is_empty() {
             return true;
         }
@@ -132,33 +188,39 @@ impl<Q: CommandQueue> IoQueue<Q> {
         true
     }
 
-    /// The queue and the memory of its tables; its own pages go back to the pool. Nothing may be outstanding.
-    pub fn take_apart(mut self, pool: &mut PagePool) -> (Q, DriveMemory) {
+    /// The memory of its tables; its own pages go back to the pool. Nothing may be outstanding, and the pair is at the home.
+    pub fn take_apart(mut self, pool: &mut PagePool) -> DriveMemory {
+        debug_assert!(self.pair.is_none());
         while let Some(page) = self.list_pages.pop() {
             pool.give_back(page);
         }
         pool.give_back(self.scratch);
         pool.give_back(self.zeroes);
         let (requests, commands) = (self.requests.into_slots(), self.commands.into_slots());
-        (self.queue, DriveMemory { requests, commands })
+        DriveMemory { requests, commands }
     }
 
-    pub fn mode(&self) -> Mode {
-        self.mode
+    pub fn is_running(&self) -> bool {
+        self.mode == Mode::Running
     }
 
     /// The drive works: commands may go out.
-    pub fn run(&mut self, limits: Limits) {
+    fn run(&mut self, pair: Lane<Q>, share: &Share, limits: Limits) {
+        self.pair = Some(pair);
+        self.lent = Lent::default();
+        self.qid = share.qid;
+        self.commands.use_range(share.first, share.count);
         self.limits = limits;
         self.unknown_since_reset = 0;
+        (self.fault, self.fault_told) = (None, false);
+        self.others_send = self.has_others;
         self.mode = Mode::Running;
     }
 
     /// Replaces what is known of the namespaces. Requests to those that are gone, or have another block size and with it
     /// need other room, end.
-    pub fn set_namespaces(&mut self, namespaces: impl Iterator<Item = IoNamespace>) {
-        let old = core::mem::take(&mut self.namespaces);
-        self.namespaces.extend(namespaces.take(NAMESPACES_PER_DRIVE));
+    fn set_namespaces(&mut self, namespaces: heapless::Vec<IoNamespace, NAMESPACES_PER_DRIVE>) {
+        let old = core::mem::replace(&mut self.namespaces, namespaces);
         self.keep_writes_of_namespaces();
         for namespace in &old {
             let same = |other: &IoNamespace| {
@@ -184,16 +246,40 @@ impl<Q: CommandQueue> IoQueue<Q> {
     /// Whether a poll or a look for completions would find something without the drive's help.
     pub fn has_work(&self) -> bool {
         let waits = self.requests.first(Place::Pending).is_some() && self.commands.outstanding() == 0;
-        self.requests.first(Place::Done).is_some() || (waits && self.mode == Mode::Running)
+        let works = waits || (self.rounds.are_open() && self.can_flush());
+        self.requests.first(Place::Done).is_some()
+            || !self.lost_writes.is_empty()
+            || (works && self.mode == Mode::Running)
     }
 
-    pub fn earliest_deadline(&self) -> Instant {
-        self.earliest
+    /// When it wants to be polled at the latest.
+    pub fn next_deadline(&self, now: Instant) -> Instant {
+        let closing = if self.is_closing() { now + READY_POLL } else { Instant::FAR_FUTURE };
+        self.earliest.min(self.rounds.deadline()).min(closing)
+    }
+
+    /// Rings the doorbells for what was submitted and taken since the last call. Once a turn.
+    pub fn flush(&mut self) {
+        if let Some(pair) = &mut self.pair {
+            pair.flush();
+        }
+    }
+
+    /// Asks for an interrupt. True when something waits already.
+    pub fn arm(&mut self) -> bool {
+        self.pair.as_mut().is_some_and(CommandQueue::arm)
+    }
+
+    /// The core is awake and polls.
+    pub fn disarm(&mut self) {
+        if let Some(pair) = &mut self.pair {
+            pair.disarm();
+        }
     }
 
     /// Takes a request.
     pub fn submit(&mut self, request: IoRequest, pool: &mut PagePool, now: Instant) -> Result<(), Rejected> {
-        if self.mode == Mode::Away {
+        if self.mode == Mode::Away || self.closing.is_some() {
             return Err(Rejected { request, reason: RejectReason::Failed(AWAY) });
         }
         let namespace = match self.check(&request, pool) {
@@ -220,7 +306,7 @@ impl<Q: CommandQueue> IoQueue<Q> {
             status: Status::SUCCESS,
             deadline,
             start_by,
-            flush_covers: 0,
+            flush_covers: Covered::NOTHING,
             place: Place::Out,
             reported: false,
         };
@@ -265,29 +351,31 @@ impl<Q: CommandQueue> IoQueue<Q> {
     }
 
     /// Takes completions, gives out parts that waited, watches deadlines. Returns completions taken, at least 1 where
-    /// some request has ended, and why the drive has to be reset.
-    pub fn poll(&mut self, now: Instant, pool: &mut PagePool) -> (usize, Option<Fault>) {
+    /// some request has ended.
+    pub fn poll(&mut self, now: Instant, pool: &mut PagePool) -> usize {
         let mut taken = 0;
-        let mut fault = None;
         if self.mode == Mode::Running {
+            self.submit_lent();
             while taken < COMPLETIONS_PER_POLL
-                && let Some(entry) = self.queue.complete()
+                && !self.lent.is_full()
+                && let Some(entry) = self.pair.as_mut().and_then(CommandQueue::complete)
             {
                 taken += 1;
                 self.take_completion(&entry, now, pool);
             }
             if self.unknown_since_reset >= UNKNOWN_COMPLETIONS_LIMIT {
-                fault = Some(Fault::UnknownCompletions);
+                self.fault = Some(Fault::UnknownCompletions);
             }
             self.issue_pending(pool, now);
             self.work_on_scratch(pool, now);
         }
         // After a long pause of the card, what ended in time may still wait to be taken.
         if now >= self.earliest && taken < COMPLETIONS_PER_POLL && self.expire(now) {
-            fault = Some(Fault::Timeout);
+            self.fault = Some(Fault::Timeout);
         }
+        self.care_for_late_commands();
         // What ended without a completion is work for whoever collects it.
-        (taken + usize::from(taken == 0 && self.requests.first(Place::Done).is_some()), fault)
+        taken + usize::from(taken == 0 && self.requests.first(Place::Done).is_some())
     }
 
     /// What the request asks must lie inside its namespace, and its data inside its pages: what a command names,
@@ -332,8 +420,11 @@ impl<Q: CommandQueue> IoQueue<Q> {
 
     fn take_completion(&mut self, entry: &[u8; COMPLETION_BYTES], now: Instant, pool: &mut PagePool) {
         let Ok(completion) = Completion::read_from_bytes(entry) else { return };
-        let part =
-            if completion.sq_id.get() == self.qid { self.commands.end(completion.cid.get()) } else { None };
+        let (cid, is_its) = (completion.cid.get(), completion.sq_id.get() == self.qid);
+        if is_its && self.has_others && self.pass_on(cid, entry).is_some() {
+            return;
+        }
+        let part = if is_its { self.commands.end(cid) } else { None };
         let Some(part) = part else {
             self.counters.unknown_completions += 1;
             self.unknown_since_reset += 1;

@@ -9,13 +9,13 @@ use nvme::identify::cns;
 use nvme::registers::{Capabilities, Configuration, ControllerStatus, ready_timeouts_ms};
 
 use super::errands::Errand;
-use super::{Drive, State};
+use super::steps::Wanted;
+use super::{DriveHome, State};
 use crate::admin::{
     LIST_ENTRIES, Progress, async_event_configuration, create_completion_queue, create_submission_queue,
     number_of_queues,
 };
 use crate::events::{DriveEvent, FailReason};
-use crate::io_queue::{IoNamespace, Mode};
 use crate::limits::{
     ADMIN_TIMEOUT, HEALTH_INTERVAL, NAMESPACE_SCAN_LIMIT, NAMESPACES_PER_DRIVE, READY_MARGIN, SMART_INTERVAL,
     STABLE_AFTER,
@@ -34,8 +34,14 @@ pub(super) enum Task {
     Health,
     Events,
     NumberOfQueues,
-    CompletionQueue,
-    SubmissionQueue,
+    /// Of a core.
+    CompletionQueue {
+        core: u8,
+    },
+    /// Of a core.
+    SubmissionQueue {
+        core: u8,
+    },
     /// The active namespaces above this one.
     List {
         after: u32,
@@ -63,10 +69,12 @@ impl Scan {
     pub const START: Self = Self { entry: None, last: 0, namespaces: 0 };
 }
 
-impl<D: NvmeDevice> Drive<D> {
+impl<D: NvmeDevice> DriveHome<D> {
     /// One step of the bring-up.
     pub(super) fn advance(&mut self, now: Instant, pool: &mut PagePool) -> usize {
         match self.state {
+            // The queues have not all stopped yet.
+            State::Start if self.steps.are_under_way() => 0,
             State::Start => {
                 self.start(now, pool);
                 1
@@ -75,10 +83,13 @@ impl<D: NvmeDevice> Drive<D> {
                 self.state = State::Start;
                 1
             }
-            State::Disabling { deadline } => self.await_disabled(deadline, now, pool),
-            State::Enabling { deadline } => self.await_enabled(deadline, now, pool),
+            State::Disabling { deadline } => self.await_disabled(deadline, now),
+            State::Enabling { deadline } => self.await_enabled(deadline, now),
             State::Asking(task) => self.ask(task, now, pool),
-            State::Ready
+            State::Stopping(_)
+            | State::Draining
+            | State::Opening
+            | State::Ready
             | State::Closing
             | State::ShuttingDown { .. }
             | State::ShutDown
@@ -88,11 +99,10 @@ impl<D: NvmeDevice> Drive<D> {
 
     fn start(&mut self, now: Instant, pool: &mut PagePool) {
         if self.device.capabilities() == u64::MAX {
-            return self.fail(FailReason::Removed, now, pool);
+            return self.fail(FailReason::Removed, now);
         }
-        let Some(parts) = &mut self.parts else { return };
-        if !parts.admin.take_pages(pool) || !parts.io.take_pages(pool) {
-            return self.fail(FailReason::NoPages, now, pool);
+        if !self.admin.as_mut().is_some_and(|admin| admin.take_pages(pool)) {
+            return self.fail(FailReason::NoPages, now);
         }
         self.disable(now);
     }
@@ -115,41 +125,41 @@ impl<D: NvmeDevice> Drive<D> {
         Duration::from_millis(u64::from(milliseconds)) + READY_MARGIN
     }
 
-    fn await_disabled(&mut self, deadline: Instant, now: Instant, pool: &mut PagePool) -> usize {
+    fn await_disabled(&mut self, deadline: Instant, now: Instant) -> usize {
         let status = self.device.status();
         if status == u32::MAX {
-            self.fail(FailReason::Removed, now, pool);
+            self.fail(FailReason::Removed, now);
             return 1;
         }
         if ControllerStatus::from_bits_retain(status).contains(ControllerStatus::READY) {
             if now >= deadline {
-                self.fail(FailReason::StuckReady, now, pool);
+                self.fail(FailReason::StuckReady, now);
                 return 1;
             }
             return 0;
         }
-        let Some(parts) = &mut self.parts else { return 0 };
         // RDY is 0: the controller has forgotten its queues and touches no memory.
-        if parts.io.mode() == Mode::Running {
-            parts.io.hold();
+        if let Some(admin) = &mut self.admin {
+            admin.forget();
         }
-        parts.io.release(pool);
-        parts.admin.forget();
-        self.enable(now, pool);
+        self.state = State::Draining;
+        self.want(Wanted::Drained);
         1
     }
 
-    fn enable(&mut self, now: Instant, pool: &mut PagePool) {
+    pub(super) fn enable(&mut self, now: Instant) {
         let capabilities = Capabilities(self.device.capabilities());
         if !capabilities.supports_nvm() && !capabilities.supports_io_command_sets() {
-            return self.fail(FailReason::NoNvmCommandSet, now, pool);
+            return self.fail(FailReason::NoNvmCommandSet, now);
         }
         if capabilities.min_page_bytes() > hal_mem::PAGE_BYTES as u64 {
-            return self.fail(FailReason::PageSize, now, pool);
+            return self.fail(FailReason::PageSize, now);
         }
-        let Some(parts) = &mut self.parts else { return };
-        self.device.reset_queue(&mut parts.admin.queue);
-        self.device.reset_queue(&mut parts.io.queue);
+        let Some(admin) = &mut self.admin else { return };
+        self.device.reset_queue(&mut admin.queue);
+        for pair in self.pairs.iter_mut().flatten() {
+            self.device.reset_queue(pair);
+        }
         self.device.set_admin_queue();
         self.device.set_bus_master(true);
         // With all command sets selected, zoned namespaces show up and are refused by name.
@@ -161,17 +171,17 @@ impl<D: NvmeDevice> Drive<D> {
         self.state = State::Enabling { deadline: now + self.ready_timeout() };
     }
 
-    fn await_enabled(&mut self, deadline: Instant, now: Instant, pool: &mut PagePool) -> usize {
+    fn await_enabled(&mut self, deadline: Instant, now: Instant) -> usize {
         let status = self.device.status();
         let bits = ControllerStatus::from_bits_retain(status);
         if status == u32::MAX {
-            self.fail(FailReason::Removed, now, pool);
+            self.fail(FailReason::Removed, now);
         } else if bits.contains(ControllerStatus::FATAL) {
-            self.fail(FailReason::Fatal, now, pool);
+            self.fail(FailReason::Fatal, now);
         } else if bits.contains(ControllerStatus::READY) {
             self.state = State::Asking(Task::Controller);
         } else if now >= deadline {
-            self.fail(FailReason::NotReady, now, pool);
+            self.fail(FailReason::NotReady, now);
         } else {
             return 0;
         }
@@ -179,14 +189,14 @@ impl<D: NvmeDevice> Drive<D> {
     }
 
     fn ask(&mut self, task: Task, now: Instant, pool: &mut PagePool) -> usize {
-        let Some(parts) = &mut self.parts else { return 0 };
-        if parts.admin.deadline().is_none() {
+        let Some(admin) = &mut self.admin else { return 0 };
+        if admin.deadline().is_none() {
             return usize::from(self.send(task, now, pool));
         }
-        match parts.admin.progress(now) {
-            Progress::Waiting => self.check_while_asking(now, pool),
+        match admin.progress(now) {
+            Progress::Waiting => self.check_while_asking(now),
             Progress::TimedOut => {
-                self.fail(FailReason::AdminTimeout, now, pool);
+                self.fail(FailReason::AdminTimeout, now);
                 1
             }
             Progress::Ended(completion) => {
@@ -195,8 +205,8 @@ impl<D: NvmeDevice> Drive<D> {
                         self.state = State::Asking(next);
                         self.send(next, now, pool);
                     }
-                    Ok(None) => self.ready(now),
-                    Err(reason) => self.fail(reason, now, pool),
+                    Ok(None) => self.open(),
+                    Err(reason) => self.fail(reason, now),
                 }
                 1
             }
@@ -204,16 +214,16 @@ impl<D: NvmeDevice> Drive<D> {
     }
 
     /// A drive that dies during its bring-up need not be waited for.
-    fn check_while_asking(&mut self, now: Instant, pool: &mut PagePool) -> usize {
+    fn check_while_asking(&mut self, now: Instant) -> usize {
         if now < self.health_at {
             return 0;
         }
         self.health_at = now + HEALTH_INTERVAL;
         let status = self.device.status();
         if status == u32::MAX {
-            self.fail(FailReason::Removed, now, pool);
+            self.fail(FailReason::Removed, now);
         } else if ControllerStatus::from_bits_retain(status).contains(ControllerStatus::FATAL) {
-            self.fail(FailReason::Fatal, now, pool);
+            self.fail(FailReason::Fatal, now);
         } else {
             return 0;
         }
@@ -221,25 +231,30 @@ impl<D: NvmeDevice> Drive<D> {
     }
 
     pub(super) fn send(&mut self, task: Task, now: Instant, pool: &mut PagePool) -> bool {
-        let location = self.device.queue_location(self.qid);
-        let Some(parts) = &mut self.parts else { return false };
-        let admin = &mut parts.admin;
-        let command = match (task, location) {
-            (Task::Controller, _) => admin.identify(pool, 0, cns::CONTROLLER),
-            (Task::NvmController, _) => admin.identify(pool, 0, cns::COMMAND_SET_CONTROLLER),
-            (Task::Health, _) => admin.get_smart(pool),
-            (Task::Events, _) => async_event_configuration(self.async_events),
-            (Task::NumberOfQueues, _) => number_of_queues(self.qid),
-            (Task::CompletionQueue, Some(location)) => create_completion_queue(self.qid, &location),
-            (Task::SubmissionQueue, Some(location)) => create_submission_queue(self.qid, &location),
-            (Task::CompletionQueue | Task::SubmissionQueue, None) => {
-                self.fail(FailReason::NoQueues, now, pool);
-                return true;
+        let Some(admin) = &mut self.admin else { return false };
+        let command = match task {
+            Task::Controller => admin.identify(pool, 0, cns::CONTROLLER),
+            Task::NvmController => admin.identify(pool, 0, cns::COMMAND_SET_CONTROLLER),
+            Task::Health => admin.get_smart(pool),
+            Task::Events => async_event_configuration(self.async_events),
+            // Those before the first core's are nobody's, and have to be there too.
+            Task::NumberOfQueues => number_of_queues(self.first_qid.saturating_sub(1) + self.wanted_pairs()),
+            Task::CompletionQueue { core } | Task::SubmissionQueue { core } => {
+                let qid = self.qid(core);
+                let Some(location) = self.device.queue_location(qid) else {
+                    self.fail(FailReason::NoQueues, now);
+                    return true;
+                };
+                match task {
+                    Task::CompletionQueue { .. } => create_completion_queue(qid, &location),
+                    _ => create_submission_queue(qid, &location),
+                }
             }
-            (Task::List { after }, _) => admin.identify(pool, after, cns::ACTIVE_NAMESPACES),
-            (Task::Namespace { nsid }, _) => admin.identify(pool, nsid, cns::NAMESPACE),
-            (Task::Descriptors { nsid }, _) => admin.identify(pool, nsid, cns::NAMESPACE_DESCRIPTORS),
+            Task::List { after } => admin.identify(pool, after, cns::ACTIVE_NAMESPACES),
+            Task::Namespace { nsid } => admin.identify(pool, nsid, cns::NAMESPACE),
+            Task::Descriptors { nsid } => admin.identify(pool, nsid, cns::NAMESPACE_DESCRIPTORS),
         };
+        let Some(admin) = &mut self.admin else { return false };
         admin.send(command, now, ADMIN_TIMEOUT)
     }
 
@@ -262,20 +277,18 @@ impl<D: NvmeDevice> Drive<D> {
         pool: &PagePool,
     ) -> Result<Option<Task>, FailReason> {
         let page_bytes = Capabilities(self.device.capabilities()).min_page_bytes();
-        let Some(parts) = &mut self.parts else { return Err(FailReason::NoQueues) };
+        let Some(admin) = &mut self.admin else { return Err(FailReason::NoQueues) };
         let succeeded = completion.status().is_success();
         match task {
             Task::Controller if !succeeded => Err(FailReason::IdentifyController),
             Task::Controller => {
-                let (identity, limits, namespaces) = parts.admin.controller(pool, page_bytes);
-                (self.entry_latency_us, self.async_events) = parts.admin.shutdown_and_events(pool);
+                let (identity, limits, namespaces) = admin.controller(pool, page_bytes);
+                (self.entry_latency_us, self.async_events) = admin.shutdown_and_events(pool);
                 self.begin_scan(namespaces);
                 // Another drive in the same place has other namespaces, even where they look alike.
                 if self.identity.serial != identity.serial || self.identity.model != identity.model {
-                    self.another_drive();
-                    let Some(parts) = &mut self.parts else { return Err(FailReason::NoQueues) };
                     self.namespaces.finish(false);
-                    parts.io.set_namespaces(core::iter::empty());
+                    self.another_drive();
                 }
                 (self.identity, self.limits) = (identity, limits);
                 Ok(Some(Task::NvmController))
@@ -283,23 +296,33 @@ impl<D: NvmeDevice> Drive<D> {
             Task::NvmController => {
                 // Older drives do not know this structure; then they have no such limits.
                 if succeeded {
-                    self.limits = parts.admin.nvm_controller(pool, self.limits, page_bytes);
+                    self.limits = admin.nvm_controller(pool, self.limits, page_bytes);
                 }
                 Ok(Some(Task::Health))
             }
             Task::Health => {
-                let health = succeeded.then(|| parts.admin.smart(pool));
+                let health = succeeded.then(|| admin.smart(pool));
                 self.judge_power(health);
                 Ok(Some(Task::Events))
             }
             // A drive that refuses has no such events; the others it tells all the same.
             Task::Events => Ok(Some(Task::NumberOfQueues)),
-            // A drive that refuses to count its queues has one pair all the same; Create Queue tells.
-            Task::NumberOfQueues => Ok(Some(Task::CompletionQueue)),
-            Task::CompletionQueue if !succeeded => Err(FailReason::CreateCompletionQueue),
-            Task::CompletionQueue => Ok(Some(Task::SubmissionQueue)),
-            Task::SubmissionQueue if !succeeded => Err(FailReason::CreateSubmissionQueue),
-            Task::SubmissionQueue => Ok(self.first_namespace(pool)),
+            Task::NumberOfQueues => {
+                self.note_granted(succeeded, completion.result.get());
+                Ok(Some(Task::CompletionQueue { core: 0 }))
+            }
+            Task::CompletionQueue { core: 0 } if !succeeded => Err(FailReason::CreateCompletionQueue),
+            Task::SubmissionQueue { core: 0 } if !succeeded => Err(FailReason::CreateSubmissionQueue),
+            // It makes do with those before.
+            Task::CompletionQueue { core } | Task::SubmissionQueue { core } if !succeeded => {
+                self.pairs_up = core;
+                Ok(self.first_namespace(pool))
+            }
+            Task::CompletionQueue { core } => Ok(Some(Task::SubmissionQueue { core })),
+            Task::SubmissionQueue { core } if core + 1 < self.pairs_up => {
+                Ok(Some(Task::CompletionQueue { core: core + 1 }))
+            }
+            Task::SubmissionQueue { .. } => Ok(self.first_namespace(pool)),
             Task::List { .. } => {
                 self.scan.entry = succeeded.then_some(0);
                 Ok(self.next_namespace(pool))
@@ -307,7 +330,7 @@ impl<D: NvmeDevice> Drive<D> {
             Task::Namespace { nsid } => Ok(self.namespace_answer(nsid, succeeded, pool)),
             Task::Descriptors { .. } => {
                 if succeeded && let Some(record) = self.namespaces.last_scanned() {
-                    parts.admin.add_descriptors(pool, record);
+                    admin.add_descriptors(pool, record);
                 }
                 Ok(self.next_namespace(pool))
             }
@@ -315,12 +338,12 @@ impl<D: NvmeDevice> Drive<D> {
     }
 
     fn namespace_answer(&mut self, nsid: u32, succeeded: bool, pool: &PagePool) -> Option<Task> {
-        let parts = self.parts.as_ref()?;
+        let admin = self.admin.as_ref()?;
         if !succeeded {
             hal_log::warn!("drive {}: Identify Namespace {} failed", self.name().as_str(), nsid);
             return self.next_namespace(pool);
         }
-        let Some(record) = parts.admin.namespace(pool, nsid) else {
+        let Some(record) = admin.namespace(pool, nsid) else {
             return self.next_namespace(pool);
         };
         if !self.namespaces.add(record) {
@@ -360,7 +383,7 @@ impl<D: NvmeDevice> Drive<D> {
         if entry >= LIST_ENTRIES {
             return Some(Task::List { after: scan.last });
         }
-        let nsid = self.parts.as_ref()?.admin.list_entry(pool, entry);
+        let nsid = self.admin.as_ref()?.list_entry(pool, entry);
         // The list ascends (Base 5.17.2.2); one that does not would never end.
         if nsid <= scan.last || nsid > nvme::NSID_LAST {
             return None;
@@ -369,38 +392,55 @@ impl<D: NvmeDevice> Drive<D> {
         Some(Task::Namespace { nsid })
     }
 
-    /// The scan is complete.
-    pub(super) fn take_namespaces(&mut self) {
-        self.namespaces.finish(true);
-        let Some(parts) = &mut self.parts else { return };
-        let served = self.namespaces.served();
-        parts.io.set_namespaces(served.map(|record| IoNamespace {
-            nsid: record.nsid,
-            blocks: record.blocks,
-            block_shift: record.block_shift,
-            zeroes_deallocate: record.deallocate_features & 1 << 3 != 0,
-        }));
+    /// The I/O queue pairs that it is asked for: one for each core, as far as there is memory.
+    fn wanted_pairs(&self) -> u16 {
+        self.pairs_here.into()
     }
 
-    fn ready(&mut self, now: Instant) {
+    /// The queue pair that a core uses, its own or another core's.
+    pub(super) fn qid(&self, core: u8) -> u16 {
+        self.first_qid + u16::from(core % self.pairs_up.max(1))
+    }
+
+    /// How many queue pairs there are to be made. A drive that refuses to count its queues has one pair all the same; Create
+    /// Queue tells.
+    fn note_granted(&mut self, succeeded: bool, result: u32) {
+        let granted = if succeeded { (result & 0xffff).min(result >> 16) + 1 } else { 1 };
+        let ours = granted.saturating_sub(u32::from(self.first_qid.saturating_sub(1)));
+        self.pairs_up = ours.min(u32::from(self.pairs_here)).max(1) as u8;
+    }
+
+    /// The scan is complete: the queues are told.
+    pub(super) fn take_namespaces(&mut self) {
+        self.namespaces.finish(true);
+        self.want(Wanted::Namespaces { from: 0 });
+    }
+
+    /// All was asked: the queues begin.
+    fn open(&mut self) {
+        self.take_namespaces();
+        self.depth = self.pairs.iter().flatten().next().map_or(0, CommandQueue::depth);
+        self.generation = self.generation.wrapping_add(1);
+        self.state = State::Opening;
+        self.want(Wanted::Up);
+    }
+
+    /// All queues have begun.
+    pub(super) fn ready(&mut self, now: Instant) {
         // Without a vector a command that stays out would keep the core awake.
         self.wants_events = self.device.queue_location(0).is_some_and(|admin| admin.vector.is_some());
         (self.errand, self.event) = (Errand::None, None);
-        self.take_namespaces();
-        let Some(parts) = &mut self.parts else { return };
-        parts.io.run(self.limits);
         self.state = State::Ready;
         self.ready_since = now;
         (self.health_at, self.smart_at) = (now + HEALTH_INTERVAL, now + SMART_INTERVAL);
         self.attempts = 0;
         self.last_failure = None;
-        let depth = parts.io.queue.depth();
         hal_log::info!(
             "drive {}: ready, {} namespaces served, {} refused, queue depth {}",
             self.name().as_str(),
             self.namespaces.served().count(),
             self.namespaces.refused(),
-            depth
+            self.depth
         );
         if self.lost {
             self.lost = false;

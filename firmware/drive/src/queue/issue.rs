@@ -8,11 +8,11 @@ use nvme::{Command, DatasetRange, Status};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromZeros, IntoBytes};
 
-use super::{IoQueue, Mode, copy};
+use super::{DriveQueue, Mode, copy};
 use crate::limits::{COMMAND_TIMEOUT, MAX_DATASET_RANGES};
 use crate::plan::{Limits, Plan};
 use crate::status::INTERRUPTED;
-use crate::tables::{Active, CommandPart, Late, Place};
+use crate::tables::{Active, CommandPart, Covered, Late, Place};
 
 const FORCE_UNIT_ACCESS: u32 = 1 << 30;
 const DEALLOCATE: u32 = 1 << 25;
@@ -65,7 +65,7 @@ struct Progress {
 /// There is no room at the drive now.
 struct Blocked;
 
-impl<Q: CommandQueue> IoQueue<Q> {
+impl<Q: CommandQueue> DriveQueue<Q> {
     /// Gives out what waits, in order, until there is no room.
     pub(super) fn issue_pending(&mut self, pool: &mut PagePool, now: Instant) {
         while let Some(slot) = self.requests.first(Place::Pending) {
@@ -140,10 +140,10 @@ impl<Q: CommandQueue> IoQueue<Q> {
     /// Gives out one part; `Ok(false)` when it was the last or there is none.
     fn issue_part(&mut self, slot: u16, pool: &mut PagePool, now: Instant) -> Result<bool, Blocked> {
         let (scratch, zeroes) = (self.scratch.start(), self.zero_page(pool));
-        let depth = self.queue.depth().min(self.window);
-        let covers = self.requests.get(slot).map_or(0, |active| match active.plan {
-            Plan::Flush => self.flush_covers(active.request.namespace.nsid),
-            _ => 0,
+        let depth = self.pair.as_ref().map_or(0, CommandQueue::depth).min(self.window);
+        let covers = self.requests.get(slot).map_or(Covered::NOTHING, |active| match active.plan {
+            Plan::Flush => self.flush_covers(active.request.namespace.nsid, now),
+            _ => Covered::NOTHING,
         });
         let Some(active) = self.requests.get_mut(slot) else { return Ok(false) };
         if now >= active.start_by && active.status.is_success() {
@@ -175,7 +175,7 @@ impl<Q: CommandQueue> IoQueue<Q> {
         };
         part.command.cid.set(cid);
         let bytes: [u8; 64] = zerocopy::transmute!(part.command);
-        if self.queue.submit(&bytes).is_err() {
+        if self.pair.as_mut().is_none_or(|pair| pair.submit(&bytes).is_err()) {
             let list = self.commands.end(cid).and_then(|part| part.list);
             self.return_list(list, pool);
             return Err(Blocked);
