@@ -3,11 +3,11 @@
 use controller::{ControllerSlot, Cores, Message, Subsystem, SubsystemConfig};
 use core::fmt::Write;
 use dataplane::{DataCore, Parts};
-use drive::{DriveMemory, DriveMessage, Drives, MESSAGES_PER_DRIVE, Place};
+use drive::{DRIVE_BACKLOG_ENTRIES, DriveMemory, DriveMessage, Drives, Place};
 use hal_api::{FrameQueue, Instant, NvmeDevice, PortInfo};
 use hal_mem::{Arena, DmaRegion, OutOfMemory, PagePool};
 use heapless::{String, Vec};
-use message::{MAX_DATA_CORES, Mesh, NEWS_LIMIT};
+use message::{MAX_DATA_CORES, Mesh};
 use net::{Addressing, PortAddress, Stack};
 use nvme::fabrics::MAX_NQN_BYTES;
 use nvmeof::{Limits, Target};
@@ -78,8 +78,8 @@ pub fn assemble_cores<F: FrameQueue + 'static, D: NvmeDevice + 'static>(
     now: Instant,
 ) -> Result<Vec<&'static mut DataCore<F, D>, MAX_DATA_CORES>, OutOfMemory> {
     let meshes = Mesh::<Message>::split(between, parts.len())?;
-    let backlog = MAX_DRIVES * MESSAGES_PER_DRIVE + NEWS_LIMIT;
-    let drive_meshes = Mesh::<DriveMessage<D::Queue>>::with_backlog(between, parts.len(), backlog)?;
+    let drive_meshes =
+        Mesh::<DriveMessage<D::Queue>>::with_backlog(between, parts.len(), DRIVE_BACKLOG_ENTRIES)?;
     let mut drives = in_places(drives);
     let mut cores = Vec::new();
     let mut name = None;

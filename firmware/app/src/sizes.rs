@@ -1,8 +1,8 @@
 //! Limits, and how many of each thing a card of a given memory has. The one place for both.
 
-use drive::MESSAGES_PER_DRIVE;
+use drive::DRIVE_BACKLOG_ENTRIES;
 use hal_mem::{PAGE_BYTES, PagePool};
-use message::{BACKLOG_ENTRIES, MESH_RING_ENTRIES, NEWS_LIMIT};
+use message::{BACKLOG_ENTRIES, MESH_RING_ENTRIES};
 
 /// TCP connections at once: each is an NVMe queue.
 pub const MAX_CONNECTIONS: u16 = dataplane::MAX_CONNECTIONS;
@@ -49,7 +49,7 @@ pub struct Sizes {
 pub const fn mesh_bytes(cores: usize) -> usize {
     let ways = cores * cores.saturating_sub(1);
     let messages = (BACKLOG_ENTRIES + MESH_RING_ENTRIES) * MESSAGE_BYTES;
-    let of_drives = MAX_DRIVES * MESSAGES_PER_DRIVE + NEWS_LIMIT + MESH_RING_ENTRIES;
+    let of_drives = DRIVE_BACKLOG_ENTRIES + MESH_RING_ENTRIES;
     cores * cores * 512 + ways * (messages + of_drives * DRIVE_MESSAGE_BYTES + 2048)
 }
 
@@ -90,6 +90,7 @@ const MESSAGE_BYTES: usize = 144;
 /// With the queue pair of some device in it.
 const DRIVE_MESSAGE_BYTES: usize = 384;
 const _: () = assert!(size_of::<Option<controller::Message>>() <= MESSAGE_BYTES);
+const _: () = assert!(DRIVE_BACKLOG_ENTRIES >= MAX_DRIVES);
 
 #[cfg(test)]
 mod tests {

@@ -27,6 +27,8 @@ pub const KEEP_ALIVE_GRANULARITY_MS: u32 = KEEP_ALIVE_UNITS as u32 * 100;
 pub const IDLE_CONTROLLER_MS: u32 = 120_000;
 /// Hosts without a controller that are remembered, so that they hear of lost writes when they come back.
 pub const MAX_DEPARTED_HOSTS: usize = 8;
+/// Hosts that another core has told of lost writes and that are remembered until the drive has told this core of them.
+pub const MAX_RECENTLY_TOLD: usize = 32;
 /// Ranges of one Dataset Management command.
 pub const MAX_DATASET_RANGES: u16 = 256;
 /// Blocks of a fused Compare and Write (ACWU is one less).

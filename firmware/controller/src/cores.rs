@@ -260,7 +260,7 @@ impl Subsystem {
             Message::Confirm { number, lost } => return self.confirmed(from, number, lost),
             Message::Attach(namespace) => return Heard::Attach(namespace),
             Message::LossTold { cntlid, host_id, nsid, at } => {
-                self.forget_lost_writes(cntlid, host_id, nsid, at);
+                self.losses_were_told(cntlid, host_id, nsid, at);
             }
         }
         Heard::Nothing

@@ -9,7 +9,7 @@ use hal_api::Instant;
 use heapless::{Deque, Vec};
 use message::LostList;
 
-use crate::config::{MAX_DEPARTED_HOSTS, MAX_NAMESPACES};
+use crate::config::{MAX_DEPARTED_HOSTS, MAX_NAMESPACES, MAX_RECENTLY_TOLD};
 use crate::cores::Message;
 use crate::slot::{Controller, ControllerHandle};
 use crate::subsystem::Subsystem;
@@ -147,22 +147,67 @@ impl DepartedHosts {
     }
 }
 
+/// Hosts that another core has told of a loss lately. The drive may be yet to tell this core of that loss.
+#[derive(Debug)]
+pub(crate) struct RecentlyTold(Deque<Told, MAX_RECENTLY_TOLD>);
+
+/// A host was told of all losses of a namespace until then.
+#[derive(Debug, Clone, Copy)]
+struct Told {
+    cntlid: u16,
+    host_id: [u8; 16],
+    nsid: u32,
+    until: Instant,
+}
+
+impl RecentlyTold {
+    pub(crate) const fn new() -> Self {
+        Self(Deque::new())
+    }
+
+    fn add(&mut self, told: Told) {
+        if self.0.is_full() {
+            self.0.pop_front();
+        }
+        let _ = self.0.push_back(told);
+    }
+
+    /// Those after the first `skip` who have heard of a loss that was found out then: the next of them, and its place.
+    fn next(&self, skip: usize, nsid: u32, at: Instant) -> Option<(usize, Told)> {
+        let has_heard = |(_, told): &(usize, &Told)| told.nsid == nsid && at <= told.until;
+        self.0.iter().enumerate().skip(skip).find(has_heard).map(|(place, told)| (place, *told))
+    }
+}
+
 impl Subsystem {
     /// Acknowledged writes to a namespace are lost: the next Flush of each host to it fails. With several data cores each
-    /// hears of it from the drive's home.
+    /// hears of it from the drive's home, and some perhaps after others have told hosts.
     pub fn note_lost_writes(&mut self, nsid: u32, at: Instant) {
         for controller in self.controllers_mut().filter(|controller| !controller.discovery) {
             controller.lost_writes.note(nsid, at);
         }
         self.departed.note(nsid, at);
+        let mut seen = 0;
+        while let Some((place, told)) = self.recently_told.next(seen, nsid, at) {
+            self.forget_lost_writes(&told);
+            seen = place + 1;
+        }
     }
 
-    /// A host was told of losses until `told`, on whichever core.
-    pub(crate) fn forget_lost_writes(&mut self, cntlid: u16, host_id: [u8; 16], nsid: u32, told: Instant) {
-        for controller in self.controllers_mut().filter(|controller| controller.id == cntlid) {
-            controller.lost_writes.forget(nsid, told);
+    /// A host was told of losses until `until`, on another core.
+    pub(crate) fn losses_were_told(&mut self, cntlid: u16, host_id: [u8; 16], nsid: u32, until: Instant) {
+        let told = Told { cntlid, host_id, nsid, until };
+        self.recently_told.add(told);
+        self.forget_lost_writes(&told);
+    }
+
+    fn forget_lost_writes(&mut self, told: &Told) {
+        let is_it =
+            |controller: &&mut Controller| (controller.id, controller.host_id) == (told.cntlid, told.host_id);
+        for controller in self.controllers_mut().filter(is_it) {
+            controller.lost_writes.forget(told.nsid, told.until);
         }
-        self.departed.take(host_id, nsid, told);
+        self.departed.take(told.host_id, told.nsid, told.until);
     }
 
     /// What a host that connects has not heard yet, or may not have: its old controller may not have gone yet.

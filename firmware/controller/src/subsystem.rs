@@ -8,7 +8,7 @@ use heapless::Vec;
 use crate::ana::Ports;
 use crate::config::{MAX_LISTENERS, SubsystemConfig};
 use crate::cores::Cores;
-use crate::lost_writes::DepartedHosts;
+use crate::lost_writes::{DepartedHosts, RecentlyTold};
 use crate::namespace::{AttachError, Namespace, Namespaces};
 use crate::slot::{Controller, ControllerHandle, ControllerSlot};
 
@@ -51,6 +51,7 @@ pub struct Subsystem {
     pub(crate) last_id: u16,
     pub(crate) counters: ControllerCounters,
     pub(crate) departed: DepartedHosts,
+    pub(crate) recently_told: RecentlyTold,
     /// Some host has asked for a shutdown.
     pub(crate) shutdown_asked: bool,
     /// The other data cores; `None` where there are none.
@@ -74,6 +75,7 @@ impl Subsystem {
             last_id: 0,
             counters: ControllerCounters::default(),
             departed: DepartedHosts::new(),
+            recently_told: RecentlyTold::new(),
             shutdown_asked: false,
             cores: None,
             now: Instant::ZERO,

@@ -127,7 +127,9 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
                 } else {
                     return;
                 }
-                self.ending = Ending::Drives { until: now + DRIVES_LIMIT };
+                // Drives end together on all cores, when the last of them is done with its hosts.
+                let hosts_are_done = if self.subsystem.has_others() { until } else { now };
+                self.ending = Ending::Drives { until: hosts_are_done + DRIVES_LIMIT };
                 self.drives.iter_mut().for_each(|drive| drive.begin_shutdown(now));
             }
             Ending::Drives { until } => {

@@ -89,12 +89,20 @@ impl<D: NvmeDevice> Drive<D> {
 
     /// Lets home and queue of this core talk until neither has anything to say. Returns how many messages that was.
     fn exchange(&mut self, now: Instant, pool: &mut PagePool) -> usize {
+        let home_speaks = self.home.as_ref().is_some_and(DriveHome::has_messages);
+        if home_speaks || self.queue.has_message() { self.talk(now, pool) } else { 0 }
+    }
+
+    #[inline(never)] // Seldom, and large.
+    fn talk(&mut self, now: Instant, pool: &mut PagePool) -> usize {
         let Some(home) = &mut self.home else { return 0 };
+        let mut here = CoreSet::NONE;
+        here.insert(self.core);
         let mut messages = 0;
         loop {
             if let Some(message) = self.queue.take_message() {
                 home.hear(self.core, message, now);
-            } else if let Some((_, message)) = home.take_message(true) {
+            } else if let Some((_, message)) = home.take_message(here) {
                 self.queue.hear(message, pool);
             } else {
                 return messages;

@@ -172,7 +172,9 @@ impl<D: NvmeDevice> Drives<D> {
     pub fn poll(&mut self, now: Instant, pool: &mut PagePool) -> usize {
         let heard = self.hear(now, pool);
         let done: usize = self.iter_mut().map(|drive| drive.poll(now, pool)).sum();
-        self.speak(pool);
+        if self.mesh.is_some() {
+            self.speak(pool);
+        }
         heard + done
     }
 
@@ -192,6 +194,7 @@ impl<D: NvmeDevice> Drives<D> {
         heard
     }
 
+    #[inline(never)] // Only with several cores, as the next.
     fn take_in(&mut self, from: u8, message: DriveMessage<D::Queue>, now: Instant, pool: &mut PagePool) {
         let (here, io_queue) = (self.core(), self.io_queue);
         let Some(place) = self.places.get_mut(usize::from(message.place)) else { return };
@@ -217,34 +220,43 @@ impl<D: NvmeDevice> Drives<D> {
     }
 
     /// Says what there is to be said. Returns the cores that were sent something.
+    #[inline(never)]
     fn speak(&mut self, pool: &mut PagePool) {
-        if self.mesh.is_none() {
-            return;
-        }
-        for index in 0..self.places.len() {
-            while let Some((to, body)) = self.places.get_mut(index).and_then(Place::take_message) {
-                self.send(to, index as u8, body);
-            }
-            self.speak_of_flushes(index);
-            if self.places.get_mut(index).is_some_and(|place| place.let_go(pool)) {
-                self.send(self.home_of(index), index as u8, Body::Left);
-            }
-        }
         if let Some(mesh) = &mut self.mesh {
             mesh.flush();
         }
+        let mut room = self.room();
+        for index in 0..self.places.len() {
+            while let Some((to, body)) = self.places.get_mut(index).and_then(|place| place.take_message(room))
+            {
+                self.send(to, index as u8, body);
+                room = self.room();
+            }
+            room = self.speak_of_flushes(index, room);
+            let home = self.home_of(index);
+            if room.contains(home) && self.places.get_mut(index).is_some_and(|place| place.let_go(pool)) {
+                self.send(home, index as u8, Body::Left);
+                room = self.room();
+            }
+        }
     }
 
-    /// Says what this core has flushed, once the others have time for it.
-    fn speak_of_flushes(&mut self, index: usize) {
-        let Some(mesh) = &self.mesh else { return };
-        let others = mesh.others();
-        while others.iter().all(|core| self.mesh.as_ref().is_some_and(|mesh| mesh.takes_news(core)))
+    /// The cores that can be sent a message now.
+    fn room(&mut self) -> CoreSet {
+        self.mesh.as_mut().map_or(CoreSet::NONE, Mesh::with_room)
+    }
+
+    /// Says what this core has flushed, once all others have room for it. Gives those that have some then.
+    fn speak_of_flushes(&mut self, index: usize, mut room: CoreSet) -> CoreSet {
+        let others = self.mesh.as_ref().map_or(CoreSet::NONE, Mesh::others);
+        while room == others
             && let Some(occupant) = self.places.get_mut(index).and_then(|place| place.occupant.as_mut())
             && let Some((nsid, sent)) = occupant.drive.take_flushed()
         {
             others.iter().for_each(|core| self.send(core, index as u8, Body::Flushed { nsid, sent }));
+            room = self.room();
         }
+        room
     }
 
     fn send(&mut self, to: u8, place: u8, body: Body<D::Queue>) {
@@ -334,10 +346,10 @@ impl<D: NvmeDevice> Drives<D> {
 }
 
 impl<D: NvmeDevice> Place<D> {
-    /// The next message to another core.
-    fn take_message(&mut self) -> Option<(u8, Body<D::Queue>)> {
+    /// The next message to another core that has `room`.
+    fn take_message(&mut self, room: CoreSet) -> Option<(u8, Body<D::Queue>)> {
         let occupant = self.occupant.as_mut()?;
-        occupant.drive.take_message(occupant.number)
+        occupant.drive.take_message(occupant.number, room)
     }
 }
 

@@ -65,8 +65,7 @@ enum Then {
 /// A drive's home.
 pub(crate) struct DriveHome<D: NvmeDevice> {
     device: D,
-    /// The data core that it is on, and how many there are.
-    core: u8,
+    /// How many data cores there are.
     cores: u8,
     /// QID of the first core's queue pair.
     first_qid: u16,
@@ -148,7 +147,6 @@ impl<D: NvmeDevice> DriveHome<D> {
         }
         Self {
             device,
-            core,
             cores,
             first_qid,
             admin: admin.map(Admin::new),

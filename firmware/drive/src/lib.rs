@@ -31,6 +31,6 @@ mod tests;
 pub use drive::Drive;
 pub use drives::{Drives, Place};
 pub use events::{DriveCounters, DriveEvent, DriveIdentity, FailReason, NamespaceInfo, RefusalReason};
-pub use messages::{DriveMessage, MESSAGES_PER_DRIVE};
+pub use messages::{DRIVE_BACKLOG_ENTRIES, DriveMessage};
 pub use removal::Removed;
 pub use tables::DriveMemory;

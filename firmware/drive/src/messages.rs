@@ -9,7 +9,7 @@ use hal_api::Instant;
 use heapless::Vec;
 use message::Merge;
 
-use crate::limits::{LENT_COMMANDS, NAMESPACES_PER_STEP};
+use crate::limits::NAMESPACES_PER_STEP;
 use crate::plan::Limits;
 use crate::queue::{Fault, IoNamespace, LaneMessage, Share};
 
@@ -67,6 +67,8 @@ pub(crate) enum Step<Q> {
     },
     /// For the others of some cores.
     Nothing,
+    /// The drive is off the bus for good, and all its losses are told: nothing more comes.
+    Over,
     /// The orderly end has begun: take no request any more, let those inside end, flush. [`FromQueue::Closed`] follows.
     Close {
         /// Until when.
@@ -187,11 +189,9 @@ pub(crate) enum Body<Q> {
     },
 }
 
-/// Messages from one core to another about one drive that can be under way at a time: it comes, leaves in two steps, a step,
-/// an Abort that is over, its health; or what a queue answers to that (a confirmation, a fault, a late command, the end of closing, that it
-/// has left, that the end is wanted); in either case a flush that is asked for and one that is over, and
-/// what is lent.
-pub const MESSAGES_PER_DRIVE: usize = 9 + LENT_COMMANDS as usize;
+/// Messages that may wait for a ring that is full, between any two cores, besides news: of each place, that nothing is to be
+/// flushed in it. All others stay with the drive until there is room.
+pub const DRIVE_BACKLOG_ENTRIES: usize = 16;
 
 impl<Q> Merge for DriveMessage<Q> {
     /// Only what stays true wherever it stands among the others.

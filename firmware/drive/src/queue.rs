@@ -95,6 +95,8 @@ pub(crate) struct DriveQueue<Q> {
     own_flush: Option<OwnFlush>,
     rounds: FlushRounds,
     closing: Option<Closing>,
+    /// The drive is off the bus for good.
+    over: bool,
     /// Namespaces that the home is telling, until it has told all.
     incoming: heapless::Vec<IoNamespace, NAMESPACES_PER_DRIVE>,
     /// Namespaces with lost writes of which the caller was not told, and when the loss was found out.
@@ -151,6 +153,7 @@ impl<Q: CommandQueue> DriveQueue<Q> {
             own_flush: None,
             rounds: FlushRounds::NONE,
             closing: None,
+            over: false,
             incoming: heapless::Vec::new(),
             lost_writes: heapless::Vec::new(),
             lost_at: Instant::ZERO,

@@ -75,7 +75,8 @@ impl<D: NvmeDevice> Place<D> {
     pub(crate) fn let_go(&mut self, pool: &mut PagePool) -> bool {
         let is_empty = |occupant: &mut Occupant<D>| {
             let (removal, drive) = (occupant.removal, &occupant.drive);
-            removal == Some(Removal::Gone) && drive.outstanding() == 0 && !drive.has_lost_writes()
+            let told = !drive.has_lost_writes() && !drive.has_messages();
+            removal == Some(Removal::Gone) && drive.outstanding() == 0 && told
         };
         let Some(occupant) = self.occupant.take_if(is_empty) else { return false };
         self.memory = Some(occupant.drive.take_apart(pool).1);

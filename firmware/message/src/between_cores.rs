@@ -63,6 +63,18 @@ impl CoreSet {
         was
     }
 
+    /// The cores that are in both.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    /// The lowest core in it.
+    #[must_use]
+    pub fn first(self) -> Option<u8> {
+        (self.0 != 0).then(|| self.0.trailing_zeros() as u8)
+    }
+
     /// The cores in it, lowest first.
     pub fn iter(self) -> impl Iterator<Item = u8> {
         (0..MAX_DATA_CORES as u8).filter(move |&core| self.contains(core))

@@ -16,7 +16,7 @@ pub use between_cores::{
     Change, CoreMessage, CoreSet, EndReason, ErrorReport, LostList, MAX_CHANGES, MAX_CONNECT_REQUESTS,
     MAX_DATA_CORES, MAX_NAMESPACES, MAX_QUEUES, QueueGrant, QueueRequest,
 };
-pub use mesh::{BACKLOG_ENTRIES, MESH_RING_ENTRIES, Merge, Mesh, MeshCounters, NEWS_LIMIT};
+pub use mesh::{BACKLOG_ENTRIES, MESH_RING_ENTRIES, Merge, Mesh, MeshCounters};
 pub use orderly_end::OrderlyEnd;
 pub use quiesce::{Confirmed, Quiesce, Quiesces};
 

@@ -18,7 +18,7 @@ pub const MESH_RING_ENTRIES: usize = 16;
 pub const BACKLOG_ENTRIES: usize =
     2 * MAX_CONNECT_REQUESTS + MAX_QUEUES + 2 * MAX_CHANGES + MAX_NAMESPACES + NEWS_LIMIT;
 /// What can be told late keeps off when as many wait: the rest is for what cannot.
-pub const NEWS_LIMIT: usize = 16;
+const NEWS_LIMIT: usize = 16;
 
 /// Messages of which one can stand for two.
 pub trait Merge {
@@ -104,7 +104,7 @@ impl<M: Merge> Mesh<M> {
         Self::with_backlog(arena, cores, BACKLOG_ENTRIES)
     }
 
-    /// The same for other messages, of which `entries` may wait for room, besides those that can be told late.
+    /// The same for other messages, of which `entries` may wait for room.
     ///
     /// # Errors
     /// [`OutOfMemory`] when the arena is too small.
@@ -193,6 +193,17 @@ impl<M: Merge> Mesh<M> {
         link.backlog.push(message)?;
         self.counters.deepest_backlog = self.counters.deepest_backlog.max(link.backlog.count);
         Ok(())
+    }
+
+    /// The cores that a message can go to at once. Who asks before each needs little of the backlog.
+    pub fn with_room(&mut self) -> CoreSet {
+        let mut cores = CoreSet::NONE;
+        for (to, link) in (0u8..).zip(self.links.iter_mut()) {
+            if link.backlog.count == 0 && link.out.as_mut().is_some_and(Producer::has_room) {
+                cores.insert(to);
+            }
+        }
+        cores
     }
 
     /// Whether what can be told late may be sent there now.

@@ -185,6 +185,10 @@ impl Card {
         self.cores.iter().all(|core| core.is_shut_down())
     }
 
+    pub fn some_core_is_shut_down(&self) -> bool {
+        self.cores.iter().any(|core| core.is_shut_down())
+    }
+
     pub fn counts(&self) -> PoolCounts {
         self.cores[0].pool_counts()
     }

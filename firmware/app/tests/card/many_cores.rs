@@ -249,6 +249,39 @@ fn an_orderly_end_of_all_cores_finishes_what_is_inside() {
     assert!(host.sockets().into_iter().all(|socket| card.wire.has_ended(socket)));
 }
 
+#[test]
+fn a_core_whose_hosts_are_done_waits_for_drives_that_others_still_need() {
+    let config = NvmeConfig { entry_latency_us: 20_000_000, ..NvmeConfig::default() };
+    let cores = 2;
+    let mut card = Card::boot_cores(96 << 20, cores, 1, [config]);
+    card.pass(Duration::from_millis(300));
+    let mut host = Spread::connect(&mut card, 1, 1, cores);
+    let nsid = host.namespaces(&mut card)[0];
+    // A write on core 1 hangs, and so does the drive's shutdown: each step takes as long as it may.
+    card.drives[0].inject(NvmeInjection {
+        queue: Some(2),
+        opcode: Some(io::WRITE),
+        skip: 0,
+        count: 1,
+        effect: NvmeEffect::Never,
+    });
+    host.io[0].start(&mut card, blocks(io::WRITE, nsid, 0, 8), Payload::InCapsule(pattern(4096, 1)));
+    card.pass(Duration::from_millis(5));
+    card.drives[0].set_shutdown_stuck(true);
+    card.begin_shutdown();
+    let began = card.now;
+    card.run_until("the card has ended", |card| {
+        assert!(
+            !card.some_core_is_shut_down() || !card.drives[0].bus_master(),
+            "{:?}",
+            card.now.since(began)
+        );
+        card.is_shut_down()
+    });
+    let took = card.now.since(began);
+    assert!((Duration::from_secs(31)..=app::SHUTDOWN_LIMIT).contains(&took), "{took:?}");
+}
+
 /// Blocks of a namespace, written by one queue and read by all.
 fn read_by_all(card: &mut Card, host: &mut Spread, nsid: u32) -> Vec<(Status, Option<u8>)> {
     let read = |queue: &mut Queue, card: &mut Card| {

@@ -345,6 +345,25 @@ fn a_loss_is_told_once_whichever_core_the_flush_comes_to() {
 }
 
 #[test]
+fn a_core_that_hears_of_a_loss_after_a_host_was_told_of_it_does_not_tell_it_again() {
+    let mut card = Card::new();
+    let (_, cntlid) = card.controller(0);
+    let one = card.connect_io(1, cntlid, 1).unwrap();
+    let two = card.connect_io(2, cntlid, 2).unwrap();
+    let (other, _) = card.controller(2);
+    let found = card.now;
+    card.cores[1].note_lost_writes(3, found);
+    assert!(card.cores[1].take_lost_writes(one.controller, 3));
+    card.hear(2);
+    // What the drive says goes by other rings.
+    card.cores[2].note_lost_writes(3, found);
+    assert!(!card.cores[2].take_lost_writes(two.controller, 3));
+    assert!(card.cores[2].take_lost_writes(other.controller, 3), "another controller");
+    card.cores[2].note_lost_writes(3, card.now + core::time::Duration::from_millis(1));
+    assert!(card.cores[2].take_lost_writes(two.controller, 3), "the next loss");
+}
+
+#[test]
 fn a_fence_needs_each_core_and_brings_what_the_host_has_not_heard() {
     let mut card = Card::new();
     let host = [9; 16];

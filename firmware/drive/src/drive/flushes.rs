@@ -79,20 +79,21 @@ impl Flushes {
         self.there.get(usize::from(core)).copied().unwrap_or(Asking::NOTHING)
     }
 
-    /// The next core that can be asked for the last ticket.
-    fn next_unsent(&self) -> Option<u8> {
-        self.unsent.iter().find(|&core| self.there(core).is_over())
+    /// The next core of some that can be asked for the last ticket.
+    fn next_unsent(&self, room: CoreSet) -> Option<u8> {
+        let unsent = self.unsent.and(room);
+        if unsent.is_empty() { None } else { unsent.iter().find(|&core| self.there(core).is_over()) }
     }
 
-    /// The next message to another core.
-    pub fn take_message<Q>(&mut self) -> Option<(u8, Body<Q>)> {
-        if let Some(to) = self.next_unsent() {
+    /// The next message to another core that has `room`.
+    pub fn take_message<Q>(&mut self, room: CoreSet) -> Option<(u8, Body<Q>)> {
+        if let Some(to) = self.next_unsent(room) {
             self.unsent.remove(to);
             let (ticket, until) = (self.ticket, self.until);
             self.there.get_mut(usize::from(to))?.sent = ticket;
             return Some((to, Body::AskFlush { ticket, until }));
         }
-        let to = self.over.iter().next()?;
+        let to = self.over.and(room).first()?;
         self.over.remove(to);
         let Asked { ticket, complete, .. } = *self.asked.get(usize::from(to))?;
         Some((to, Body::FlushOver { ticket, complete }))
@@ -100,7 +101,7 @@ impl Flushes {
 
     /// Whether [`Self::take_message`] has one.
     pub fn has_messages(&self) -> bool {
-        self.next_unsent().is_some() || !self.over.is_empty()
+        self.next_unsent(self.others).is_some() || !self.over.is_empty()
     }
 
     /// Another core has flushed what it was asked for, or cannot.

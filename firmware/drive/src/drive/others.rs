@@ -59,32 +59,34 @@ impl Others {
     }
 }
 
-fn take_first(set: &mut CoreSet) -> Option<u8> {
-    let core = set.iter().next()?;
+fn take_first(set: &mut CoreSet, room: CoreSet) -> Option<u8> {
+    let core = set.and(room).first()?;
     set.remove(core);
     Some(core)
 }
 
 impl<D: NvmeDevice> Drive<D> {
-    /// The next message to another core, and which. `number` is the drive's.
-    pub(crate) fn take_message(&mut self, number: u8) -> Option<(u8, Body<D::Queue>)> {
+    /// The next message to another core that has `room`, and which. `number` is the drive's.
+    pub(crate) fn take_message(&mut self, number: u8, room: CoreSet) -> Option<(u8, Body<D::Queue>)> {
         let others = &mut self.others;
         if others.all.is_empty() {
             return None;
         }
-        if let Some(to) = take_first(&mut others.joined) {
+        if let Some(to) = take_first(&mut others.joined, room) {
             return Some((to, Body::Joined { number, address: self.home.as_ref()?.address() }));
         }
-        if let Some(to) = take_first(&mut others.leaving) {
+        if let Some(to) = take_first(&mut others.leaving, room) {
             return Some((to, Body::Leaving));
         }
-        if let Some((to, message)) = self.home.as_mut().and_then(|home| home.take_message(false)) {
+        if let Some((to, message)) = self.home.as_mut().and_then(|home| home.take_message(room)) {
             return Some((to, Body::ToQueue(message)));
         }
-        if let Some(to) = take_first(&mut others.leave) {
+        if let Some(to) = take_first(&mut others.leave, room) {
             return Some((to, Body::Leave));
         }
+        let has_room = room.contains(others.home);
         if self.home.is_none()
+            && has_room
             && let Some(message) = self.queue.take_message()
         {
             return Some((others.home, Body::FromQueue(message)));
@@ -94,19 +96,19 @@ impl<D: NvmeDevice> Drive<D> {
                 others.health_unsent = others.present;
             }
             if let Some(health) = home.smart()
-                && let Some(to) = take_first(&mut others.health_unsent)
+                && let Some(to) = take_first(&mut others.health_unsent, room)
             {
                 let (bytes, _) = health.as_bytes().split_first_chunk()?;
                 return Some((to, Body::Health(*bytes)));
             }
         }
-        if let Some((to, generation, message)) = self.queue.take_lane_message() {
+        if let Some((to, generation, message)) = self.queue.take_lane_message(room) {
             return Some((to, Body::Lane { generation, message }));
         }
-        if core::mem::take(&mut others.end_wanted) {
+        if has_room && core::mem::take(&mut others.end_wanted) {
             return Some((others.home, Body::EndWanted));
         }
-        self.flushes.take_message()
+        self.flushes.take_message(room)
     }
 
     /// Whether [`Self::take_message`] has one.

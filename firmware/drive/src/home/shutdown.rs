@@ -119,6 +119,7 @@ impl<D: NvmeDevice> DriveHome<D> {
     pub fn conclude(&mut self) {
         self.let_go();
         self.want(Wanted::CacheLost);
+        self.want(Wanted::Over);
         self.state = State::ShutDown;
     }
 

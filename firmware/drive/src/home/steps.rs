@@ -36,6 +36,8 @@ pub(super) enum Wanted {
     Close {
         until: Instant,
     },
+    /// The last of all.
+    Over,
 }
 
 /// More than there are kinds: each is wanted once at a time, but for losses.
@@ -154,15 +156,13 @@ impl<D: NvmeDevice> DriveHome<D> {
         self.steps.faults()
     }
 
-    /// The next message to a queue other than this core's, or to this core's, and whose it is.
-    pub fn take_message(&mut self, here: bool) -> Option<(u8, ToQueue<D::Queue>)> {
-        let core = self.core;
-        let is_meant = move |to: &u8| (*to == core) == here;
-        if let Some(to) = self.abort_over.iter().find(is_meant) {
+    /// The next message to the queue of one of these cores, and whose it is.
+    pub fn take_message(&mut self, cores: CoreSet) -> Option<(u8, ToQueue<D::Queue>)> {
+        if let Some(to) = self.abort_over.and(cores).first() {
             self.abort_over.remove(to);
             return Some((to, ToQueue::AbortOver));
         }
-        let to = self.steps.unsent.iter().find(is_meant)?;
+        let to = self.steps.unsent.and(cores).first()?;
         let (number, wanted) = self.steps.current?;
         self.steps.unsent.remove(to);
         let step = self.step_for(to, wanted)?;
@@ -193,6 +193,7 @@ impl<D: NvmeDevice> DriveHome<D> {
             }
             Wanted::Up | Wanted::Borrow => Step::Nothing,
             Wanted::Close { until } => Step::Close { until },
+            Wanted::Over => Step::Over,
         })
     }
 

@@ -246,7 +246,11 @@ impl<Q: CommandQueue> DriveQueue<Q> {
     pub fn can_flush(&self) -> bool {
         match self.own_flush {
             Some(flush) => flush.status.is_some(),
-            None => self.mode == Mode::Running && self.commands.has_room(),
+            None => {
+                let depth = self.pair.as_ref().map_or(0, CommandQueue::depth);
+                let has_room = self.commands.has_room() && self.commands.outstanding() < depth;
+                self.mode == Mode::Running && has_room
+            }
         }
     }
 

@@ -197,9 +197,9 @@ impl<Q: CommandQueue> DriveQueue<Q> {
         self.closing = Some(Closing::Until(until));
     }
 
-    /// Whether the drive has ended: nothing was taken for a while, and nothing will be.
+    /// Whether the drive is off the bus for good, and the home waits for no answer of this queue.
     pub fn is_over(&self) -> bool {
-        self.closing.is_some() && self.mode == Mode::Away
+        self.over && !self.has_message()
     }
 
     /// Whether time matters to the orderly end.

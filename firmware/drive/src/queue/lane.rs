@@ -8,6 +8,7 @@
 
 use hal_api::{COMMAND_BYTES, COMPLETION_BYTES, CommandQueue, QueueFull};
 use heapless::Deque;
+use message::CoreSet;
 
 use super::DriveQueue;
 use crate::limits::{COMMANDS_PER_DRIVE, LENT_COMMANDS};
@@ -172,13 +173,15 @@ pub(crate) enum LaneMessage {
 }
 
 impl<Q: CommandQueue> DriveQueue<Q> {
-    /// The next command or end for another core, which that is, and of which time.
-    pub fn take_lane_message(&mut self) -> Option<(u8, u32, LaneMessage)> {
+    /// The next command or end for another core that has `room`, which that is, and of which time.
+    pub fn take_lane_message(&mut self, room: CoreSet) -> Option<(u8, u32, LaneMessage)> {
         match self.pair.as_mut()? {
             Lane::Own(_, share) => {
+                self.lent.home.front().filter(|(to, _)| room.contains(*to))?;
                 let (to, entry) = self.lent.home.pop_front()?;
                 Some((to, share.generation, LaneMessage::Completion(entry)))
             }
+            Lane::Borrowed(Borrowed { share, .. }) if !room.contains(share.lender) => None,
             Lane::Borrowed(Borrowed { share, out, .. }) => {
                 Some((share.lender, share.generation, LaneMessage::Command(out.pop_front()?)))
             }

@@ -88,6 +88,7 @@ impl<Q: CommandQueue> DriveQueue<Q> {
                 self.run(Lane::Borrowed(Borrowed::new(share)), &share, limits);
             }
             Step::Nothing => {}
+            Step::Over => self.over = true,
             Step::Close { until } => self.close(until),
         }
         Answer::Done

@@ -11,6 +11,7 @@ mod writes;
 use std::collections::VecDeque;
 
 use hal_fakes::{Media, NvmeAbort};
+use message::CoreSet;
 use nvme::Status;
 use nvme::opcode::io;
 
@@ -46,6 +47,10 @@ struct Rig {
     control: NvmeControl,
     /// By sender and receiver.
     ways: Vec<Vec<Way>>,
+    /// Messages that each takes.
+    ring: usize,
+    /// Cores stop when the drive is shut down.
+    stops: bool,
     now: Instant,
     random: Random,
     free: Vec<u32>,
@@ -76,7 +81,19 @@ impl Rig {
             })
             .collect();
         let ways = (0..cores.len()).map(|_| (0..cores.len()).map(|_| Way::new()).collect()).collect();
-        Self { cores, home, pairs, control, ways, now: Instant::ZERO, random, free: Vec::new() }
+        let ring = 1 + random.below(16) as usize;
+        Self {
+            cores,
+            home,
+            pairs,
+            control,
+            ways,
+            ring,
+            stops: false,
+            now: Instant::ZERO,
+            random,
+            free: Vec::new(),
+        }
     }
 
     fn ready(seed: u64, cores: usize, config: NvmeConfig, media: Vec<Box<dyn Media>>) -> Self {
@@ -109,19 +126,26 @@ impl Rig {
         core.ended.extend(ended);
         core.drive.flush();
         core.events.extend(core::iter::from_fn(|| core.drive.take_event()));
-        while let Some((to, body)) = core.drive.take_message(0) {
+        while let room = self.room(index)
+            && let Some((to, body)) = self.cores[index].drive.take_message(0, room)
+        {
             self.ways[index][usize::from(to)].push_back(body);
         }
-        while let Some((nsid, sent)) = core.drive.take_flushed() {
+        while self.room(index) == CoreSet::all_but(index as u8, self.cores.len() as u8)
+            && let Some((nsid, sent)) = self.cores[index].drive.take_flushed()
+        {
             for to in (0..self.ways.len()).filter(|&to| to != index) {
                 self.ways[index][to].push_back(Body::Flushed { nsid, sent });
             }
         }
-        // A bounded number is under way.
-        let most = self.ways[index]
-            .iter()
-            .map(|way| way.iter().filter(|body| !matches!(body, Body::Flushed { .. })).count());
-        assert!(most.max().unwrap() <= crate::MESSAGES_PER_DRIVE);
+    }
+
+    /// The cores whose rings are not full.
+    fn room(&self, from: usize) -> CoreSet {
+        let mut room = CoreSet::NONE;
+        let others = (0..self.cores.len()).filter(|&to| to != from);
+        others.filter(|&to| self.ways[from][to].len() < self.ring).for_each(|to| room.insert(to as u8));
+        room
     }
 
     fn deliver(&mut self, from: usize, to: usize) {
@@ -140,9 +164,12 @@ impl Rig {
     fn step(&mut self) {
         let cores = self.cores.len() as u64;
         let (one, other) = (self.random.below(cores) as usize, self.random.below(cores) as usize);
+        let is_over = |core: usize| self.stops && self.cores[core].drive.is_shut_down();
+        let (one_is_over, other_is_over) = (is_over(one), is_over(other));
         match self.random.below(3) {
-            0 => self.turn(one),
-            _ => self.deliver(one, other),
+            0 if !one_is_over => self.turn(one),
+            1 | 2 if !other_is_over => self.deliver(one, other),
+            _ => {}
         }
         self.now = self.now + Duration::from_micros(self.random.below(30));
     }

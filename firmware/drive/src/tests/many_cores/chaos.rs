@@ -135,7 +135,7 @@ impl Chaos {
 #[test]
 fn whatever_happens_requests_end_and_losses_are_told() {
     let (mut told, mut resets) = (0, 0);
-    for seed in 0..150 {
+    for seed in 0..180 {
         let mut chaos = Chaos::new(seed);
         let cores = chaos.rig.cores.len();
         for _ in 0..4 {

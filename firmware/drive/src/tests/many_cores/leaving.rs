@@ -47,6 +47,28 @@ fn an_orderly_end_begins_when_all_cores_want_it_and_flushes_what_all_have_writte
 }
 
 #[test]
+fn a_core_on_which_a_drive_is_shut_down_is_needed_by_no_other() {
+    for seed in 0..60 {
+        let mut rig = busy(seed);
+        if seed % 2 == 0 {
+            rig.control.inject(NvmeInjection {
+                queue: None,
+                opcode: Some(io::FLUSH),
+                skip: 0,
+                count: 9,
+                effect: NvmeEffect::Status(0x0280),
+            });
+        }
+        let now = rig.now;
+        rig.cores.iter_mut().for_each(|core| core.drive.begin_shutdown(now));
+        rig.stops = true;
+        rig.run_until("it is over", is_over);
+        let losses = rig.losses();
+        assert_eq!(losses, vec![losses[0]; rig.cores.len()]);
+    }
+}
+
+#[test]
 fn a_request_that_hangs_on_one_core_does_not_hold_up_the_end_of_the_others() {
     for seed in 0..40 {
         let mut rig = busy(seed);

@@ -3,6 +3,7 @@
 use hal_fakes::CachedMedia;
 
 use super::*;
+use crate::limits::HOST_FLUSH_LIMIT;
 use crate::status::AWAY;
 
 fn cached(seed: u64) -> Rig {
@@ -31,8 +32,8 @@ fn a_flush_by_one_core_covers_what_others_had_acknowledged() {
         (0..cores).for_each(|core| rig.turn(core));
         let flusher = rig.random.below(cores as u64) as usize;
         assert_eq!(rig.execute(flusher, Operation::Flush, 0, 0), Status::SUCCESS);
-        rig.run(100);
-        assert!(rig.cores.iter().all(|core| core.drive.next_unflushed().is_none()));
+        let is_clean = |core: &Core| core.drive.next_unflushed().is_none();
+        rig.run_until("all have heard of it", |rig| rig.cores.iter().all(is_clean));
         lose_power(&mut rig);
         assert_eq!(rig.losses(), vec![0; cores]);
         assert_eq!(rig.control.read_disk(1, 0, 1), [1]);
@@ -135,5 +136,44 @@ fn a_flush_that_one_core_asks_for_is_for_all_writes() {
             lose_power(&mut rig);
             assert_eq!(rig.control.read_disk(1, 0, 1), [1]);
         }
+    }
+}
+
+#[test]
+fn flushes_that_one_core_asks_for_one_after_another_keep_their_own_limits() {
+    for seed in 0..60 {
+        let mut rig = cached(seed);
+        let cores = rig.cores.len();
+        for core in 0..cores {
+            assert_eq!(rig.execute(core, Operation::Write, core as u64, 1), Status::SUCCESS);
+        }
+        let asker = rig.random.below(cores as u64) as usize;
+        // On all of them, since a Flush of one core is for the others' writes too.
+        (0..cores).for_each(|core| rig.inject(core, io::FLUSH, 1, NvmeEffect::Never));
+        let first = rig.now;
+        rig.cores[asker].drive.ask_flush(1, first);
+        rig.run_until("they hang", |rig| rig.control.io_commands(io::FLUSH) >= cores as u64);
+        rig.pass(HOST_FLUSH_LIMIT / 2);
+        let later = rig.now;
+        for ticket in [2, 3] {
+            rig.cores[asker].drive.ask_flush(ticket, later);
+        }
+        rig.run(300);
+        let flushed = |rig: &Rig| [1, 2, 3].map(|ticket| rig.cores[asker].drive.flushed(ticket));
+        assert_eq!(flushed(&rig), [None; 3]);
+        rig.now = first + HOST_FLUSH_LIMIT;
+        rig.run_until("the first is given up", |rig| flushed(rig)[0].is_some());
+        assert_eq!(flushed(&rig), [Some(false), None, None]);
+        rig.now = later + HOST_FLUSH_LIMIT;
+        rig.run_until("the others are given up", |rig| flushed(rig)[2].is_some());
+        assert_eq!(flushed(&rig), [Some(false); 3]);
+        // The drive is reset meanwhile.
+        rig.pass(COMMAND_TIMEOUT);
+        rig.pass(COMMAND_TIMEOUT);
+        rig.run_until("it is back", Rig::is_ready);
+        let now = rig.now;
+        rig.cores[asker].drive.ask_flush(4, now);
+        rig.run_until("all is flushed", |rig| rig.cores[asker].drive.flushed(4) == Some(true));
+        assert!(rig.cores.iter().all(|core| core.drive.next_unflushed().is_none()));
     }
 }
