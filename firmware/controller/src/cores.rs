@@ -42,8 +42,19 @@ pub struct Owed {
     number: u32,
     /// What it is.
     pub change: Change,
-    /// What the transport notes for itself when it takes the change up; `None` until then.
-    pub mark: Option<u32>,
+    /// What the transport notes for itself.
+    pub mark: Mark,
+}
+
+/// How far the transport is with a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mark {
+    /// It does not know of it.
+    New,
+    /// It has heard of it in this turn.
+    Heard(u64),
+    /// It has taken it up, when so many connections were lost.
+    TakenUp(u32),
 }
 
 /// The other data cores.
@@ -53,6 +64,8 @@ pub struct Cores {
     changes: Quiesces<Begun, MAX_CHANGES>,
     owed: &'static mut [Option<Owed>],
     owed_count: usize,
+    /// Changes that this core takes part in itself, and has made.
+    own_confirmations: heapless::Deque<u32, MAX_FENCES>,
     /// For each core, Connect requests that it has not answered.
     pub(crate) requests: [u16; MAX_DATA_CORES],
     pub(crate) last_ticket: u32,
@@ -118,12 +131,14 @@ impl Cores {
     /// # Errors
     /// [`OutOfMemory`] when the arena is too small.
     pub fn new(mesh: Mesh<Message>, arena: &mut Arena) -> Result<&'static mut Self, OutOfMemory> {
-        let owed = arena.slice(usize::from(mesh.cores().saturating_sub(1)) * MAX_CHANGES, |_| None)?;
+        let others = usize::from(mesh.cores().saturating_sub(1));
+        let owed = arena.slice(others * MAX_CHANGES + MAX_FENCES, |_| None)?;
         arena.value(Self {
             mesh,
             changes: Quiesces::new(),
             owed,
             owed_count: 0,
+            own_confirmations: heapless::Deque::new(),
             requests: [0; MAX_DATA_CORES],
             last_ticket: 0,
             faults: 0,
@@ -148,8 +163,13 @@ impl Cores {
     fn begin(&mut self, begun: Begun, cores: CoreSet) -> Option<u32> {
         let change = begun.change;
         let number = self.changes.begin(begun, cores).ok()?;
+        let own = self.mesh.core();
         for core in cores.iter() {
-            self.post(core, Message::Change { number, change });
+            if core == own {
+                self.owe(Owed { from: own, number, change, mark: Mark::New });
+            } else {
+                self.post(core, Message::Change { number, change });
+            }
         }
         Some(number)
     }
@@ -197,7 +217,10 @@ impl Subsystem {
 
     /// The next message from another core, for [`Self::heed`].
     pub fn take_message(&mut self) -> Option<(u8, Message)> {
-        self.cores.as_mut()?.mesh.receive()
+        let cores = self.cores.as_mut()?;
+        // Its losses this core knows.
+        let confirm = |number| (cores.mesh.core(), Message::Confirm { number, lost: LostList::default() });
+        cores.own_confirmations.pop_front().map(confirm).or_else(|| cores.mesh.receive())
     }
 
     /// Sends what has waited for room. Returns the cores that have news since the last call.
@@ -209,7 +232,7 @@ impl Subsystem {
 
     /// Whether a message has come, or waits to be sent.
     pub fn has_messages(&mut self) -> bool {
-        self.cores.as_mut().is_some_and(|cores| cores.mesh.has_work())
+        self.cores.as_mut().is_some_and(|cores| !cores.own_confirmations.is_empty() || cores.mesh.has_work())
     }
 
     /// What was said and heard; `None` where there are no other cores.
@@ -253,7 +276,7 @@ impl Subsystem {
             Message::Error(report) => self.enter_report(&report),
             Message::Change { number, change } => {
                 if let Some(cores) = self.cores.as_mut() {
-                    cores.owe(Owed { from, number, change, mark: None });
+                    cores.owe(Owed { from, number, change, mark: Mark::New });
                 }
                 return Heard::Change(change);
             }
@@ -316,7 +339,12 @@ impl Subsystem {
             }
             if is_done {
                 cores.owed_count = cores.owed_count.saturating_sub(1);
-                cores.post(owed.from, Message::Confirm { number: owed.number, lost });
+                if owed.from == cores.mesh.core() {
+                    // As many as there may be fences.
+                    let _ = cores.own_confirmations.push_back(owed.number);
+                } else {
+                    cores.post(owed.from, Message::Confirm { number: owed.number, lost });
+                }
             }
         }
     }
@@ -337,8 +365,10 @@ impl Subsystem {
         {
             return FenceStart::Busy;
         }
-        let others = cores.mesh.others();
-        cores.begin(Begun { change, host_id }, others).map_or(FenceStart::Busy, FenceStart::Begun)
+        // This core too may have frames that it has not looked at.
+        let mut all = cores.mesh.others();
+        all.insert(cores.mesh.core());
+        cores.begin(Begun { change, host_id }, all).map_or(FenceStart::Busy, FenceStart::Begun)
     }
 
     /// Whether a controller of this host is still ending on other cores.

@@ -174,7 +174,7 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> Role for DataCore<F, D> {
         }
         let heard = self.hear_cores(now);
         let frames = self.receive_frames(now, budget);
-        self.note_frames(frames, budget);
+        self.note_frames();
         let mut work = heard + frames;
         work += self.poll_drives(now);
         let served = self.serve_queues(now, budget);
@@ -184,8 +184,9 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> Role for DataCore<F, D> {
         }
         self.flush_for_hosts(now);
         self.advance_shutdown(now);
-        self.answer_cores(now);
         self.transmit(now);
+        // Behind the frames that were passed on: who is told that they are, finds them.
+        self.answer_cores(now);
         work
     }
 

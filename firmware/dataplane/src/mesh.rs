@@ -10,8 +10,9 @@ use nvmeof::{Environment, Settling};
 use crate::core_loop::TURN_BUDGET;
 use crate::data_core::DataCore;
 
-/// Turns with a full share of frames after which all that had come before is in: a receive ring's worth of frames, twice.
-const FULL_TURNS: u32 = 32;
+/// After so many frames all that had come before them is in, although more of them wait: as many as a device and the rings
+/// of fifteen other cores hold. Sources are asked in turn, so that none keeps its frames longer.
+const FRAMES_THAT_WAIT: u64 = 16 * 256;
 
 /// How a core wakes another data core, by its number among them.
 pub type WakeCore = fn(u8);
@@ -20,8 +21,13 @@ pub type WakeCore = fn(u8);
 #[derive(Debug, Default)]
 pub(crate) struct MeshState {
     wake: Option<WakeCore>,
-    /// Turns with a full share of frames since the last change was heard of.
-    full_turns: u32,
+    /// Turns since the start.
+    turn: u64,
+    /// All frames that had come when this turn began are in.
+    frames_in_until: u64,
+    /// A turn, and how many frames had been taken when it had taken its own: after [`FRAMES_THAT_WAIT`] more, all that had
+    /// come by then are in.
+    sweep: (u64, u64),
     /// Changes are to be looked at thoroughly.
     thoroughly: bool,
 }
@@ -49,6 +55,7 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
         if !self.subsystem.has_others() {
             return 0;
         }
+        self.mesh.turn += 1;
         let mut heard = 0;
         while heard < TURN_BUDGET
             && let Some((from, message)) = self.subsystem.take_message()
@@ -65,8 +72,7 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
                     if let Change::Detach { nsid } = change {
                         self.note_detached(nsid, now);
                     }
-                    self.mesh.full_turns = 0;
-                    let settling = Settling { frames_are_in: false, thoroughly: false };
+                    let settling = self.settling(false);
                     self.target.settle(now, &mut self.subsystem, settling);
                 }
                 Heard::Attach(namespace) => self.attach_as_told(namespace),
@@ -77,10 +83,30 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
         heard
     }
 
-    /// Notes how many frames have come since messages were heard.
-    pub(crate) fn note_frames(&mut self, frames: u32, budget: u32) {
-        self.mesh.full_turns =
-            if frames < budget { FULL_TURNS } else { self.mesh.full_turns.saturating_add(1) };
+    /// Notes which frames are in, after frames were taken and before queues are served.
+    pub(crate) fn note_frames(&mut self) {
+        if !self.subsystem.has_others() {
+            return;
+        }
+        let mesh = &mut self.mesh;
+        let Some(stack) = self.stack.as_mut() else {
+            mesh.frames_in_until = mesh.turn;
+            return;
+        };
+        // The stack also stops when it has taken its share, or has no room for answers.
+        let (taken, (swept, before)) = (stack.frames_taken(), mesh.sweep);
+        if !stack.has_frame() {
+            mesh.frames_in_until = mesh.turn;
+        } else if taken.wrapping_sub(before) >= FRAMES_THAT_WAIT {
+            mesh.frames_in_until = mesh.frames_in_until.max(swept);
+        } else {
+            return;
+        }
+        mesh.sweep = (mesh.turn, taken);
+    }
+
+    fn settling(&self, thoroughly: bool) -> Settling {
+        Settling { turn: self.mesh.turn, frames_in_until: self.mesh.frames_in_until, thoroughly }
     }
 
     /// Changes are looked at thoroughly at the end of this turn.
@@ -93,9 +119,9 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
         if !self.subsystem.has_others() {
             return;
         }
-        let frames_are_in = self.mesh.full_turns >= FULL_TURNS;
         let thoroughly = core::mem::take(&mut self.mesh.thoroughly);
-        self.target.settle(now, &mut self.subsystem, Settling { frames_are_in, thoroughly });
+        let settling = self.settling(thoroughly);
+        self.target.settle(now, &mut self.subsystem, settling);
         let news_for = [self.subsystem.send_messages(), self.drives.take_news_for()];
         if let Some(wake) = self.mesh.wake {
             news_for.iter().flat_map(|cores| cores.iter()).for_each(wake);

@@ -3,7 +3,7 @@
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 
-use hal_api::{FrameQueue, FrameReceive, FrameTransmit, Instant};
+use hal_api::{FrameQueue, FrameReceive, FrameTransmit, Instant, Moved};
 use hal_mem::{Arena, OutOfMemory};
 use smoltcp::iface::{Interface, PollResult};
 use smoltcp::wire::{EthernetAddress, HardwareAddress};
@@ -57,6 +57,7 @@ pub struct Stack<F: FrameQueue> {
     timers_stale: bool,
     next_tick: Instant,
     counters: Counters,
+    frames_taken: u64,
     refusals_logged: u64,
     next_refusal_log: Instant,
 }
@@ -105,6 +106,7 @@ impl<F: FrameQueue> Stack<F> {
             timers_stale: true,
             next_tick: now,
             counters: Counters::default(),
+            frames_taken: 0,
             refusals_logged: 0,
             next_refusal_log: now,
         })
@@ -137,7 +139,9 @@ impl<F: FrameQueue> Stack<F> {
         if received > 0 || timers {
             self.review();
         }
-        sent + received + usize::from(timers) + self.queue.take_moved()
+        let Moved { passed_on, carried } = self.queue.take_moved();
+        self.frames_taken = self.frames_taken.wrapping_add((received + passed_on) as u64);
+        sent + received + usize::from(timers) + passed_on + carried
     }
 
     /// Sends what the streams were given and acknowledges what they received, in at most about `budget`
@@ -146,6 +150,17 @@ impl<F: FrameQueue> Stack<F> {
     pub fn transmit(&mut self, now: Instant, budget: usize) -> usize {
         self.now = now;
         self.egress(budget)
+    }
+
+    /// Frames that were taken from the port's queue since the start, those of other cores included.
+    #[must_use]
+    pub fn frames_taken(&self) -> u64 {
+        self.frames_taken
+    }
+
+    /// Whether a frame has come that was not taken yet.
+    pub fn has_frame(&mut self) -> bool {
+        self.queue.halves().0.has_frame()
     }
 
     /// Hands everything to the device. Once, at the end of a turn.

@@ -5,7 +5,7 @@
 //! stack above does not know. Each crossing copies a frame once; a full ring drops it, as a wire does. Must not depend on
 //! what the stack makes of a frame.
 
-use hal_api::{ChecksumRequest, FrameQueue, FrameReceive, FrameTransmit, PortInfo};
+use hal_api::{ChecksumRequest, FrameQueue, FrameReceive, FrameTransmit, Moved, PortInfo};
 use hal_mem::{Arena, FrameConsumer, FrameProducer, OutOfMemory, copy_counted, frame_ring, frame_ring_bytes};
 
 use crate::steering::{MAX_CORES_OF_PORT, Steer, Steering};
@@ -59,7 +59,7 @@ struct Receiving<W> {
     next: usize,
     counters: SteeringCounters,
     /// Frames moved for others since that was last asked for.
-    moved: usize,
+    moved: Moved,
 }
 
 /// What the transmitting half has beside the device.
@@ -150,7 +150,7 @@ impl<F: FrameQueue, W: FnMut(usize)> SteeredQueue<F, W> {
                 left: [SOURCE_BUDGET; 1 + MAX_CORES_OF_PORT],
                 next: 0,
                 counters: SteeringCounters::default(),
-                moved: 0,
+                moved: Moved::default(),
             },
             transmit: Transmitting { out: None, own_left: usize::MAX },
             carried: [const { None }; MAX_CORES_OF_PORT],
@@ -200,7 +200,7 @@ impl<F: FrameQueue, W: FnMut(usize)> SteeredQueue<F, W> {
             (moved, silent) = if carried.is_some() { (moved + 1, 0) } else { (moved, silent + 1) };
         }
         self.receive.counters.carried += moved as u64;
-        self.receive.moved += moved;
+        self.receive.moved.carried += moved;
         // Where others wait for room, this core's own frames get no more of it than those of each of them did.
         let full = !transmit.has_room();
         let waiting =
@@ -249,7 +249,6 @@ impl<W: FnMut(usize)> Receiving<W> {
             Some(true) => self.counters.passed_on += 1,
             _ => self.counters.dropped += 1,
         }
-        self.moved += 1;
     }
 
     /// Passes a frame of the device on to those to whom it belongs. True when it is also, or only, this core's.
@@ -265,11 +264,13 @@ impl<W: FnMut(usize)> Receiving<W> {
                 for core in (0..self.steering.cores()).filter(|core| *core != own) {
                     self.pass_on(core, frame);
                 }
+                // One frame, and this core's as well: the stack counts it.
                 return true;
             }
         };
         if owner != self.core {
             self.pass_on(owner, frame);
+            self.moved.passed_on += 1;
         }
         owner == self.core
     }
@@ -408,7 +409,7 @@ impl<F: FrameQueue, W: FnMut(usize)> FrameQueue for SteeredQueue<F, W> {
         self.send_out();
     }
 
-    fn take_moved(&mut self) -> usize {
+    fn take_moved(&mut self) -> Moved {
         core::mem::take(&mut self.receive.moved)
     }
 

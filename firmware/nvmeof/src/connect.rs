@@ -32,8 +32,10 @@ impl<B: Backend> Turn<'_, '_, B> {
             return self.finish(slot, Status::CONNECT_CONTROLLER_BUSY, 0);
         }
         match self.queue.connect_step {
-            ConnectStep::Fencing(_) | ConnectStep::Asking(_) => return self.park_connect(slot),
-            ConnectStep::First | ConnectStep::Fenced => {}
+            ConnectStep::Passing(_) | ConnectStep::Fencing(_) | ConnectStep::Asking(_) => {
+                return self.park_connect(slot);
+            }
+            ConnectStep::First | ConnectStep::Passed | ConnectStep::Fenced => {}
         }
         if !self.is_fenced(data.host_id) {
             return self.park_connect(slot);
@@ -83,7 +85,10 @@ impl<B: Backend> Turn<'_, '_, B> {
         match self.env.subsystem.begin_fence(host_id) {
             FenceStart::NotNeeded => true,
             FenceStart::Begun(number) => {
-                self.queue.connect_step = ConnectStep::Fencing(number);
+                self.queue.connect_step = match self.queue.connect_step {
+                    ConnectStep::Passed => ConnectStep::Fencing(number),
+                    _ => ConnectStep::Passing(number),
+                };
                 false
             }
             FenceStart::Busy => false,

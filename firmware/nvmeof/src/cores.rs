@@ -1,6 +1,6 @@
 //! What other data cores tell of controllers and hosts whose connections are here (docs/design/many-cores.md).
 
-use controller::{Backend, Heard, Message, Owed, Subsystem};
+use controller::{Backend, Heard, Mark, Message, Owed, Subsystem};
 use hal_api::Instant;
 use message::{Change, EndReason, QueueGrant};
 
@@ -12,9 +12,11 @@ use crate::turn::Environment;
 /// How far changes of other cores can be taken up now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settling {
-    /// All frames that had come before the last messages are taken in. A fence begins only then: a connection that its host has ended
-    /// before it came back is known to be lost.
-    pub frames_are_in: bool,
+    /// This turn of the core, counted from its start.
+    pub turn: u64,
+    /// All frames that had come when that turn began are taken in. A fence that is heard of in a turn is taken up only when that is so
+    /// of it: a connection that its host has ended before it came back is known to be lost then.
+    pub frames_in_until: u64,
     /// Look at every command as well. Not in each turn.
     pub thoroughly: bool,
 }
@@ -39,12 +41,15 @@ impl Target {
                 }
             }
             Heard::Fenced { number, lost, complete } => {
-                let waiting = self.waiting_at(ConnectStep::Fencing(number));
+                let waiting = self.waiting_at(ConnectStep::Passing(number));
+                let waiting = waiting.or_else(|| self.waiting_at(ConnectStep::Fencing(number)));
                 if let Some(queue) = waiting.and_then(|index| self.queues.get_mut(usize::from(index))) {
                     queue.inherited.merge(&lost);
-                    if complete {
-                        queue.connect_step = ConnectStep::Fenced;
-                    }
+                    queue.connect_step = match queue.connect_step {
+                        ConnectStep::Passing(_) if complete => ConnectStep::Passed,
+                        ConnectStep::Fencing(_) if complete => ConnectStep::Fenced,
+                        step => step,
+                    };
                 }
                 if complete {
                     // The one that has waited, and others of its host whose turn has come.
@@ -94,10 +99,10 @@ impl Target {
         owed: &mut Owed,
         settling: Settling,
     ) -> bool {
-        let is_new = owed.mark.is_none();
+        let is_new = owed.mark == Mark::New;
         match owed.change {
             Change::End { cntlid, reason } => {
-                owed.mark = Some(0);
+                owed.mark = Mark::Heard(settling.turn);
                 if is_new {
                     self.end_queues(now, subsystem, cntlid, reason);
                 }
@@ -108,13 +113,20 @@ impl Target {
                 is_over
             }
             Change::Fence { host_id } => {
-                if is_new && !settling.frames_are_in {
-                    return false;
-                }
-                if is_new {
+                let heard = match owed.mark {
+                    Mark::New => Some(settling.turn),
+                    Mark::Heard(turn) => Some(turn),
+                    Mark::TakenUp(_) => None,
+                };
+                if let Some(turn) = heard {
+                    owed.mark = Mark::Heard(turn);
+                    if settling.frames_in_until < turn {
+                        return false;
+                    }
                     self.lose_closed(now, host_id);
+                    owed.mark = Mark::TakenUp(self.lost_connections);
                 }
-                let last = *owed.mark.get_or_insert(self.lost_connections);
+                let Mark::TakenUp(last) = owed.mark else { return false };
                 // Serials count up and wrap: half of their range lies before the last one.
                 let is_before = |serial: u32| last.wrapping_sub(serial) < u32::MAX / 2;
                 let waits = self
@@ -124,7 +136,7 @@ impl Target {
                 !waits && !subsystem.has_pending_end(host_id)
             }
             Change::Detach { nsid } => {
-                owed.mark = Some(0);
+                owed.mark = Mark::Heard(settling.turn);
                 if is_new {
                     subsystem.detach(nsid);
                 }

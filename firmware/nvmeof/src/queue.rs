@@ -50,7 +50,11 @@ pub(crate) enum Phase {
 pub(crate) enum ConnectStep {
     /// Nobody was asked yet.
     First,
-    /// The fence of this number.
+    /// The first fence, of this number: all frames that came before the Connect are passed on to the cores that they belong to.
+    Passing(u32),
+    /// They are: the second fence can begin.
+    Passed,
+    /// The second fence, of this number: those frames are taken in, so that lost connections are known to be lost.
     Fencing(u32),
     /// Nothing more: no other core has writes of the host's lost connections.
     Fenced,

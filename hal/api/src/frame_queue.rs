@@ -93,6 +93,15 @@ impl<T: FrameTransmit> FrameTransmit for &mut T {
     }
 }
 
+/// Frames of other cores that went through a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Moved {
+    /// Received here and passed on.
+    pub passed_on: usize,
+    /// Sent here for a core that has no queue of its own at the device.
+    pub carried: usize,
+}
+
 /// One Ethernet receive/transmit queue pair; exactly one core owns it.
 pub trait FrameQueue {
     /// Receiving half, for the time of a borrow.
@@ -114,10 +123,9 @@ pub trait FrameQueue {
     /// for it. Once a turn of the core loop.
     fn flush(&mut self);
 
-    /// How many frames of other cores went through this queue since the last call: work of the core that it does for
-    /// others.
-    fn take_moved(&mut self) -> usize {
-        0
+    /// Frames of other cores that went through this queue since the last call: work of the core that it does for others.
+    fn take_moved(&mut self) -> Moved {
+        Moved::default()
     }
 
     /// Whether the link is up now.

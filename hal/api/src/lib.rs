@@ -15,7 +15,7 @@ pub use command_queue::{
     COMMAND_BYTES, COMPLETION_BYTES, CommandQueue, NvmeDevice, QueueFull, QueueLocation,
 };
 pub use drive_slots::{DriveSlots, Indicator, SlotError, SlotStart, SlotView};
-pub use frame_queue::{ChecksumRequest, FrameQueue, FrameReceive, FrameTransmit, PortInfo};
+pub use frame_queue::{ChecksumRequest, FrameQueue, FrameReceive, FrameTransmit, Moved, PortInfo};
 pub use time::{Clock, Instant};
 pub use wake::Wake;
 

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use hal_api::Moved;
 use hal_fakes::{FakeFrameQueue, frame_queue_pair};
 
 use super::*;
@@ -172,7 +173,7 @@ fn a_core_without_a_queue_pair_is_carried_and_its_checksums_are_filled_in() {
         }
     }
     assert_eq!(bench.queues[0].counters().carried, 2);
-    assert_eq!((bench.queues[0].take_moved(), bench.queues[0].take_moved()), (2, 0));
+    assert_eq!((bench.queues[0].take_moved(), bench.queues[0].take_moved()), (Moved { passed_on: 0, carried: 2 }, Moved::default()));
 }
 
 #[test]
@@ -287,7 +288,7 @@ fn no_wake_up_is_lost() {
             }
             bench.queues[core].flush();
             // As the loop of a core does: who has work in a turn does not arm.
-            let worked = bench.queues[core].take_moved() > 0;
+            let worked = bench.queues[core].take_moved() != Moved::default();
             if !worked && below(2) == 0 {
                 asleep[core] = !bench.queues[core].arm();
                 // Another may publish between arming and sleeping: its wake-up comes before the sleep and ends it.

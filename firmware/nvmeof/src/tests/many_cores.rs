@@ -15,7 +15,7 @@ use crate::pdu::Digests;
 use crate::{Environment, Limits, QueueIndex, SETUP_TIMEOUT, Settling};
 
 const ENABLED: u32 = 0x0046_0001;
-const ALL: Settling = Settling { frames_are_in: true, thoroughly: true };
+pub const ALL: Settling = Settling { turn: 1, frames_in_until: 1, thoroughly: true };
 
 /// Data cores, each with a card's parts; all of them have the same blocks of their own.
 pub(super) struct Many {
@@ -352,7 +352,7 @@ fn a_fence_begins_when_all_frames_that_came_before_are_in() {
     many.start_connect(&back, 0, 0xffff);
     while many.hear(1) {}
     // The reset of the old connection is still in the receive ring of core 1.
-    many.settle(1, Settling { frames_are_in: false, thoroughly: true });
+    many.settle(1, Settling { frames_in_until: 0, ..ALL });
     many.turn(0);
     assert!(many.replies(&back).is_empty());
     many.cut(&queue);

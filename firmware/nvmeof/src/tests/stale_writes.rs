@@ -6,7 +6,7 @@
 use nvme::opcode::io;
 
 use super::host::{Payload, Reply, block_command, pattern};
-use super::many_cores::{Many, Queue};
+use super::many_cores::{ALL, Many, Queue};
 use crate::{QueueIndex, Settling};
 
 const SEEDS: u64 = 150;
@@ -34,6 +34,8 @@ enum State {
 
 struct Connection {
     queue: Queue,
+    /// Where its frames come to.
+    device: usize,
     host: usize,
     /// Which of its host's associations.
     epoch: u32,
@@ -57,8 +59,10 @@ struct World {
     many: Many,
     connections: Vec<Connection>,
     hosts: [HostState; HOSTS],
-    /// For each core, resets of connections that lie in its receive ring.
-    resets: Vec<Vec<QueueIndex>>,
+    /// The resets in each of the port's device queues: the first cores have one each, and see what comes to it first.
+    devices: Vec<Vec<(usize, QueueIndex)>>,
+    /// The resets that core `from` has passed on to core `to`, at `[to][from]`.
+    rings: Vec<Vec<Vec<QueueIndex>>>,
     /// Host and association of each write, by its first block.
     writes: Vec<(usize, u32)>,
 }
@@ -67,6 +71,7 @@ impl World {
     fn new(seed: u64) -> Self {
         let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
         let cores = 2 + random.below(3);
+        let device_queues = 1 + random.below(cores);
         let mut many = Many::new(cores);
         many.cores.iter_mut().for_each(|card| card.ram.hold = true);
         Self {
@@ -74,7 +79,8 @@ impl World {
             many,
             connections: Vec::new(),
             hosts: Default::default(),
-            resets: vec![Vec::new(); cores],
+            devices: vec![Vec::new(); device_queues],
+            rings: vec![vec![Vec::new(); device_queues]; cores],
             writes: Vec::new(),
         }
     }
@@ -104,22 +110,53 @@ impl World {
     /// Some of a core's turn: frames, messages, changes, work.
     fn turn(&mut self) {
         let core = self.random.below(self.many.cores.len());
-        if self.random.below(2) == 0 {
-            self.take_frames(core);
-        }
+        self.take_some_frames(core);
         for _ in 0..self.random.below(4) {
             self.many.hear(core);
         }
-        let frames_are_in = self.resets[core].is_empty();
-        self.many.settle(core, Settling { frames_are_in, thoroughly: true });
+        let frames_are_in = self.rings[core].iter().all(Vec::is_empty)
+            && self.devices.get(core).is_none_or(|resets| resets.is_empty());
+        self.many.settle(core, Settling { frames_in_until: u64::from(frames_are_in), ..ALL });
         if self.random.below(3) > 0 {
             self.many.cores[core].run();
         }
     }
 
+    /// What has come to a core, in its rings and then at its device queue.
     fn take_frames(&mut self, core: usize) {
-        for index in core::mem::take(&mut self.resets[core]) {
+        for from in 0..self.devices.len() {
+            self.take_from_ring(core, from);
+        }
+        if core < self.devices.len() {
+            self.take_from_device(core);
+        }
+    }
+
+    /// A turn may be over before all sources have given what they have.
+    fn take_some_frames(&mut self, core: usize) {
+        for from in 0..self.devices.len() {
+            if self.random.below(4) == 0 {
+                self.take_from_ring(core, from);
+            }
+        }
+        if core < self.devices.len() && self.random.below(4) == 0 {
+            self.take_from_device(core);
+        }
+    }
+
+    fn take_from_ring(&mut self, core: usize, from: usize) {
+        for index in core::mem::take(&mut self.rings[core][from]) {
             self.many.cores[core].cut(index);
+        }
+    }
+
+    fn take_from_device(&mut self, core: usize) {
+        for (owner, index) in core::mem::take(&mut self.devices[core]) {
+            if owner == core {
+                self.many.cores[core].cut(index);
+            } else {
+                self.rings[owner][core].push(index);
+            }
         }
     }
 
@@ -127,7 +164,8 @@ impl World {
         let connection = &mut self.connections[which];
         if connection.state != State::Gone {
             connection.state = State::Gone;
-            self.resets[connection.queue.core].push(connection.queue.host.index);
+            let (core, index) = (connection.queue.core, connection.queue.host.index);
+            self.devices[connection.device].push((core, index));
         }
     }
 
@@ -168,8 +206,12 @@ impl World {
 
     fn open(&mut self, host: usize, queue_id: u16, cntlid: u16) {
         let core = self.random.below(self.many.cores.len());
-        // A new connection's frames come behind the resets.
-        self.take_frames(core);
+        // A connection's frames come to one device queue, be it the right one or not, and lie behind the resets there.
+        let device = self.random.below(self.devices.len());
+        self.take_from_device(device);
+        if device != core {
+            self.take_from_ring(core, device);
+        }
         if self.many.cores[core].target.counts().connections >= 12 {
             return;
         }
@@ -177,7 +219,7 @@ impl World {
         queue.host.host_id = [host as u8 + 1; 16];
         self.many.start_connect(&queue, queue_id, cntlid);
         let epoch = self.hosts[host].epoch;
-        self.connections.push(Connection { queue, host, epoch, queue_id, state: State::Connecting });
+        self.connections.push(Connection { queue, device, host, epoch, queue_id, state: State::Connecting });
     }
 
     fn write(&mut self) {
