@@ -92,9 +92,9 @@ pub enum Heard {
         /// What to answer.
         failure: Failure,
     },
-    /// A core has confirmed a fence.
+    /// A core has confirmed a fence, or arrivals.
     Fenced {
-        /// The fence.
+        /// Which.
         number: u32,
         /// Losses that the host has not heard of from that core.
         lost: LostList,
@@ -301,7 +301,7 @@ impl Subsystem {
             Confirmed::Complete(begun) => (begun, true),
         };
         match begun.change {
-            Change::Fence { .. } => Heard::Fenced { number, lost, complete },
+            Change::Fence { .. } | Change::Arrivals { .. } => Heard::Fenced { number, lost, complete },
             Change::Detach { nsid } => Heard::Detached { nsid },
             Change::End { cntlid, reason } => {
                 if reason == EndReason::Reset
@@ -357,12 +357,20 @@ impl Subsystem {
 
     /// Begins to make sure that no write of a lost connection of this host is at a drive on any other core.
     pub fn begin_fence(&mut self, host_id: [u8; 16]) -> FenceStart {
+        self.begin_for_host(host_id, Change::Fence { host_id })
+    }
+
+    /// Begins to wait until all cores have taken in the frames that have come by now, or have passed them on: before a fence,
+    /// so that a connection that the host has ended is known to be lost.
+    pub fn begin_arrivals(&mut self, host_id: [u8; 16]) -> FenceStart {
+        self.begin_for_host(host_id, Change::Arrivals { host_id })
+    }
+
+    fn begin_for_host(&mut self, host_id: [u8; 16], change: Change) -> FenceStart {
         let Some(cores) = self.cores.as_mut() else { return FenceStart::NotNeeded };
-        let change = Change::Fence { host_id };
+        let is_for_host = |begun: &Begun| matches!(begun.change, Change::Fence { .. } | Change::Arrivals { .. });
         // A later connection may have been lost in between, so that an earlier fence does not stand for this one.
-        if cores.count(|begun| begun.change == change) > 0
-            || cores.count(|begun| matches!(begun.change, Change::Fence { .. })) >= MAX_FENCES
-        {
+        if cores.count(|begun| begun.change == change) > 0 || cores.count(is_for_host) >= MAX_FENCES {
             return FenceStart::Busy;
         }
         // This core too may have frames that it has not looked at.

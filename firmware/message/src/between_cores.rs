@@ -190,7 +190,12 @@ pub enum Change {
         /// Why.
         reason: EndReason,
     },
-    /// A host begins an association or a queue: confirmed when no write of its lost connections is at a drive.
+    /// A host begins an association or a queue: confirmed when all frames that had come before are taken in, or passed on.
+    Arrivals {
+        /// Its identifier.
+        host_id: [u8; 16],
+    },
+    /// The same, afterwards: confirmed when no write of its lost connections is at a drive.
     Fence {
         /// Its identifier.
         host_id: [u8; 16],

@@ -82,13 +82,14 @@ impl<B: Backend> Turn<'_, '_, B> {
         if self.queue.connect_step == ConnectStep::Fenced {
             return true;
         }
-        match self.env.subsystem.begin_fence(host_id) {
+        let (start, step): (_, fn(u32) -> ConnectStep) = match self.queue.connect_step {
+            ConnectStep::Passed => (self.env.subsystem.begin_fence(host_id), ConnectStep::Fencing),
+            _ => (self.env.subsystem.begin_arrivals(host_id), ConnectStep::Passing),
+        };
+        match start {
             FenceStart::NotNeeded => true,
             FenceStart::Begun(number) => {
-                self.queue.connect_step = match self.queue.connect_step {
-                    ConnectStep::Passed => ConnectStep::Fencing(number),
-                    _ => ConnectStep::Passing(number),
-                };
+                self.queue.connect_step = step(number);
                 false
             }
             FenceStart::Busy => false,

@@ -112,17 +112,9 @@ impl Target {
                 }
                 is_over
             }
+            Change::Arrivals { .. } => frames_are_in(owed, settling),
             Change::Fence { host_id } => {
-                let heard = match owed.mark {
-                    Mark::New => Some(settling.turn),
-                    Mark::Heard(turn) => Some(turn),
-                    Mark::TakenUp(_) => None,
-                };
-                if let Some(turn) = heard {
-                    owed.mark = Mark::Heard(turn);
-                    if settling.frames_in_until < turn {
-                        return false;
-                    }
+                if frames_are_in(owed, settling) {
                     self.lose_closed(now, host_id);
                     owed.mark = Mark::TakenUp(self.lost_connections);
                 }
@@ -173,4 +165,12 @@ impl Target {
             slot.state == SlotState::AtBackend && slot.command.nsid.get() == nsid
         })
     }
+}
+
+/// Whether a change that is not taken up can be: all frames are in, or passed on, that had come when this core heard of it.
+fn frames_are_in(owed: &mut Owed, settling: Settling) -> bool {
+    if owed.mark == Mark::New {
+        owed.mark = Mark::Heard(settling.turn);
+    }
+    matches!(owed.mark, Mark::Heard(turn) if settling.frames_in_until >= turn)
 }

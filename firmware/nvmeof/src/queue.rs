@@ -50,11 +50,11 @@ pub(crate) enum Phase {
 pub(crate) enum ConnectStep {
     /// Nobody was asked yet.
     First,
-    /// The first fence, of this number: all frames that came before the Connect are passed on to the cores that they belong to.
+    /// The arrivals of this number: all frames that came before the Connect are taken in, or passed on to the cores that they belong to.
     Passing(u32),
-    /// They are: the second fence can begin.
+    /// They are: the fence can begin.
     Passed,
-    /// The second fence, of this number: those frames are taken in, so that lost connections are known to be lost.
+    /// The fence of this number: what was passed on is taken in, and lost connections have no writes at drives.
     Fencing(u32),
     /// Nothing more: no other core has writes of the host's lost connections.
     Fenced,

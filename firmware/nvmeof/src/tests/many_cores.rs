@@ -365,16 +365,45 @@ fn a_fence_begins_when_all_frames_that_came_before_are_in() {
 }
 
 #[test]
+fn a_fence_waits_for_frames_of_its_own_core_too() {
+    let mut many = Many::new(2);
+    let (_admin, cntlid) = many.admin(0);
+    let mut queue = many.io(0, 1, cntlid);
+    many.hold_write(&mut queue);
+    let back = many.open(0);
+    // It came by another core's ring, while the reset of the old connection waits at this core's device queue.
+    many.start_connect(&back, 0, 0xffff);
+    for _ in 0..4 {
+        while many.hear(0) {}
+        many.cores[0].run();
+        many.settle(0, Settling { frames_in_until: 0, ..ALL });
+        many.turn(1);
+    }
+    assert!(many.replies(&back).is_empty());
+    many.cut(&queue);
+    many.run();
+    assert!(many.replies(&back).is_empty());
+    many.cores[0].complete(0);
+    many.run();
+    assert_eq!(many.response(&back).0, Status::SUCCESS);
+    many.assert_clean();
+}
+
+#[test]
 fn home_hears_that_the_connection_went_while_it_was_asked() {
     for lose in [true, false] {
         let mut many = Many::new(2);
         let (_admin, cntlid) = many.admin(0);
         let queue = many.open(1);
         many.start_connect(&queue, 1, cntlid);
-        while many.hear(0) {}
-        many.settle(0, ALL);
-        while many.hear(1) {}
-        many.cores[1].run();
+        // Arrivals, then the fence.
+        for _ in 0..2 {
+            while many.hear(0) {}
+            many.settle(0, ALL);
+            many.settle(1, ALL);
+            while many.hear(1) {}
+            many.cores[1].run();
+        }
         // Home is asked now, and does not answer at once.
         if lose {
             many.cut(&queue);
