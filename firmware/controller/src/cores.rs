@@ -368,7 +368,8 @@ impl Subsystem {
 
     fn begin_for_host(&mut self, host_id: [u8; 16], change: Change) -> FenceStart {
         let Some(cores) = self.cores.as_mut() else { return FenceStart::NotNeeded };
-        let is_for_host = |begun: &Begun| matches!(begun.change, Change::Fence { .. } | Change::Arrivals { .. });
+        let is_for_host =
+            |begun: &Begun| matches!(begun.change, Change::Fence { .. } | Change::Arrivals { .. });
         // A later connection may have been lost in between, so that an earlier fence does not stand for this one.
         if cores.count(|begun| begun.change == change) > 0 || cores.count(is_for_host) >= MAX_FENCES {
             return FenceStart::Busy;
