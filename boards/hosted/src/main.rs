@@ -154,7 +154,7 @@ where
     report(arguments, &parts);
     let Parts { plan, cpus, options, sizes, memory, sleeper } = parts;
     let seed = seed().map_err(|error| format!("no randomness: {error}"))?;
-    let hardware = Hardware { port: Some(port), drives };
+    let hardware = Hardware { ports: heapless::Vec::from_iter([port]), drives };
     let data = app::assemble(hardware, &options, &sizes, memory, seed, clock().now()).map_err(|short| {
         format!("--memory: {} bytes wanted, {} left", short.wanted_bytes, short.left_bytes)
     })?;

@@ -165,14 +165,14 @@ fn divide(boot: &mut Boot, options: &Options, owner: usize) -> Parts {
     let Some((slots, rings)) = watch_slots(boot, slots) else {
         panic!("{} MiB of memory are not enough for role control", boot.memory.left_bytes() >> 20);
     };
-    let port = ports.first_mut().and_then(|port| port.take_queue(0));
+    let ports = ports.iter_mut().filter_map(|port| port.take_queue(0)).collect();
     let sizes = Sizes::of(boot.memory.largest_bytes() as usize);
     let arena = boot.memory.arena(sizes.private_bytes);
     let pages = boot.memory.dma_as_found(sizes.pages * hal_mem::PAGE_BYTES, hal_mem::PAGE_BYTES);
     let (Some(arena), Some(pages)) = (arena, pages) else {
         panic!("{} MiB of memory are not enough", boot.memory.left_bytes() >> 20);
     };
-    let hardware = Hardware { port, drives };
+    let hardware = Hardware { ports, drives };
     let data = app::assemble(hardware, options, &sizes, Memory { arena, pages }, entropy(), boot.timer.now())
         .unwrap_or_else(|short| {
             panic!("memory: {} bytes wanted, {} left", short.wanted_bytes, short.left_bytes)

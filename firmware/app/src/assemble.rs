@@ -12,10 +12,10 @@ use net::{Addressing, PortAddress, Stack};
 use nvme::fabrics::MAX_NQN_BYTES;
 use nvmeof::{Limits, Target};
 
-use crate::options::{AddressSource, DISCOVERY_PORT, MAX_MTU, MAX_SERIAL_BYTES, Options};
+use crate::options::{AddressSource, DISCOVERY_PORT, MAX_MTU, MAX_SERIAL_BYTES, Options, PortOptions};
 use crate::sizes::{
     MAX_CONNECTIONS, MAX_CONNECTIONS_PER_ADDRESS, MAX_CONTROLLERS, MAX_CONTROLLERS_PER_ADDRESS, MAX_DRIVES,
-    Sizes,
+    MAX_PORTS, Sizes,
 };
 
 /// The first I/O queue pair of each drive is the first data core's; those of the others follow.
@@ -23,11 +23,16 @@ const FIRST_IO_QUEUE: u16 = 1;
 
 /// Between the seeds of two cores: any odd number.
 const SEED_STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+/// Between those of two ports of a core: another one.
+const PORT_SEED_STEP: u64 = 0xd1b5_4a32_d192_ed03;
+
+/// A core's queue of each Ethernet port, in the order of their places on the bus.
+pub type Ports<F> = Vec<F, MAX_PORTS>;
 
 /// What the board has found.
 pub struct Hardware<F, D> {
-    /// This core's queue of the first Ethernet port; `None` where there is none.
-    pub port: Option<F>,
+    /// This core's queue of each Ethernet port, in the order of their places on the bus.
+    pub ports: Ports<F>,
     /// The drives, in the order of their places on the bus.
     pub drives: Vec<D, MAX_DRIVES>,
 }
@@ -54,14 +59,14 @@ pub fn assemble<F: FrameQueue + 'static, D: NvmeDevice + 'static>(
     seed: u64,
     now: Instant,
 ) -> Result<&'static mut DataCore<F, D>, OutOfMemory> {
-    let Hardware { port, drives } = hardware;
-    let name = Name::of(options, port.as_ref());
+    let Hardware { ports, drives } = hardware;
+    let name = Name::of(options, ports.first());
     let mut drives = in_places(drives);
-    let parts = CoreParts { port, memory, ways: None, seed };
+    let parts = CoreParts { ports, memory, ways: None, seed };
     assemble_core(parts, &mut drives, options, &name, sizes, now)
 }
 
-/// Makes several data cores, which are one card: each has its own queue of the port and its own memory, which `sizes` divides, and a
+/// Makes several data cores, which are one card: each has its own queue of each port and its own memory, which `sizes` divides, and a
 /// queue at each of the drives, which are given in the order of their places; `between` is for the ways between them,
 /// [`crate::sizes::mesh_bytes`] of it.
 ///
@@ -69,7 +74,7 @@ pub fn assemble<F: FrameQueue + 'static, D: NvmeDevice + 'static>(
 /// [`OutOfMemory`] where the board has given less than that.
 #[inline(never)] // As `Drives::add`.
 pub fn assemble_cores<F: FrameQueue + 'static, D: NvmeDevice + 'static>(
-    parts: impl ExactSizeIterator<Item = (Option<F>, Memory)>,
+    parts: impl ExactSizeIterator<Item = (Ports<F>, Memory)>,
     drives: Vec<D, MAX_DRIVES>,
     options: &Options,
     sizes: &Sizes,
@@ -83,12 +88,12 @@ pub fn assemble_cores<F: FrameQueue + 'static, D: NvmeDevice + 'static>(
     let mut drives = in_places(drives);
     let mut cores = Vec::new();
     let mut name = None;
-    for ((port, memory), (mesh, drive_mesh)) in parts.zip(meshes.into_iter().zip(drive_meshes)) {
+    for ((ports, memory), (mesh, drive_mesh)) in parts.zip(meshes.into_iter().zip(drive_meshes)) {
         // All cores have the same port, or several of one card, whose first gives the name.
-        let name = name.get_or_insert_with(|| Name::of(options, port.as_ref()));
+        let name = name.get_or_insert_with(|| Name::of(options, ports.first()));
         let seed = seed.wrapping_add(u64::from(mesh.core()).wrapping_mul(SEED_STEP));
         let ways = Some((mesh, drive_mesh)).filter(|(mesh, _)| mesh.cores() > 1);
-        let parts = CoreParts { port, memory, ways, seed };
+        let parts = CoreParts { ports, memory, ways, seed };
         let core = assemble_core(parts, &mut drives, options, name, sizes, now)?;
         let _ = cores.push(core);
     }
@@ -97,7 +102,7 @@ pub fn assemble_cores<F: FrameQueue + 'static, D: NvmeDevice + 'static>(
 
 /// What one core has for itself.
 struct CoreParts<F, D: NvmeDevice + 'static> {
-    port: Option<F>,
+    ports: Ports<F>,
     memory: Memory,
     /// The ways to the other cores, where there are some.
     ways: Option<Ways<D>>,
@@ -145,7 +150,7 @@ fn assemble_core<F: FrameQueue + 'static, D: NvmeDevice + 'static>(
     sizes: &Sizes,
     now: Instant,
 ) -> Result<&'static mut DataCore<F, D>, OutOfMemory> {
-    let CoreParts { port, memory: Memory { mut arena, pages }, ways, seed } = parts;
+    let CoreParts { ports, memory: Memory { mut arena, pages }, ways, seed } = parts;
     let (mesh, drive_mesh) = ways.unzip();
     let links = arena.slice(sizes.pages, |_| 0)?;
     // With other cores, half of the places are for controllers that live there and have queues here.
@@ -164,17 +169,14 @@ fn assemble_core<F: FrameQueue + 'static, D: NvmeDevice + 'static>(
     };
     let target = Target::new(&mut arena, limits)?;
     let drives = make_drives(devices, drive_mesh, &mut arena)?;
-    let stack = port.map(|port| make_stack(port, options, sizes, &mut arena, seed, now)).transpose()?;
-    if stack.is_none() {
-        hal_log::error!("no Ethernet port: nobody can reach the card");
-    }
+    let stacks = make_stacks(ports, options, sizes, &mut arena, seed, now)?;
     let core = DataCore::new(Parts {
-        stack,
+        stacks,
         drives,
         subsystem,
         target,
         pool: PagePool::new(pages, links),
-        port: options.port,
+        tcp_port: options.port,
     });
     arena.value(core)
 }
@@ -207,15 +209,40 @@ fn make_drives<D: NvmeDevice + 'static>(
     Ok(drives)
 }
 
-fn make_stack<F: FrameQueue>(
-    port: F,
+/// A stack for each port, which share the memory for sockets.
+fn make_stacks<F: FrameQueue>(
+    mut ports: Vec<F, MAX_PORTS>,
     options: &Options,
     sizes: &Sizes,
     arena: &mut Arena,
     seed: u64,
     now: Instant,
+) -> Result<Vec<Stack<F>, MAX_PORTS>, OutOfMemory> {
+    if ports.is_empty() {
+        hal_log::error!("no Ethernet port: nobody can reach the card");
+    }
+    let socket_bytes = sizes.socket_bytes / ports.len().max(1);
+    let mut stacks = Vec::new();
+    // Taken from the end, one by one.
+    ports.reverse();
+    for (of_port, number) in options.ports.iter().zip(0u64..) {
+        let Some(port) = ports.pop() else { break };
+        let seed = seed.wrapping_add(number.wrapping_mul(PORT_SEED_STEP));
+        // There are as many options as ports at most.
+        let _ = stacks.push(make_stack(port, of_port, options, socket_bytes, arena, seed, now)?);
+    }
+    Ok(stacks)
+}
+
+fn make_stack<F: FrameQueue>(
+    port: F,
+    of_port: &PortOptions,
+    options: &Options,
+    socket_bytes: usize,
+    arena: &mut Arena,
+    seed: u64,
+    now: Instant,
 ) -> Result<Stack<F>, OutOfMemory> {
-    let [of_port, _] = options.ports;
     let addressing = match of_port.address {
         AddressSource::Dhcp => Addressing::Dhcp,
         AddressSource::Static(address, prefix) => {
@@ -237,7 +264,7 @@ fn make_stack<F: FrameQueue>(
         ..net::Config::default()
     };
     log_port(&port.info());
-    Stack::new(port, &config.fit(sizes.socket_bytes), arena, seed, now)
+    Stack::new(port, &config.fit(socket_bytes), arena, seed, now)
 }
 
 /// Says what was agreed with the device.

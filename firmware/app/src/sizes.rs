@@ -14,7 +14,7 @@ pub const MAX_CONNECTIONS_PER_ADDRESS: u16 = 48;
 /// NVMe controllers of one address.
 pub const MAX_CONTROLLERS_PER_ADDRESS: u16 = 24;
 /// Ethernet ports.
-pub const MAX_PORTS: usize = 2;
+pub const MAX_PORTS: usize = dataplane::MAX_PORTS;
 /// Drives.
 pub const MAX_DRIVES: usize = 16;
 /// Command slots at most: 64 queues of 128 entries.

@@ -26,12 +26,12 @@ const GROUPS_ONLY: u32 = 1 << 8;
 const HEADER_BYTES: u64 = size_of::<AnaHeader>() as u64;
 const GROUP_BYTES: u64 = size_of::<AnaGroup>() as u64;
 
-/// PORTID: a port of the subsystem, from 1 on. The n-th listener is port n.
+/// PORTID: a port of the subsystem, from 1 on. The n-th Ethernet port is port n, whatever addresses it has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PortId(pub u16);
 
 impl PortId {
-    /// The first listener.
+    /// The first Ethernet port.
     pub const FIRST: Self = Self(1);
 
     const fn place(self) -> usize {

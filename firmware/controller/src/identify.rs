@@ -226,7 +226,9 @@ fn fill_common(subsystem: &Subsystem, controller: &Controller, page: &mut Identi
 fn fill_io_controller(subsystem: &Subsystem, page: &mut IdentifyController) {
     let config = &subsystem.config;
     page.controller_type = field::IO_CONTROLLER;
-    let ports = if subsystem.listeners.len() > 1 { field::SEVERAL_PORTS } else { 0 };
+    let first = subsystem.listeners.first().map(|listener| listener.port_id);
+    let several = subsystem.listeners.iter().any(|listener| Some(listener.port_id) != first);
+    let ports = if several { field::SEVERAL_PORTS } else { 0 };
     page.multipath = field::SEVERAL_CONTROLLERS | field::REPORTS_ANA | ports;
     page.ana_transition_s = ana::TRANSITION_S;
     page.ana_capabilities = ana::CAPABILITIES;

@@ -5,7 +5,7 @@ use core::net::IpAddr;
 use hal_api::Instant;
 use heapless::Vec;
 
-use crate::ana::Ports;
+use crate::ana::{PortId, Ports};
 use crate::config::{MAX_LISTENERS, SubsystemConfig};
 use crate::cores::Cores;
 use crate::lost_writes::{DepartedHosts, RecentlyTold};
@@ -15,6 +15,8 @@ use crate::slot::{Controller, ControllerHandle, ControllerSlot};
 /// An address that hosts connect to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Listener {
+    /// PORTID.
+    pub port_id: PortId,
     /// TRADDR.
     pub address: IpAddr,
     /// TRSVCID: the TCP port.
@@ -140,6 +142,12 @@ impl Subsystem {
         self.raise_discovery_change();
     }
 
+    /// Where the NVM subsystem can be reached, as last said.
+    #[must_use]
+    pub fn listeners(&self) -> &[Listener] {
+        &self.listeners
+    }
+
     /// Whether the controller still exists.
     #[must_use]
     pub fn is_live(&self, handle: ControllerHandle) -> bool {
@@ -208,7 +216,8 @@ mod tests {
     #[test]
     fn the_generation_moves_only_when_the_listeners_change() {
         let mut bench = Bench::empty();
-        let listener = Listener { address: IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), port: 4420 };
+        let (port_id, address) = (PortId::FIRST, IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)));
+        let listener = Listener { port_id, address, port: 4420 };
         let before = bench.subsystem.discovery_generation;
         bench.subsystem.set_listeners(&[listener]);
         bench.subsystem.set_listeners(&[listener]);

@@ -1,4 +1,4 @@
-//! A data core: its Ethernet queue, its drive queues, its connections and buffers.
+//! A data core: its queue of each Ethernet port, its drive queues, its connections and buffers.
 //!
 //! The roles `net` and `drive` have a file each; here stands what they share and the order of a turn.
 
@@ -8,6 +8,7 @@ use controller::Subsystem;
 use drive::Drives;
 use hal_api::{FrameQueue, Instant, NvmeDevice};
 use hal_mem::PagePool;
+use heapless::Vec;
 use message::OrderlyEnd;
 use net::Stack;
 use nvmeof::{Environment, QueueIndex, Target};
@@ -22,10 +23,13 @@ use crate::shutdown::{Ending, HostFlush};
 /// How often what takes seconds is looked at: time-outs of connections and hosts, pool counts, the address.
 const TICK: Duration = Duration::from_millis(100);
 
+/// Ethernet ports of a card at most.
+pub const MAX_PORTS: usize = 2;
+
 /// What a data core is made of.
 pub struct Parts<F: FrameQueue, D: NvmeDevice + 'static> {
-    /// The stack on this core's Ethernet queue; `None` where the card has no port.
-    pub stack: Option<Stack<F>>,
+    /// The stack on this core's queue of each Ethernet port, in the order of the ports; none where the card has no port.
+    pub stacks: Vec<Stack<F>, MAX_PORTS>,
     /// This core's queue of each drive.
     pub drives: Drives<D>,
     /// The subsystem and its controllers.
@@ -34,8 +38,8 @@ pub struct Parts<F: FrameQueue, D: NvmeDevice + 'static> {
     pub target: Target,
     /// Data buffers.
     pub pool: PagePool,
-    /// Where NVMe/TCP listens, for the discovery log.
-    pub port: u16,
+    /// The TCP port where NVMe/TCP listens, for the discovery log.
+    pub tcp_port: u16,
 }
 
 /// What a data core's pools hold, counted from their free lists so that a leak shows.
@@ -59,14 +63,14 @@ pub struct PoolCounts {
 
 /// A data core.
 pub struct DataCore<F: FrameQueue, D: NvmeDevice + 'static> {
-    pub(crate) stack: Option<Stack<F>>,
+    pub(crate) stacks: Vec<Stack<F>, MAX_PORTS>,
     pub(crate) drives: Drives<D>,
     pub(crate) subsystem: Subsystem,
     pub(crate) target: Target,
     pub(crate) pool: PagePool,
     pub(crate) connections: Connections,
     pub(crate) readiness: Readiness,
-    pub(crate) port: u16,
+    pub(crate) tcp_port: u16,
     pub(crate) plug: Plug<D>,
     pub(crate) ending: Ending,
     pub(crate) asked_by: Option<&'static OrderlyEnd>,
@@ -80,13 +84,13 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
     pub fn new(parts: Parts<F, D>) -> Self {
         Self {
             readiness: Readiness::new(parts.drives.numbered().map(|(number, _)| number)),
-            stack: parts.stack,
+            stacks: parts.stacks,
             drives: parts.drives,
             subsystem: parts.subsystem,
             target: parts.target,
             pool: parts.pool,
             connections: Connections::new(),
-            port: parts.port,
+            tcp_port: parts.tcp_port,
             plug: Plug::new(),
             ending: Ending::No,
             asked_by: None,
@@ -130,7 +134,7 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
     }
 
     fn tick(&mut self, now: Instant) {
-        self.report_address();
+        self.report_addresses();
         self.plug_and_unplug(now);
         self.hear_of_end(now);
         let mut environment =
@@ -141,8 +145,7 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
         for (number, _) in self.drives.numbered().filter(|(_, drive)| drive.is_ready()) {
             self.readiness.settled(number);
         }
-        let address = self.stack.as_ref().and_then(Stack::address);
-        if self.readiness.report(now, &self.subsystem, address, self.port) {
+        if self.readiness.report(now, &self.subsystem) {
             // What the pools hold before the first host is what later reports are compared with.
             self.connections.note_idle(false);
         }
@@ -191,21 +194,20 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> Role for DataCore<F, D> {
     }
 
     fn arm(&mut self) -> bool {
-        let frames = self.stack.as_mut().is_some_and(Stack::arm);
+        // All of them: one that has a frame already does not excuse the others.
+        let frames = self.stacks.iter_mut().fold(false, |waits, stack| stack.arm() || waits);
         let drives = self.drives.arm();
         frames || drives || self.subsystem.has_messages() || self.target.next_ready(QueueIndex(0)).is_some()
     }
 
     fn disarm(&mut self) {
-        if let Some(stack) = self.stack.as_mut() {
-            stack.disarm();
-        }
+        self.stacks.iter_mut().for_each(Stack::disarm);
         self.drives.disarm();
     }
 
     fn next_deadline(&mut self, now: Instant) -> Instant {
-        let stack = self.stack.as_mut().and_then(|stack| stack.next_deadline(now));
+        let stacks = self.stacks.iter_mut().filter_map(|stack| stack.next_deadline(now)).min();
         let drives = self.drives.next_deadline(now);
-        drives.min(stack.unwrap_or(Instant::FAR_FUTURE)).min(self.next_tick)
+        drives.min(stacks.unwrap_or(Instant::FAR_FUTURE)).min(self.next_tick)
     }
 }

@@ -16,7 +16,7 @@ mod readiness;
 mod shutdown;
 
 pub use core_loop::{CoreLoop, EMPTY_TURNS_BEFORE_SLEEP, Role, TURN_BUDGET, Turns};
-pub use data_core::{DataCore, Parts, PoolCounts};
+pub use data_core::{DataCore, MAX_PORTS, Parts, PoolCounts};
 pub use mesh::WakeCore;
 pub use net_role::{MAX_CONNECTIONS, QueueStream};
 pub use shutdown::{DRIVES_LIMIT, HOSTS_LIMIT, SHUTDOWN_LIMIT};

@@ -8,7 +8,7 @@ use message::Change;
 use nvmeof::{Environment, Settling};
 
 use crate::core_loop::TURN_BUDGET;
-use crate::data_core::DataCore;
+use crate::data_core::{DataCore, MAX_PORTS};
 
 /// After so many frames all that had come before them is in, although more of them wait: as many as a device and the rings
 /// of fifteen other cores hold. Sources are asked in turn, so that none keeps its frames longer.
@@ -25,11 +25,21 @@ pub(crate) struct MeshState {
     turn: u64,
     /// All frames that had come when this turn began are in.
     frames_in_until: u64,
-    /// A turn, and how many frames had been taken when it had taken its own: after [`FRAMES_THAT_WAIT`] more, all that had
-    /// come by then are in.
-    sweep: (u64, u64),
+    /// Of each port.
+    sweeps: [Sweep; MAX_PORTS],
     /// Changes are to be looked at thoroughly.
     thoroughly: bool,
+}
+
+/// How far a port's frames are in.
+#[derive(Debug, Clone, Copy, Default)]
+struct Sweep {
+    /// All frames that had come when this turn began are in.
+    in_until: u64,
+    /// A turn, and how many frames had been taken when it had taken its own: after [`FRAMES_THAT_WAIT`] more, all that had
+    /// come by then are in.
+    began: u64,
+    taken: u64,
 }
 
 impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
@@ -89,20 +99,22 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
             return;
         }
         let mesh = &mut self.mesh;
-        let Some(stack) = self.stack.as_mut() else {
-            mesh.frames_in_until = mesh.turn;
-            return;
-        };
-        // The stack also stops when it has taken its share, or has no room for answers.
-        let (taken, (swept, before)) = (stack.frames_taken(), mesh.sweep);
-        if !stack.has_frame() {
-            mesh.frames_in_until = mesh.turn;
-        } else if taken.wrapping_sub(before) >= FRAMES_THAT_WAIT {
-            mesh.frames_in_until = mesh.frames_in_until.max(swept);
-        } else {
-            return;
+        // A stack also stops when it has taken its share, or has no room for answers.
+        let mut in_until = mesh.turn;
+        for (stack, sweep) in self.stacks.iter_mut().zip(&mut mesh.sweeps) {
+            let taken = stack.frames_taken();
+            if !stack.has_frame() {
+                sweep.in_until = mesh.turn;
+            } else if taken.wrapping_sub(sweep.taken) >= FRAMES_THAT_WAIT {
+                sweep.in_until = sweep.in_until.max(sweep.began);
+            } else {
+                in_until = in_until.min(sweep.in_until);
+                continue;
+            }
+            (sweep.began, sweep.taken) = (mesh.turn, taken);
+            in_until = in_until.min(sweep.in_until);
         }
-        mesh.sweep = (mesh.turn, taken);
+        mesh.frames_in_until = in_until;
     }
 
     fn settling(&self, thoroughly: bool) -> Settling {

@@ -1,15 +1,15 @@
-//! Role `net`: this core's Ethernet queue and the connections on it.
+//! Role `net`: this core's queue of each Ethernet port, and the connections on them.
 
-use core::net::IpAddr;
 use core::time::Duration;
 
-use controller::Listener;
+use controller::{Listener, PortId};
 use hal_api::{FrameQueue, Instant, NvmeDevice};
+use heapless::Vec;
 use net::{ConnectionId, Stack, Stream, StreamState};
 use nvmeof::{ConnectionState, QueueIndex, Refusal};
 
 use crate::core_loop::TURN_BUDGET;
-use crate::data_core::DataCore;
+use crate::data_core::{DataCore, MAX_PORTS};
 use crate::shutdown::Ending;
 
 /// Connections on one core: more would make an idle turn of the stack expensive.
@@ -22,6 +22,8 @@ const REFUSAL_LOG_PERIOD: Duration = Duration::from_secs(1);
 /// The TCP connection that an NVMe queue is.
 #[derive(Debug, Clone, Copy)]
 struct Connection {
+    /// The place of its port's stack.
+    port: u8,
     stream: ConnectionId,
     /// Send room after the queue was last served, in bytes: more of it is news to the queue.
     send_room: usize,
@@ -34,8 +36,6 @@ pub(crate) struct Connections {
     open: u64,
     /// The queue that the next turn begins with, so that a low index is no advantage.
     first: u16,
-    /// What the discovery service was last told.
-    listening: Option<IpAddr>,
     /// Whether the pools were reported since the last host went.
     idle_reported: bool,
     /// When the next refusal may be told of.
@@ -48,7 +48,6 @@ impl Connections {
             of_queue: [None; MAX_CONNECTIONS as usize],
             open: 0,
             first: 0,
-            listening: None,
             idle_reported: true,
             next_refusal_log: Instant::ZERO,
         }
@@ -119,17 +118,27 @@ fn is_over(stream: &Stream) -> bool {
 impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
     /// Takes frames in, opens a queue for each new connection, and wakes the queues that have news.
     pub(crate) fn receive_frames(&mut self, now: Instant, budget: u32) -> u32 {
-        let Some(stack) = self.stack.as_mut() else { return 0 };
-        let frames = stack.poll(now, budget as usize) as u32;
+        let mut frames = 0;
+        for port in 0..self.stacks.len() as u8 {
+            let Some(stack) = self.stack(port) else { continue };
+            let came = stack.poll(now, budget as usize) as u32;
+            if came > 0 {
+                self.accept(port, now);
+            }
+            frames += came;
+        }
         if frames > 0 {
-            self.accept(now);
             self.wake_queues(now);
         }
         frames
     }
 
-    fn accept(&mut self, now: Instant) {
-        let Some(stack) = self.stack.as_mut() else { return };
+    fn stack(&mut self, port: u8) -> Option<&mut Stack<F>> {
+        self.stacks.get_mut(usize::from(port))
+    }
+
+    fn accept(&mut self, port: u8, now: Instant) {
+        let Some(stack) = self.stacks.get_mut(usize::from(port)) else { return };
         while let Some((stream, peer)) = stack.accept() {
             if self.ending != Ending::No {
                 if let Some(mut stream) = stack.stream(stream) {
@@ -138,9 +147,9 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
                 stack.release(stream);
                 continue;
             }
-            match self.target.open(now, Some(peer.address)) {
+            match self.target.open(now, port_id(port), Some(peer.address)) {
                 Ok(queue) => {
-                    self.connections.set(queue, Some(Connection { stream, send_room: 0 }));
+                    self.connections.set(queue, Some(Connection { port, stream, send_room: 0 }));
                     continue;
                 }
                 // One line a second at most: whoever is refused may ask again at once.
@@ -164,8 +173,7 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
     fn wake_queues(&mut self, now: Instant) {
         for queue in self.connections.open() {
             let Some(connection) = self.connections.get(queue) else { continue };
-            let Some(stack) = self.stack.as_mut() else { return };
-            match stack.stream(connection.stream) {
+            match self.stacks.get_mut(usize::from(connection.port)).and_then(|stack| stack.stream(connection.stream)) {
                 Some(stream) if !is_over(&stream) => {
                     if stream.state() == StreamState::PeerClosed {
                         self.target.peer_closed(queue, now);
@@ -204,7 +212,8 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
 
     fn serve(&mut self, queue: QueueIndex, now: Instant, budget: u32) -> u32 {
         let Some(connection) = self.connections.get(queue) else { return 0 };
-        let stream = self.stack.as_mut().and_then(|stack| stack.stream(connection.stream));
+        let stack = self.stacks.get_mut(usize::from(connection.port));
+        let stream = stack.and_then(|stack| stack.stream(connection.stream));
         let Some(mut stream) = stream.map(QueueStream) else {
             self.forget(queue, now);
             return 1;
@@ -246,9 +255,10 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
     /// Ends every connection that is left.
     pub(crate) fn cut_off(&mut self, now: Instant) {
         for queue in self.connections.open() {
-            let stream = self.connections.get(queue).map(|connection| connection.stream);
-            if let (Some(stack), Some(stream)) = (self.stack.as_mut(), stream)
-                && let Some(mut stream) = stack.stream(stream)
+            let connection = self.connections.get(queue);
+            if let Some(connection) = connection
+                && let Some(stack) = self.stack(connection.port)
+                && let Some(mut stream) = stack.stream(connection.stream)
             {
                 stream.abort();
             }
@@ -258,14 +268,14 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
 
     fn release(&mut self, queue: QueueIndex, connection: Connection) {
         self.connections.set(queue, None);
-        if let Some(stack) = self.stack.as_mut() {
+        if let Some(stack) = self.stack(connection.port) {
             stack.release(connection.stream);
         }
     }
 
     /// Sends what the turn has produced and rings all doorbells.
     pub(crate) fn transmit(&mut self, now: Instant) {
-        if let Some(stack) = self.stack.as_mut() {
+        for stack in &mut self.stacks {
             stack.transmit(now, TURN_BUDGET as usize);
             stack.flush();
         }
@@ -273,13 +283,21 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
     }
 
     /// Tells the discovery service where the card can be reached now.
-    pub(crate) fn report_address(&mut self) {
-        let address = self.stack.as_ref().and_then(Stack::address);
-        if address == self.connections.listening {
-            return;
+    pub(crate) fn report_addresses(&mut self) {
+        let mut listeners = Vec::<Listener, { 2 * MAX_PORTS }>::new();
+        for (stack, place) in self.stacks.iter().zip(0..) {
+            for own in stack.addresses().iter() {
+                // A port has two addresses at most.
+                let listener =
+                    Listener { port_id: port_id(place), address: own.address, port: self.tcp_port };
+                let _ = listeners.push(listener);
+            }
         }
-        self.connections.listening = address;
-        let listener = address.map(|address| Listener { address, port: self.port });
-        self.subsystem.set_listeners(listener.as_slice());
+        self.subsystem.set_listeners(&listeners);
     }
+}
+
+/// Ports are counted from 1 where hosts see them.
+const fn port_id(place: u8) -> PortId {
+    PortId(place as u16 + 1)
 }

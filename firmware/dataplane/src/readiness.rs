@@ -1,10 +1,10 @@
 //! When the card is ready to serve, and saying so.
 
-use core::net::IpAddr;
 use core::time::Duration;
 
-use controller::Subsystem;
+use controller::{Listener, MAX_LISTENERS, Subsystem};
 use hal_api::Instant;
+use heapless::Vec;
 
 /// After this long the card is called ready even though a drive has neither come up nor failed.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -17,13 +17,13 @@ fn bit(drive: u8) -> u32 {
 pub(crate) struct Readiness {
     drives: u32,
     settled: u32,
-    said: Option<IpAddr>,
+    said: Vec<Listener, MAX_LISTENERS>,
 }
 
 impl Readiness {
     /// Waits for the drives of these numbers.
     pub(crate) fn new(drives: impl Iterator<Item = u8>) -> Self {
-        Self { drives: drives.fold(0, |all, drive| all | bit(drive)), settled: 0, said: None }
+        Self { drives: drives.fold(0, |all, drive| all | bit(drive)), settled: 0, said: Vec::new() }
     }
 
     /// A drive has come up or failed for the first time.
@@ -33,32 +33,37 @@ impl Readiness {
 
     /// Whether hosts can reach the card, and were told so.
     pub(crate) fn is_ready(&self) -> bool {
-        self.said.is_some()
+        !self.said.is_empty()
     }
 
     /// Says that the card is ready, once for each address that it comes to have; true when it has just said so.
-    pub(crate) fn report(
-        &mut self,
-        now: Instant,
-        subsystem: &Subsystem,
-        address: Option<IpAddr>,
-        port: u16,
-    ) -> bool {
+    pub(crate) fn report(&mut self, now: Instant, subsystem: &Subsystem) -> bool {
         let waiting = self.drives & !self.settled != 0 && now < Instant::ZERO + PATIENCE;
-        if waiting || address == self.said {
+        let listeners = subsystem.listeners();
+        if waiting || listeners == self.said.as_slice() {
             return false;
         }
-        self.said = address;
-        match address {
-            Some(address) => hal_log::info!(
+        for lost in self.said.iter().filter(|said| !has_port(listeners, said)) {
+            hal_log::warn!("not reachable by port {}: it has lost its address", lost.port_id.0);
+        }
+        let mut has_said = false;
+        for listener in listeners.iter().filter(|listener| !self.said.contains(listener)) {
+            has_said = true;
+            hal_log::info!(
                 "ready: {} namespaces of {} at {}:{}",
                 subsystem.namespaces().len(),
                 subsystem.config().nqn.as_str(),
-                address,
-                port,
-            ),
-            None => hal_log::warn!("not reachable: the port has lost its address"),
+                listener.address,
+                listener.port,
+            );
         }
-        address.is_some()
+        self.said.clear();
+        // It has room for as many.
+        self.said.extend(listeners.iter().copied());
+        has_said
     }
+}
+
+fn has_port(listeners: &[Listener], one: &Listener) -> bool {
+    listeners.iter().any(|listener| listener.port_id == one.port_id)
 }

@@ -5,7 +5,7 @@
 //! not read of them is dropped. A Connect for an I/O queue of a controller that lives on
 //! another core then asks there. All that time the command is parked; should its connection go, what was granted is given back.
 
-use controller::{Backend, Connected, Failure, FenceStart, HomeAnswer, PortId, QueueContext};
+use controller::{Backend, Connected, Failure, FenceStart, HomeAnswer, QueueContext};
 use hal_mem::PAGE_BYTES;
 use message::QueueGrant;
 use nvme::Status;
@@ -44,9 +44,9 @@ impl<B: Backend> Turn<'_, '_, B> {
             hal_log::warn!("connection {}: refused, its address has enough controllers", self.index);
             return self.refuse_connect(slot, Failure { status: Status::CONNECT_CONTROLLER_BUSY, result: 0 });
         }
-        match self.env.subsystem.ask_home(PortId::FIRST, &connect, &data) {
+        match self.env.subsystem.ask_home(self.queue.port, &connect, &data) {
             HomeAnswer::Here => {
-                let connected = self.env.subsystem.connect(self.now, PortId::FIRST, &connect, &data);
+                let connected = self.env.subsystem.connect(self.now, self.queue.port, &connect, &data);
                 self.connected(slot, data.host_id, connected);
             }
             HomeAnswer::Asked(ticket) => {
@@ -117,7 +117,7 @@ impl<B: Backend> Turn<'_, '_, B> {
             self.env.subsystem.give_back_queue(home, grant.cntlid, grant.queue_id);
             return self.finish(slot, Status::INTERNAL_ERROR, 0);
         };
-        let connected = self.env.subsystem.adopt(home, grant, self.now, PortId::FIRST, &connect, &data);
+        let connected = self.env.subsystem.adopt(home, grant, self.now, self.queue.port, &connect, &data);
         self.connected(slot, data.host_id, connected);
     }
 

@@ -3,7 +3,7 @@
 use core::net::IpAddr;
 use core::time::Duration;
 
-use controller::QueueContext;
+use controller::{PortId, QueueContext};
 use hal_api::Instant;
 use hal_mem::Cursor;
 use message::LostList;
@@ -126,6 +126,8 @@ pub(crate) struct Sender {
 pub(crate) struct Queue {
     pub phase: Phase,
     pub peer: Option<IpAddr>,
+    /// The port that it has come to.
+    pub port: PortId,
     /// When the phase has to be over.
     pub deadline: Instant,
     /// When the PDU that is arriving has to be complete.
@@ -189,6 +191,7 @@ impl Queue {
         Self {
             phase: Phase::Free,
             peer: None,
+            port: PortId::FIRST,
             deadline: Instant::FAR_FUTURE,
             pdu_deadline: Instant::FAR_FUTURE,
             data_deadline: Instant::FAR_FUTURE,

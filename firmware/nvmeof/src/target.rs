@@ -2,7 +2,7 @@
 
 use core::net::IpAddr;
 
-use controller::{Backend, ControllerHandle, IoCompletion, QueueContext, Subsystem};
+use controller::{Backend, ControllerHandle, IoCompletion, PortId, QueueContext, Subsystem};
 use hal_api::Instant;
 use hal_mem::{Arena, OutOfMemory, PAGE_BYTES};
 
@@ -137,11 +137,11 @@ impl Target {
         })
     }
 
-    /// A TCP connection was accepted.
+    /// A TCP connection was accepted at `port`.
     ///
     /// # Errors
     /// [`Refusal`] when there is no place for it: abort it then.
-    pub fn open(&mut self, now: Instant, peer: Option<IpAddr>) -> Result<QueueIndex, Refusal> {
+    pub fn open(&mut self, now: Instant, port: PortId, peer: Option<IpAddr>) -> Result<QueueIndex, Refusal> {
         // Also those that are lost and wait for commands at a drive: else one address could hold all places while a drive hangs.
         let taken = self.queues.iter().filter(|queue| queue.phase != Phase::Free && queue.peer == peer);
         let same_peer = taken.count();
@@ -156,7 +156,7 @@ impl Target {
         };
         *queue = Queue::new();
         queue.phase = Phase::AwaitingInitialize;
-        queue.peer = peer;
+        (queue.port, queue.peer) = (port, peer);
         queue.deadline = now + SETUP_TIMEOUT;
         queue.reserved_slots = 1;
         self.counters.opened += 1;

@@ -127,7 +127,7 @@ impl Card {
             port: Some(network.watch(0)),
             drives: Rc::new(RefCell::new((0..most).map(|_| None).collect())),
         };
-        let mut hardware = Hardware { port: Some(port), drives: heapless::Vec::new() };
+        let mut hardware = Hardware { ports: heapless::Vec::from_iter([port]), drives: heapless::Vec::new() };
         for (place, drive, control) in drives {
             control.reach_as(&reach);
             assert!(hardware.drives.push(drive).is_ok(), "too many drives");

@@ -80,7 +80,7 @@ impl Card {
             let all = controls.iter().chain(spares.iter().map(|(_, control)| control));
             all.for_each(|control: &NvmeControl| control.allow_dma(&pages));
             fars.push(far);
-            parts.push((Some(port), Memory { arena: Arena::leak_for_host(sizes.private_bytes), pages }));
+            parts.push((heapless::Vec::from_iter([port]), Memory { arena: Arena::leak_for_host(sizes.private_bytes), pages }));
         }
         let (options, warnings) = Options::parse("ip=10.0.0.1/24 nqn=nqn.2014-08.org.example:card");
         assert!(warnings.is_empty());

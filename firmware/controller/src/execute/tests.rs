@@ -100,7 +100,7 @@ fn discovery_hosts_hear_of_listeners() {
     bench.subsystem.detach(7);
     assert_eq!(next(&mut bench), None);
     let address = core::net::IpAddr::V4(core::net::Ipv4Addr::LOCALHOST);
-    bench.subsystem.set_listeners(&[crate::Listener { address, port: 1 }]);
+    bench.subsystem.set_listeners(&[crate::Listener { port_id: crate::PortId::FIRST, address, port: 1 }]);
     assert_eq!(next(&mut bench).map(|ended| ended.result), Some(DISCOVERY_CHANGED));
 }
 

@@ -211,10 +211,13 @@ fn a_uuid_index_is_of_no_concern() {
 }
 
 #[test]
-fn several_listeners_are_several_ports() {
+fn listeners_of_several_ports_make_the_subsystem_one_with_several() {
     let mut bench = Bench::ready();
     let address = core::net::IpAddr::V4(core::net::Ipv4Addr::LOCALHOST);
-    let ports = [1, 2].map(|port| crate::Listener { address, port });
-    bench.subsystem.set_listeners(&ports);
+    let on = |port, address| crate::Listener { port_id: crate::PortId(port), address, port: 4420 };
+    let v6 = core::net::IpAddr::V6(core::net::Ipv6Addr::LOCALHOST);
+    bench.subsystem.set_listeners(&[on(1, address), on(1, v6)]);
+    assert_eq!(controller_page(&mut bench).multipath, 0b1010, "two addresses of one port");
+    bench.subsystem.set_listeners(&[on(1, address), on(2, address)]);
     assert_eq!(controller_page(&mut bench).multipath, 0b1011);
 }

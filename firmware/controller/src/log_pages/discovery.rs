@@ -50,16 +50,16 @@ impl Subsystem {
         let size = size_of::<DiscoveryEntry>() as u64;
         let mut at = size_of::<DiscoveryHeader>() as u64;
         for subject in Subject::ALL {
-            for (index, listener) in self.listeners.iter().enumerate() {
+            for listener in &self.listeners {
                 if window.covers(at, size) {
-                    window.put(at, self.discovery_entry(subject, index as u16, listener).as_bytes());
+                    window.put(at, self.discovery_entry(subject, listener).as_bytes());
                 }
                 at += size;
             }
         }
     }
 
-    fn discovery_entry(&self, subject: Subject, index: u16, listener: &Listener) -> DiscoveryEntry {
+    fn discovery_entry(&self, subject: Subject, listener: &Listener) -> DiscoveryEntry {
         const TCP: u8 = 3;
         /// TREQ: a secure channel is not required, SQ flow control can be disabled.
         const REQUIREMENTS: u8 = 0b110;
@@ -71,7 +71,7 @@ impl Subsystem {
         };
         entry.subsystem_type = subject.code();
         entry.requirements = REQUIREMENTS;
-        entry.port_id.set(index + 1);
+        entry.port_id.set(listener.port_id.0);
         entry.controller_id.set(nvme::fabrics::ANY_CONTROLLER);
         entry.admin_queue_entries.set(MIN_ADMIN_ENTRIES.max(self.config.max_queue_entries));
         // The longest IPv6 address has 39 characters, a port 5: both fit.

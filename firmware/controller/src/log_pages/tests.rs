@@ -1,7 +1,7 @@
 //! Log pages: contents, offsets, lengths.
 
 use super::*;
-use crate::Listener;
+use crate::{Listener, PortId};
 use crate::testing::{Bench, NQN, admin_command, get_log, read};
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use nvme::log_page::{DiscoveryEntry, DiscoveryHeader, discovery_flag, effect};
@@ -140,8 +140,8 @@ fn the_discovery_log_has_an_entry_for_each_listener() {
     let mut bench = Bench::discovery();
     let v6 = Ipv6Addr::new(0xfe80, 0, 0, 0, 1, 2, 3, 4);
     bench.subsystem.set_listeners(&[
-        Listener { address: IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), port: 4420 },
-        Listener { address: IpAddr::V6(v6), port: 65535 },
+        Listener { port_id: PortId::FIRST, address: IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), port: 4420 },
+        Listener { port_id: PortId(2), address: IpAddr::V6(v6), port: 65535 },
     ]);
     let data = bench.data_of(&get_log(id::DISCOVERY, 4096, 0));
     let (header, rest) = DiscoveryHeader::read_from_prefix(&data).unwrap();

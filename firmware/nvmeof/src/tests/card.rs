@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 
 use controller::{
-    Backend, BackendNamespace, ControllerSlot, IoCompletion, IoRequest, Namespace, Operation, RejectReason,
+    PortId,     Backend, BackendNamespace, ControllerSlot, IoCompletion, IoRequest, Namespace, Operation, RejectReason,
     Rejected, Subsystem, SubsystemConfig,
 };
 use hal_api::Instant;
@@ -146,6 +146,7 @@ pub(super) struct Card {
     pub pipes: Vec<(QueueIndex, Pipe)>,
     /// Where the next connection comes from.
     pub peer: Option<IpAddr>,
+    pub port: PortId,
     pub budget: u32,
     /// Completions come newest first.
     pub reverse: bool,
@@ -193,13 +194,14 @@ impl Card {
             now: Instant::from_millis(1000),
             pipes: Vec::new(),
             peer: None,
+            port: PortId::FIRST,
             budget: 32,
             reverse: false,
         }
     }
 
     pub fn open(&mut self) -> Option<QueueIndex> {
-        let index = self.target.open(self.now, self.peer).ok()?;
+        let index = self.target.open(self.now, self.port, self.peer).ok()?;
         let pipe = Pipe {
             to_target: VecDeque::new(),
             to_host: Vec::new(),
