@@ -216,7 +216,7 @@ impl Session<'_> {
                 run: &self.test.text,
                 pieces: &[],
                 environment: &environment,
-                wire: card.is_some().then_some(wire),
+                wires: if card.is_some() { std::slice::from_ref(wire) } else { &[] },
                 control: None,
                 log: &log,
             })?;

@@ -88,7 +88,7 @@ fn play(
         run: &script.text,
         pieces: &[],
         environment: &environment,
-        wire: Some(wire),
+        wires: std::slice::from_ref(wire),
         control: None,
         log: &paths::logs()?.join(format!("measure-{}-host.log", script.name)),
     })?;

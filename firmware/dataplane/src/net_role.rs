@@ -173,7 +173,11 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
     fn wake_queues(&mut self, now: Instant) {
         for queue in self.connections.open() {
             let Some(connection) = self.connections.get(queue) else { continue };
-            match self.stacks.get_mut(usize::from(connection.port)).and_then(|stack| stack.stream(connection.stream)) {
+            match self
+                .stacks
+                .get_mut(usize::from(connection.port))
+                .and_then(|stack| stack.stream(connection.stream))
+            {
                 Some(stream) if !is_over(&stream) => {
                     if stream.state() == StreamState::PeerClosed {
                         self.target.peer_closed(queue, now);

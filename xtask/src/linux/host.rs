@@ -34,8 +34,8 @@ pub struct HostPlan<'a> {
     pub pieces: &'a [String],
     /// Shell variables of the script, a line each.
     pub environment: &'a str,
-    /// The wire to the card; none where the target is in the same machine.
-    pub wire: Option<&'a Wire>,
+    /// The wires to the card's ports; none where the target is in the same machine.
+    pub wires: &'a [Wire],
     /// Socket of its QEMU's machine protocol, where wanted.
     pub control: Option<&'a Path>,
     /// Where its console goes.
@@ -75,14 +75,17 @@ impl Host {
             "-serial",
             "stdio",
         ]);
-        command.args(["-M", "q35", "-m", if plan.wire.is_some() { "1G" } else { "4G" }]);
+        command.args(["-M", "q35", "-m", if plan.wires.is_empty() { "4G" } else { "1G" }]);
         command.args(["-smp", &plan.processors.to_string(), "-accel", plan.accelerator, "-cpu", "max"]);
         command.arg("-kernel").arg(&plan.guest.kernel).arg("-initrd").arg(&initramfs.0);
         command.args(["-append", "console=ttyS0 quiet loglevel=4 panic=-1 mitigations=off nokaslr"]);
-        if let Some(wire) = plan.wire {
-            let netdev = format!("{},id=wire", wire.host_netdev());
-            let device = "virtio-net-pci,netdev=wire,mac=52:54:00:ca:4d:f0,romfile=";
-            command.args(["-netdev", &netdev, "-device", device]);
+        for (number, wire) in plan.wires.iter().enumerate() {
+            let netdev = format!("{},id=wire{number}", wire.host_netdev());
+            let device =
+                format!("virtio-net-pci,netdev=wire{number},mac=52:54:00:ca:4d:f{number:x},romfile=");
+            command.args(["-netdev", &netdev, "-device", &device]);
+        }
+        if let Some(wire) = plan.wires.first() {
             command = wire.enclose(command);
         }
         if let Some(control) = plan.control {

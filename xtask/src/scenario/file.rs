@@ -90,6 +90,9 @@ pub struct LinuxHost {
     /// Number of processors.
     #[serde(default = "default_processors")]
     pub processors: u32,
+    /// Ethernet ports, each on a wire to one of the card's: the n-th is 10.0.(n-1).2, the host's seed is for the first.
+    #[serde(default = "default_ports")]
+    pub ports: u32,
     /// Decides which frames the network's weather hits.
     #[serde(default = "default_seed")]
     pub seed: u64,
@@ -179,6 +182,10 @@ fn default_limit() -> u64 {
 
 fn default_processors() -> u32 {
     2
+}
+
+fn default_ports() -> u32 {
+    1
 }
 
 fn default_seed() -> u64 {

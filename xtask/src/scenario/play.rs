@@ -86,7 +86,8 @@ struct Play<'a> {
     faults: Faults,
     drives: TemporaryFolder,
     sockets: TemporaryFolder,
-    net: String,
+    /// Of each port.
+    nets: Vec<String>,
     port: u16,
 }
 
@@ -101,11 +102,11 @@ impl<'a> Play<'a> {
         let drives = TemporaryFolder::for_drives()?;
         let sockets = TemporaryFolder::for_sockets()?;
         let port = qemu::free_port(DYNAMIC_PORTS)?;
-        let net = match &site {
-            Some(site) => site.card_netdev(),
-            None => scenario.net.replace("{port}", &port.to_string()),
+        let nets = match &site {
+            Some(site) => site.card_netdevs(),
+            None => vec![scenario.net.replace("{port}", &port.to_string())],
         };
-        let mut command = card(scenario, stage, &drives, &net)?;
+        let mut command = card(scenario, stage, &drives, &nets)?;
         command.args(["-qmp", &qemu::control(&control_of(&sockets))]);
         let vm = Vm::start(&mut command, log)?;
         if let Some(site) = &mut site {
@@ -124,7 +125,7 @@ impl<'a> Play<'a> {
             faults: Faults::default(),
             drives,
             sockets,
-            net,
+            nets,
             port,
         })
     }
@@ -274,7 +275,7 @@ impl<'a> Play<'a> {
 
     /// Starts the card anew, with the drives that it had at first, as they are now.
     fn start_again(&mut self) -> Result<()> {
-        let mut command = card(self.scenario, self.stage, &self.drives, &self.net)?;
+        let mut command = card(self.scenario, self.stage, &self.drives, &self.nets)?;
         command.args(["-qmp", &qemu::control(&control_of(&self.sockets))]);
         let log = self.vm.log().with_extension("again.serial");
         self.vm = Vm::start(&mut command, &log)?;
@@ -301,9 +302,9 @@ impl<'a> Play<'a> {
                     play.faults.is_out(&mut qmp, drive)
                 })
             }
-            Action::Link(switch) => {
-                let up = *switch == Switch::On;
-                qmp.command("set_link", json!({"name": "net0", "up": up})).map(drop)
+            Action::Link(port, switch) => {
+                let name = format!("net{}", port - 1);
+                qmp.command("set_link", json!({"name": name, "up": *switch == Switch::On})).map(drop)
             }
             _ => bail!("this step is not about the machine"),
         }
@@ -435,7 +436,7 @@ fn control_of(sockets: &TemporaryFolder) -> PathBuf {
 }
 
 /// The card's QEMU, but for its control socket.
-fn card(scenario: &Scenario, stage: &Stage, drives: &TemporaryFolder, net: &str) -> Result<Command> {
+fn card(scenario: &Scenario, stage: &Stage, drives: &TemporaryFolder, nets: &[String]) -> Result<Command> {
     let mut command = machine(scenario)?.command();
     if !scenario.restarts {
         // A reset is an end: what comes after it is another boot.
@@ -455,7 +456,9 @@ fn card(scenario: &Scenario, stage: &Stage, drives: &TemporaryFolder, net: &str)
     for drive in &scenario.drive {
         drive.add(&mut command, drives.path())?;
     }
-    qemu::add_port(&mut command, 0, net);
+    for (number, net) in nets.iter().enumerate() {
+        qemu::add_port(&mut command, number, net);
+    }
     Ok(command)
 }
 

@@ -30,7 +30,8 @@ pub struct Site<'a> {
     drives: Vec<&'a str>,
     sockets: TemporaryFolder,
     relay: Arc<Relay>,
-    wire: Wire,
+    /// One for each port; only the first passes through the relay that can be told to disturb it.
+    wires: Vec<Wire>,
     log: PathBuf,
     host: Option<Host>,
     starts: u32,
@@ -47,6 +48,10 @@ impl<'a> Site<'a> {
     /// The wire, and a host that starts.
     pub fn new(name: &str, scenario: &'a Scenario, plan: &'a LinuxHost, stage: &'a Stage) -> Result<Self> {
         let relay = Arc::new(Relay::new(plan.seed)?);
+        let mut wires = vec![Wire::Relayed(Arc::clone(&relay))];
+        for _ in 1..plan.ports {
+            wires.push(Wire::Relayed(Arc::new(Relay::new(plan.seed)?)));
+        }
         let pieces = scenario.steps.iter().map(|step| step.script().unwrap_or_default().to_owned()).collect();
         let plugged = scenario.steps.iter().filter_map(|step| match &step.action {
             Action::Plug(drive) => Some(drive),
@@ -59,7 +64,7 @@ impl<'a> Site<'a> {
             pieces,
             drives,
             sockets: TemporaryFolder::for_sockets()?,
-            wire: Wire::Relayed(Arc::clone(&relay)),
+            wires,
             relay,
             log: paths::logs()?.join(format!("qemu-{name}-host.log")),
             host: None,
@@ -87,7 +92,7 @@ impl<'a> Site<'a> {
             run: &script,
             pieces: &self.pieces,
             environment: "TARGET=card\nLACKS=\n",
-            wire: Some(&self.wire),
+            wires: &self.wires,
             control: Some(&self.control()),
             log: &log,
         })?);
@@ -187,9 +192,9 @@ impl<'a> Site<'a> {
         Ok(())
     }
 
-    /// Value of the card's `-netdev`, without an id.
-    pub fn card_netdev(&self) -> String {
-        self.wire.card_netdev()
+    /// Value of the card's `-netdev` for each port, without an id.
+    pub fn card_netdevs(&self) -> Vec<String> {
+        self.wires.iter().map(Wire::card_netdev).collect()
     }
 
     /// The end of the console.

@@ -58,8 +58,8 @@ pub enum Action {
     Reset(Side),
     /// A flood of connection requests begins; 0 a second ends it.
     Flood(Flood),
-    /// The card's link goes up or down.
-    Link(Switch),
+    /// The link of the card's port of that number, from 1 on, goes up or down.
+    Link(usize, Switch),
     /// The host's power is cut, or it is started anew.
     HostPower(Switch),
     /// The card's power button is pressed until it has switched itself off, or it is started anew.
@@ -155,6 +155,7 @@ pub struct Table {
     reset: Option<Side>,
     flood: Option<Flood>,
     link: Option<Switch>,
+    port: Option<usize>,
     host_power: Option<Switch>,
     card_power: Option<Switch>,
     pause_s: Option<u64>,
@@ -166,6 +167,9 @@ impl TryFrom<Table> for Step {
     fn try_from(table: Table) -> Result<Self, String> {
         let name = table.name.clone();
         let limit = Duration::from_secs(table.limit_s.unwrap_or(DEFAULT_LIMIT_S));
+        if table.port.is_some() && table.link.is_none() {
+            return Err("expected `link` with `port`: it says of which port".to_owned());
+        }
         let mut actions: Vec<(&str, Action)> = table.actions();
         match (actions.pop(), actions.pop()) {
             (Some((word, action)), None) => {
@@ -207,7 +211,7 @@ impl Table {
             ("network", self.network.map(Action::Network)),
             ("reset", self.reset.map(Action::Reset)),
             ("flood", self.flood.map(Action::Flood)),
-            ("link", self.link.map(Action::Link)),
+            ("link", self.link.map(|switch| Action::Link(self.port.unwrap_or(1), switch))),
             ("host_power", self.host_power.map(Action::HostPower)),
             ("card_power", self.card_power.map(Action::CardPower)),
             ("pause_s", pause.map(Action::Pause)),
@@ -238,8 +242,8 @@ impl Action {
             Self::Reset(Side::Card) => "a connection is reset within its data to the card".to_owned(),
             Self::Reset(Side::Host) => "a connection is reset within its data to the host".to_owned(),
             Self::Flood(flood) => format!("{} connection requests a second", flood.syn_per_s),
-            Self::Link(Switch::On) => "the link comes up".to_owned(),
-            Self::Link(Switch::Off) => "the link goes down".to_owned(),
+            Self::Link(port, Switch::On) => format!("the link of port {port} comes up"),
+            Self::Link(port, Switch::Off) => format!("the link of port {port} goes down"),
             Self::HostPower(Switch::On) => "the host is started".to_owned(),
             Self::HostPower(Switch::Off) => "the host's power is cut".to_owned(),
             Self::CardPower(Switch::On) => "the card is started".to_owned(),

@@ -62,6 +62,20 @@ impl Card {
         order: u64,
         drives: impl IntoIterator<Item = NvmeConfig>,
     ) -> Self {
+        Self::boot_with(memory_bytes, (cores, 1), order, drives)
+    }
+
+    /// A card with one data core and two Ethernet ports: wire n leads to port n, the card is 10.0.n.1 there.
+    pub fn boot_ports(memory_bytes: usize, drives: impl IntoIterator<Item = NvmeConfig>) -> Self {
+        Self::boot_with(memory_bytes, (1, 2), 0, drives)
+    }
+
+    fn boot_with(
+        memory_bytes: usize,
+        (cores, ports): (usize, usize),
+        order: u64,
+        drives: impl IntoIterator<Item = NvmeConfig>,
+    ) -> Self {
         let sizes = Sizes::of_each(memory_bytes, cores);
         let configs: Vec<NvmeConfig> = drives.into_iter().collect();
         let (mut parts, mut fars) = (Vec::new(), Vec::new());
@@ -76,13 +90,18 @@ impl Card {
         }
         for _ in 0..cores {
             let pages = DmaRegion::leak_for_host(sizes.pages * PAGE_BYTES);
-            let (port, far) = frame_queue_pair(port_info(1), port_info(2), 1024);
+            let mut queues = heapless::Vec::new();
+            for net in 0..ports {
+                let (port, far) = frame_queue_pair(port_info(1), port_info(2), 1024);
+                assert!(queues.push(port).is_ok(), "too many ports");
+                fars.push((net as u8, far));
+            }
             let all = controls.iter().chain(spares.iter().map(|(_, control)| control));
             all.for_each(|control: &NvmeControl| control.allow_dma(&pages));
-            fars.push(far);
-            parts.push((heapless::Vec::from_iter([port]), Memory { arena: Arena::leak_for_host(sizes.private_bytes), pages }));
+            parts.push((queues, Memory { arena: Arena::leak_for_host(sizes.private_bytes), pages }));
         }
-        let (options, warnings) = Options::parse("ip=10.0.0.1/24 nqn=nqn.2014-08.org.example:card");
+        let (options, warnings) =
+            Options::parse("ip=10.0.0.1/24 ip.2=10.0.1.1/24 nqn=nqn.2014-08.org.example:card");
         assert!(warnings.is_empty());
         let mut between = Arena::leak_for_host(mesh_bytes(cores));
         let cores =

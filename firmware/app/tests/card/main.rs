@@ -8,6 +8,7 @@ mod chaos;
 mod host;
 mod many_cores;
 mod plug;
+mod ports;
 mod shutdown;
 mod wire;
 

@@ -21,7 +21,7 @@ struct Spread {
 
 impl Spread {
     fn admin(card: &mut Card, id: u8, core: usize, keep_alive_ms: u32) -> Self {
-        card.wire.core = core;
+        card.wire.next = core;
         let mut admin = Queue::open(card);
         admin.keep_alive_ms = keep_alive_ms;
         let cntlid = admin.connect(card, id, 0, 0xffff);
@@ -39,7 +39,7 @@ impl Spread {
     /// All I/O queues at once, as hosts do it.
     fn connect_io(&mut self, card: &mut Card, cores: usize) {
         for id in 1..=QUEUES {
-            card.wire.core = id % cores;
+            card.wire.next = id % cores;
             let mut queue = Queue::open(card);
             queue.start_connect(card, self.id, id as u16, self.cntlid);
             self.io.push(queue);

@@ -6,8 +6,6 @@ use std::collections::VecDeque;
 use hal_api::{FrameQueue, FrameReceive, FrameTransmit};
 use hal_fakes::FakeFrameQueue;
 
-pub const CARD_ADDRESS: [u8; 4] = [10, 0, 0, 1];
-const OUR_ADDRESS: [u8; 4] = [10, 0, 0, 2];
 const CARD_PORT: u16 = 4420;
 const SEGMENT_BYTES: usize = 1400;
 const WINDOW: u16 = 0xffff;
@@ -24,21 +22,22 @@ pub struct Socket {
     index: usize,
 }
 
-/// The wires to the card's cores, one for each.
+/// The wires to the card: one for each port of each core.
 pub struct Wires {
     wires: Vec<Wire>,
-    /// The core that the next connection goes to.
-    pub core: usize,
+    /// The wire that the next connection goes by. Where each core has one port, it is the core.
+    pub next: usize,
 }
 
 impl Wires {
-    pub fn new(queues: Vec<FakeFrameQueue>) -> Self {
-        Self { wires: queues.into_iter().map(Wire::new).collect(), core: 0 }
+    /// Wires to ports in the networks 10.0.N.0/24.
+    pub fn new(queues: Vec<(u8, FakeFrameQueue)>) -> Self {
+        Self { wires: queues.into_iter().map(|(net, queue)| Wire::new(net, queue)).collect(), next: 0 }
     }
 
     /// Begins a connection.
     pub fn connect(&mut self) -> Socket {
-        Socket { wire: self.core, index: self.wires[self.core].connect() }
+        Socket { wire: self.next, index: self.wires[self.next].connect() }
     }
 
     pub fn is_open(&self, socket: Socket) -> bool {
@@ -93,13 +92,17 @@ struct Connection {
 /// All connections to the card over one port.
 struct Wire {
     queue: FakeFrameQueue,
+    /// The card's address on this wire, and ours.
+    card: [u8; 4],
+    own: [u8; 4],
     card_mac: Option<[u8; 6]>,
     connections: Vec<Connection>,
 }
 
 impl Wire {
-    fn new(queue: FakeFrameQueue) -> Self {
-        Self { queue, card_mac: None, connections: Vec::new() }
+    fn new(net: u8, queue: FakeFrameQueue) -> Self {
+        let [card, own] = [1, 2].map(|station| [10, 0, net, station]);
+        Self { queue, card, own, card_mac: None, connections: Vec::new() }
     }
 
     fn connect(&mut self) -> usize {
@@ -162,7 +165,7 @@ impl Wire {
     }
 
     fn resolution(&mut self, frame: &[u8]) {
-        if frame[38..42] != OUR_ADDRESS {
+        if frame[38..42] != self.own {
             return;
         }
         let sender: [u8; 6] = frame[22..28].try_into().unwrap();
@@ -187,9 +190,9 @@ impl Wire {
         frame.extend(mac);
         frame.extend([8, 6, 0, 1, 8, 0, 6, 4, 0, operation]);
         frame.extend(mac);
-        frame.extend(OUR_ADDRESS);
+        frame.extend(self.own);
         frame.extend(target);
-        frame.extend(CARD_ADDRESS);
+        frame.extend(self.card);
         self.transmit(&frame);
     }
 
@@ -239,8 +242,8 @@ impl Wire {
         let mut packet = vec![0x45, 0];
         packet.extend(total.to_be_bytes());
         packet.extend([0, 0, 0x40, 0, 64, 6, 0, 0]);
-        packet.extend(OUR_ADDRESS);
-        packet.extend(CARD_ADDRESS);
+        packet.extend(self.own);
+        packet.extend(self.card);
         let checksum = header_checksum(&packet);
         packet[10..12].copy_from_slice(&checksum.to_be_bytes());
         packet.extend(connection.port.to_be_bytes());

@@ -1,8 +1,8 @@
 //! Log pages: contents, offsets, lengths.
 
 use super::*;
-use crate::{Listener, PortId};
 use crate::testing::{Bench, NQN, admin_command, get_log, read};
+use crate::{Listener, PortId};
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use nvme::log_page::{DiscoveryEntry, DiscoveryHeader, discovery_flag, effect};
 use nvme::opcode::admin;

@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 
 use controller::{
-    PortId,     Backend, BackendNamespace, ControllerSlot, IoCompletion, IoRequest, Namespace, Operation, RejectReason,
-    Rejected, Subsystem, SubsystemConfig,
+    Backend, BackendNamespace, ControllerSlot, IoCompletion, IoRequest, Namespace, Operation, PortId,
+    RejectReason, Rejected, Subsystem, SubsystemConfig,
 };
 use hal_api::Instant;
 use hal_mem::{Arena, PagePool};

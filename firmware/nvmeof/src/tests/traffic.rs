@@ -115,6 +115,20 @@ fn alignment_asked_for_by_the_host_is_kept() {
 }
 
 #[test]
+fn the_state_of_a_port_is_that_of_the_hosts_that_have_come_by_it() {
+    use controller::{AnaState, PortId};
+    let mut card = Card::new();
+    card.port = PortId(2);
+    let (_admin, mut host) = Host::pair(&mut card, Digests::default(), |_| {});
+    card.subsystem.set_ana_state(PortId::FIRST, AnaState::Inaccessible);
+    write_and_read(&mut card, &mut host, 0, 8, 1);
+    card.subsystem.set_ana_state(PortId(2), AnaState::Inaccessible);
+    let read = block_command(io::READ, 0, 8);
+    let status = host.execute(&mut card, read, Payload::Read(8 * 512)).0;
+    assert_eq!(status.code(), Status::ANA_INACCESSIBLE.code());
+}
+
+#[test]
 fn success_without_a_capsule_only_where_flow_control_is_off() {
     for off in [false, true] {
         let mut card = Card::new();
