@@ -1,5 +1,6 @@
 //! When the card is ready to serve, and saying so.
 
+use core::net::IpAddr;
 use core::time::Duration;
 
 use controller::{Listener, MAX_LISTENERS, Subsystem};
@@ -49,13 +50,16 @@ impl Readiness {
         let mut has_said = false;
         for listener in listeners.iter().filter(|listener| !self.said.contains(listener)) {
             has_said = true;
-            hal_log::info!(
-                "ready: {} namespaces of {} at {}:{}",
-                subsystem.namespaces().len(),
-                subsystem.config().nqn.as_str(),
-                listener.address,
-                listener.port,
-            );
+            let (namespaces, nqn) = (subsystem.namespaces().len(), subsystem.config().nqn.as_str());
+            let port = listener.port;
+            match listener.address {
+                IpAddr::V4(address) => {
+                    hal_log::info!("ready: {} namespaces of {} at {}:{}", namespaces, nqn, address, port);
+                }
+                IpAddr::V6(address) => {
+                    hal_log::info!("ready: {} namespaces of {} at [{}]:{}", namespaces, nqn, address, port);
+                }
+            }
         }
         self.said.clear();
         // It has room for as many.
