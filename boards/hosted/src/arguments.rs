@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use app::options::{AddressSource, Options};
 use app::plan::{Plan, choose};
-use app::sizes::MAX_DRIVES;
+use app::sizes::{MAX_DRIVES, MAX_PORTS};
 use clap::{ArgGroup, Parser};
 use hal_hosted::WireSide;
 
@@ -35,17 +35,18 @@ PENSTOCK_LOG says what is logged: off, error, warn, info (default), debug, trace
 /// The Penstock card as an ordinary process: an NVMe/TCP target over a TAP interface or a unix socket.
 #[derive(Parser, Debug)]
 #[command(name = "hosted", version, after_help = EXAMPLES, max_term_width = 110)]
-#[command(group(ArgGroup::new("ethernet").args(["tap", "wire", "namespace"]).multiple(true).required(true)))]
+#[command(group(ArgGroup::new("ethernet").args(["taps", "wires", "namespace"]).multiple(true).required(true)))]
 pub struct Arguments {
     /// A drive: FILE or ram:SIZE, then ,block=512|4096 and ,serial=TEXT where wanted; up to 16 times
     #[arg(long = "drive", value_name = "FILE|ram:SIZE", value_parser = DriveSpec::parse)]
     pub drives: Vec<DriveSpec>,
-    /// The port is the other end of this TAP interface; without --ip the card waits for a DHCP server there
-    #[arg(long, value_name = "NAME")]
-    pub tap: Option<String>,
-    /// The port is a unix socket, for QEMU's -netdev stream: we listen at PATH, or connect:PATH
-    #[arg(long, value_name = "PATH", value_parser = wire, conflicts_with_all = ["tap", "namespace"])]
-    pub wire: Option<WireSide>,
+    /// The port is the other end of this TAP interface; without --ip the card waits for a DHCP server there.
+    /// Twice for two ports: --ip and --gateway are of the first, "ip.2=" in --append of the second
+    #[arg(long = "tap", value_name = "NAME")]
+    pub taps: Vec<String>,
+    /// The port is a unix socket, for QEMU's -netdev stream: we listen at PATH, or connect:PATH; twice for two ports
+    #[arg(long = "wire", value_name = "PATH", value_parser = wire, conflicts_with_all = ["taps", "namespace"])]
+    pub wires: Vec<WireSide>,
     /// Make a user and network namespace with the TAP interface in it; takes no rights
     #[arg(long, visible_alias = "unshare")]
     pub namespace: bool,
@@ -73,7 +74,7 @@ pub struct Arguments {
     /// Boot arguments as the card takes them, such as "ip=10.0.0.1/24"; they count over the options
     #[arg(long, value_name = "WORDS", default_value = "", hide_default_value = true)]
     pub append: String,
-    /// The port's station address
+    /// The first port's station address; the second's is one more
     #[arg(long, value_name = "MAC", default_value = "02:ca:4d:00:00:01", value_parser = station_address)]
     pub mac: [u8; 6],
     /// A core plan of board.toml [default: the one for as many CPUs as there are]
@@ -206,6 +207,13 @@ impl Arguments {
     /// # Errors
     /// A sentence about the first that is wrong.
     pub fn options(&self) -> Result<Options, String> {
+        let ports = self.taps.len().max(self.wires.len());
+        if ports > MAX_PORTS {
+            return Err(format!("--tap, --wire: {ports} ports, and the card has {MAX_PORTS}"));
+        }
+        if self.namespace && self.taps.len() > 1 {
+            return Err("--namespace: it has one interface, and --tap says its name".to_owned());
+        }
         if self.drives.len() > MAX_DRIVES {
             return Err(format!(
                 "--drive: {} drives, and the card has {MAX_DRIVES} places",
@@ -288,6 +296,12 @@ impl Arguments {
         let neighbours = [u32::from(card).wrapping_add(1), u32::from(card).wrapping_sub(1)];
         let host = neighbours.into_iter().find(usable).map(|host| (Ipv4Addr::from(host), prefix));
         host.ok_or_else(|| format!("--ip: {card}/{prefix} leaves no address for the host"))
+    }
+
+    /// The station address of the port of that number, from 0 on.
+    pub fn mac_of(&self, port: usize) -> [u8; 6] {
+        let [a, b, c, d, e, f] = self.mac;
+        [a, b, c, d, e, f.wrapping_add(port as u8)]
     }
 
     /// Whether the card waits for DHCP although nobody asked for that.

@@ -108,26 +108,27 @@ fn prepare(arguments: &Arguments) -> Result<Run, Refusal> {
     let parts = Parts { plan, cpus, options, sizes, memory, sleeper };
     let specs = arguments.drives.clone();
     let drives = drives::make(&specs, blocks, &parts.memory.pages, &watcher).map_err(system)?;
-    match &arguments.wire {
-        Some(side) => {
-            let mtu = parts.options.mtu.unwrap_or(WIRE_MTU);
-            let port =
-                WireQueue::open(side, arguments.mac, mtu, watcher).map_err(|error| error.to_string())?;
-            let socket = match side {
-                WireSide::Listen(path) => Some(path.clone()),
-                WireSide::Connect(_) => None,
-            };
-            start(arguments, parts, port, drives, socket)
-        }
-        None => {
-            let name = arguments.tap.as_deref().unwrap_or(OWN_INTERFACE);
-            let mtu = parts.options.mtu;
-            let setup = host.map(|(address, prefix)| InterfaceSetup { address, prefix, mtu });
-            let port = TapQueue::open(name, setup.as_ref(), arguments.mac, watcher);
-            let port = port.map_err(|error| tap_refusal(arguments, &error))?;
-            start(arguments, parts, port, drives, None)
-        }
+    if arguments.wires.is_empty() {
+        let own = [OWN_INTERFACE.to_owned()];
+        let names = if arguments.taps.is_empty() { &own[..] } else { &arguments.taps };
+        let mtu = parts.options.mtu;
+        let setup = host.map(|(address, prefix)| InterfaceSetup { address, prefix, mtu });
+        let open = |(number, name): (usize, &String)| {
+            TapQueue::open(name, setup.as_ref(), arguments.mac_of(number), watcher.clone())
+        };
+        let ports: Result<_, TapError> = names.iter().enumerate().map(open).collect();
+        let ports = ports.map_err(|error| tap_refusal(arguments, &error))?;
+        return start(arguments, parts, ports, drives, Vec::new());
     }
+    let mtu = parts.options.mtu.unwrap_or(WIRE_MTU);
+    let open = |(number, side)| WireQueue::open(side, arguments.mac_of(number), mtu, watcher.clone());
+    let ports: Result<_, _> = arguments.wires.iter().enumerate().map(open).collect();
+    let ports = ports.map_err(|error| error.to_string())?;
+    let sockets = arguments.wires.iter().filter_map(|side| match side {
+        WireSide::Listen(path) => Some(path.clone()),
+        WireSide::Connect(_) => None,
+    });
+    start(arguments, parts, ports, drives, sockets.collect())
 }
 
 /// All of the card but its devices.
@@ -144,9 +145,9 @@ struct Parts {
 fn start<F: FrameQueue + Send + 'static>(
     arguments: &Arguments,
     parts: Parts,
-    port: F,
+    ports: heapless::Vec<F, { app::sizes::MAX_PORTS }>,
     drives: heapless::Vec<FakeNvme, { app::sizes::MAX_DRIVES }>,
-    socket: Option<std::path::PathBuf>,
+    sockets: Vec<std::path::PathBuf>,
 ) -> Result<Run, Refusal>
 where
     DataCore<F, FakeNvme>: Send,
@@ -154,7 +155,7 @@ where
     report(arguments, &parts);
     let Parts { plan, cpus, options, sizes, memory, sleeper } = parts;
     let seed = seed().map_err(|error| format!("no randomness: {error}"))?;
-    let hardware = Hardware { ports: heapless::Vec::from_iter([port]), drives };
+    let hardware = Hardware { ports, drives };
     let data = app::assemble(hardware, &options, &sizes, memory, seed, clock().now()).map_err(|short| {
         format!("--memory: {} bytes wanted, {} left", short.wanted_bytes, short.left_bytes)
     })?;
@@ -162,8 +163,8 @@ where
     let cores = Cores { plan, cpus, clock: clock(), sleeper };
     Ok(Box::new(move || {
         let ended = cores.run(data);
-        // The data core is never dropped, and its socket's file is nobody else's.
-        if let Some(socket) = socket {
+        // The data core is never dropped, and its sockets' files are nobody else's.
+        for socket in sockets {
             let _ = std::fs::remove_file(socket);
         }
         ended

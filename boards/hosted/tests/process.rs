@@ -84,6 +84,10 @@ fn bad_input_is_refused_in_a_sentence_before_anything_starts() {
     assert!(tap.contains("ip tuntap add penstock-none") && tap.contains("--namespace"), "{tap}");
     let many: Vec<&str> = (0..17).flat_map(|_| ["--drive", "ram:1M"]).collect();
     assert!(wrong(&many).contains("16 places"));
+    let ports = wrong(&["--wire", "connect:/a", "--wire", "connect:/b"]);
+    assert!(ports.contains("3 ports, and the card has 2"), "{ports}");
+    let taps = refusal(&["--namespace", "--tap", "a", "--tap", "b"]);
+    assert!(taps.contains("it has one interface"), "{taps}");
     assert!(!PathBuf::from(&wire).exists());
 }
 
@@ -148,6 +152,34 @@ fn it_is_ready_and_ends_in_good_order_when_asked() {
         assert!(process.wait().unwrap().success());
         assert!(!PathBuf::from(&wire).exists());
     }
+}
+
+#[test]
+fn it_serves_by_two_ports() {
+    let folder = Folder::new("ports");
+    let wires = ["wire1", "wire2"].map(|name| folder.path(name));
+    let mut command = Command::new(HOSTED);
+    command.args(["--drive", "ram:1M", "--wire", &wires[0], "--wire", &wires[1], "--ip", "10.0.0.1/24"]);
+    command.args(["--append", "ip.2=10.0.1.1/24", "--memory", "64M", "--cpus", "none"]);
+    let mut process = command.env_remove("PENSTOCK_LOG").stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(process.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let mut ports: Vec<String> = Vec::new();
+    let mut addresses: Vec<String> = Vec::new();
+    while addresses.len() < 2 {
+        let line = lines.next().expect("ready by both ports");
+        if let Some((_, port)) = line.split_once("INFO  port ") {
+            ports.push(port[..17].to_owned());
+        } else if let Some((_, address)) = line.rsplit_once(" at ").filter(|_| line.contains("ready: 1 ")) {
+            addresses.push(address.to_owned());
+        }
+    }
+    assert_eq!(ports, ["02:ca:4d:00:00:01", "02:ca:4d:00:00:02"]);
+    assert_eq!(addresses, ["10.0.0.1:4420", "10.0.1.1:4420"]);
+    let asked = Command::new("kill").args(["-TERM", &process.id().to_string()]).status().unwrap();
+    assert!(asked.success());
+    lines.for_each(drop);
+    assert!(process.wait().unwrap().success());
+    assert!(wires.iter().all(|wire| !PathBuf::from(wire).exists()));
 }
 
 #[test]

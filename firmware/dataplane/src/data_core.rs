@@ -195,7 +195,10 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> Role for DataCore<F, D> {
 
     fn arm(&mut self) -> bool {
         // All of them: one that has a frame already does not excuse the others.
-        let frames = self.stacks.iter_mut().fold(false, |waits, stack| stack.arm() || waits);
+        let mut frames = false;
+        for stack in &mut self.stacks {
+            frames |= stack.arm();
+        }
         let drives = self.drives.arm();
         frames || drives || self.subsystem.has_messages() || self.target.next_ready(QueueIndex(0)).is_some()
     }
