@@ -17,6 +17,13 @@ pub struct Line {
     pub shown: String,
 }
 
+impl Line {
+    /// The core that has said it.
+    pub fn core(&self) -> Option<&str> {
+        self.plain.split_whitespace().nth(1).filter(|word| word.parse::<u8>().is_ok())
+    }
+}
+
 /// Turns the serial port's bytes into lines.
 pub struct CardLog(Decoder);
 

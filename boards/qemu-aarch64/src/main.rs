@@ -3,14 +3,15 @@
 #![no_main]
 
 use core::panic::PanicInfo;
+use core::sync::atomic::{AtomicU8, Ordering};
 use core::time::Duration;
 
 use app::options::Options;
-use app::plan::{self, Plan, Role};
-use app::sizes::Sizes;
+use app::plan::{self, Plan};
+use app::sizes::{Sizes, mesh_bytes};
 use app::{
-    CoreLoop, DataCore, DataEnds, DriveRings, Hardware, HotPlug, HotPlugRole, LineState, Memory, OrderlyEnd,
-    Power, PowerRole, Watched,
+    ControlEnds, CoreLoop, CoreQueue, DataCore, DataEnds, HotPlug, HotPlugRole, LineState, MAX_DATA_CORES,
+    Memory, OrderlyEnd, Power, PowerRole, Steering, Watched, steered_ports, steered_ports_bytes,
 };
 use hal_api::{Clock, Instant, Wake};
 use hal_arch_aarch64::{
@@ -18,10 +19,11 @@ use hal_arch_aarch64::{
     sign_of_life, wake,
 };
 use hal_devices::drive_slots::PciDriveSlots;
-use hal_devices::inventory::{self, Inventory, PortOptions};
+use hal_devices::inventory::{self, DeviceOptions, Inventory};
 use hal_devices::nvme::NvmeController;
-use hal_devices::virtio::VirtioNetQueue;
+use hal_devices::virtio::{DeviceSteering, VirtioNetQueue};
 use hal_devices::{Pl011, PowerKey};
+use heapless::Vec;
 
 /// What `board.toml` says.
 mod board {
@@ -36,11 +38,17 @@ const POLL_INTERVAL: Duration = Duration::from_millis(1);
 
 /// Private memory of role `control`: its slots, and the rings to the data core.
 const CONTROL_BYTES: usize = 256 << 10;
+/// Private memory of the ways by which all data cores reach the ports, beside what [`steered_ports_bytes`] says.
+const STEERING_BYTES: usize = 16 << 10;
 
-/// By which control has the data core end in order.
+/// By which control has the data cores end in order.
 static END: OrderlyEnd = OrderlyEnd::new();
+/// The core that each data core is.
+static DATA_CORES: [AtomicU8; MAX_DATA_CORES] = [const { AtomicU8::new(0) }; MAX_DATA_CORES];
 
-type Data = DataCore<VirtioNetQueue, NvmeController>;
+type Data = DataCore<CoreQueue<VirtioNetQueue>, NvmeController>;
+/// Something for each data core.
+type PerCore<T> = Vec<T, MAX_DATA_CORES>;
 type Slots = HotPlugRole<PciDriveSlots>;
 
 entry!(main);
@@ -62,21 +70,32 @@ fn main(mut boot: Boot) -> ! {
         hal_log::warn!("boot argument \"{}\" is not used: expected {}", warning.word, warning.expected);
     }
     let plan = choose_plan(&options, 1 + boot.others.parked());
-    let data_core = plan.core_of(Role::Net, 0).unwrap_or(CONTROL_CORE);
-    let Parts { data, slots, polled } = divide(&mut boot, &options, data_core);
+    let cores: PerCore<usize> = plan.data_cores().take(MAX_DATA_CORES).collect();
+    for (place, core) in DATA_CORES.iter().zip(&cores) {
+        place.store(*core as u8, Ordering::Relaxed);
+    }
+    END.set_cores(cores.len() as u8);
+    let Parts { mut data, slots, polled } = divide(&mut boot, &options, &cores);
     let timer = boot.timer;
     let power = boot.power_key.take().map(Button);
     let mut control = PowerRole::new(line(boot.uart.take()), power, &END);
-    let on_core = |core| fault.and_then(|fault| fault.of_core(core, data_core));
-    let mut data = Watched::new(data, alive(on_core(data_core)));
-    if data_core == CONTROL_CORE {
+    let first = cores.first().copied().unwrap_or(CONTROL_CORE);
+    let on_core = |core| fault.and_then(|fault| fault.of_core(core, first));
+    if first == CONTROL_CORE {
+        let Some(data) = data.pop() else { panic!("plan {} has no data core", plan.name) };
+        let mut data = Watched::new(data, alive(on_core(CONTROL_CORE)));
         CoreLoop::new(&mut [&mut data, &mut control, slots], timer, Sleep { cpu: boot.cpu, polled }).run();
     }
-    let started = boot
-        .others
-        .start(data_core, move |cpu| CoreLoop::new(&mut [&mut data], timer, Sleep { cpu, polled }).run());
-    if started.is_err() {
-        panic!("core {data_core} of plan {} does not start", plan.name);
+    // Taken from the end, one by one.
+    for core in cores.iter().rev() {
+        let Some(data) = data.pop() else { break };
+        let mut data = Watched::new(data, alive(on_core(*core)));
+        let started = boot
+            .others
+            .start(*core, move |cpu| CoreLoop::new(&mut [&mut data], timer, Sleep { cpu, polled }).run());
+        if started.is_err() {
+            panic!("core {core} of plan {} does not start", plan.name);
+        }
     }
     let mut control = Watched::new(&mut control, alive(on_core(CONTROL_CORE)));
     CoreLoop::new(&mut [&mut control, slots], timer, Sleep { cpu: boot.cpu, polled: false }).run()
@@ -150,66 +169,118 @@ fn choose_plan(options: &Options, cores: usize) -> &'static Plan {
 
 /// What the cores run.
 struct Parts {
-    data: &'static mut Data,
+    data: PerCore<&'static mut Data>,
     slots: &'static mut Slots,
-    /// The data core has to poll devices that cannot wake it.
+    /// The data cores have to poll devices that cannot wake them.
     polled: bool,
 }
 
-/// Finds the devices and divides the memory between the data core, which will run on core `owner`, and control.
+/// Finds the devices and divides them and the memory between the data cores, which will be these cores, and control.
 ///
 /// What is found is large and passes through the stack, as it does in what is called here: each in a frame of its own.
 #[inline(never)]
-fn divide(boot: &mut Boot, options: &Options, owner: usize) -> Parts {
-    let Inventory { drives, slots, mut ports, polled } = find_devices(boot, options, owner);
-    let Some((slots, rings)) = watch_slots(boot, slots) else {
+fn divide(boot: &mut Boot, options: &Options, cores: &[usize]) -> Parts {
+    let steering = make_steering(boot, cores.len());
+    let Inventory { drives, slots, mut ports, polled } = find_devices(boot, options, cores, steering);
+    let Some((slots, rings)) = watch_slots(boot, slots, cores.len()) else {
         panic!("{} MiB of memory are not enough for role control", boot.memory.left_bytes() >> 20);
     };
-    let ports = ports.iter_mut().filter_map(|port| port.take_queue(0)).collect();
-    let sizes = Sizes::of(boot.memory.largest_bytes() as usize);
-    let arena = boot.memory.arena(sizes.private_bytes);
-    let pages = boot.memory.dma_as_found(sizes.pages * hal_mem::PAGE_BYTES, hal_mem::PAGE_BYTES);
-    let (Some(arena), Some(pages)) = (arena, pages) else {
-        panic!("{} MiB of memory are not enough", boot.memory.left_bytes() >> 20);
+    let pairs = ports.iter_mut().map(|port| (0..cores.len()).map_while(|pair| port.take_queue(pair)));
+    let ways = steered_ports_bytes(cores.len(), options.mtu) + mesh_bytes(cores.len());
+    let Some(mut between) = boot.memory.arena(ways) else {
+        panic!("{} MiB of memory are not enough", ways >> 20)
     };
-    let hardware = Hardware { ports, drives };
-    let data = app::assemble(hardware, options, &sizes, Memory { arena, pages }, entropy(), boot.timer.now())
+    let Ok(queues) = steered_ports(pairs, steering, &mut between, wake_data_core) else {
+        panic!("memory for the ways between cores")
+    };
+    // With some left, because each core's part is rounded up to pages.
+    let free_bytes = boot.memory.largest_bytes() as usize - (cores.len() << 14);
+    let sizes = Sizes::of_each(free_bytes, cores.len());
+    let memory = &mut boot.memory;
+    let parts = queues.into_iter().map(|queues| {
+        let arena = memory.arena(sizes.private_bytes);
+        let pages = memory.dma_as_found(sizes.pages * hal_mem::PAGE_BYTES, hal_mem::PAGE_BYTES);
+        let (Some(arena), Some(pages)) = (arena, pages) else {
+            panic!("{} MiB of memory are not enough", memory.left_bytes() >> 20);
+        };
+        (queues, Memory { arena, pages })
+    });
+    let now = boot.timer.now();
+    let mut data = app::assemble_cores(parts, drives, options, &sizes, &mut between, entropy(), now)
         .unwrap_or_else(|short| {
             panic!("memory: {} bytes wanted, {} left", short.wanted_bytes, short.left_bytes)
         });
-    data.obey(rings);
-    data.end_when_asked(&END);
+    for (core, rings) in data.iter_mut().zip(rings) {
+        core.obey(rings);
+        core.end_when_asked(&END);
+        core.wake_others_by(|core| wake_data_core(usize::from(core)));
+    }
     Parts { data, slots, polled }
 }
 
-/// The role that watches the slots, and the data core's ends of its rings; `None` without memory for them.
+/// Wakes the data core of this number.
+fn wake_data_core(number: usize) {
+    if let Some(core) = DATA_CORES.get(number) {
+        wake(usize::from(core.load(Ordering::Relaxed)));
+    }
+}
+
+/// Which data core a frame belongs to, decided by a key that nobody knows.
+#[inline(never)]
+fn make_steering(boot: &mut Boot, cores: usize) -> &'static Steering {
+    let mut arena = boot.memory.arena(STEERING_BYTES);
+    let steering = arena
+        .as_mut()
+        .and_then(|arena| arena.value(Steering::new(&Steering::key_from(entropy()), cores)).ok());
+    let Some(steering) = steering else { panic!("no memory for the rule by which frames find their cores") };
+    steering
+}
+
+/// The role that watches the slots, and the data cores' ends of its rings; `None` without memory for them.
 #[inline(never)]
 fn watch_slots(
     boot: &mut Boot,
     slots: PciDriveSlots,
-) -> Option<(&'static mut Slots, DataEnds<'static, NvmeController>)> {
-    let mut arena = boot.memory.arena(CONTROL_BYTES)?;
-    let (control, data) = arena.value(DriveRings::new()).ok()?.split();
-    let role = arena.value(HotPlugRole::new(HotPlug::new(slots, control))).ok()?;
+    cores: usize,
+) -> Option<(&'static mut Slots, PerCore<DataEnds<'static, NvmeController>>)> {
+    let mut arena = boot.memory.arena(CONTROL_BYTES * cores)?;
+    let mut control = PerCore::<ControlEnds<'static, NvmeController>>::new();
+    let mut data = PerCore::new();
+    for _ in 0..cores {
+        let (of_control, of_data) = app::drive_ends(&mut arena).ok()?;
+        // As many as there may be data cores.
+        let _ = control.push(of_control);
+        let _ = data.push(of_data);
+    }
+    let role = arena.value(HotPlugRole::new(HotPlug::with_cores(slots, control))).ok()?;
     Some((role, data))
 }
 
 #[inline(never)]
-fn find_devices(boot: &mut Boot, options: &Options, owner: usize) -> Inventory {
+fn find_devices(
+    boot: &mut Boot,
+    options: &Options,
+    cores: &[usize],
+    steering: &'static Steering,
+) -> Inventory {
     let mtu_limit = options.mtu.unwrap_or(app::options::MAX_MTU);
     let Some(pcie) = &boot.machine.pcie else {
         hal_log::error!("no PCIe root complex in the device tree");
         return Inventory::default();
     };
-    let ports = PortOptions { mtu_limit, pairs: 1, steering: None };
-    let Some(mut dma) = boot.memory.dma(inventory::memory_bytes(&ports), hal_mem::PAGE_BYTES) else {
+    let wanted = DeviceOptions {
+        data_cores: cores.len() as u16,
+        mtu_limit,
+        steering: Some(DeviceSteering { key: steering.key(), table: steering.indirection() }),
+    };
+    let Some(mut dma) = boot.memory.dma(inventory::memory_bytes(&wanted), hal_mem::PAGE_BYTES) else {
         panic!("not enough memory for the devices' rings");
     };
     let msi = &mut boot.msi;
     // SAFETY: boot has mapped all ranges of the node as device memory, and this is their one user.
     unsafe {
-        inventory::take(pcie, &ports, &mut dma, |requester, _| {
-            msi.as_mut()?.allocate(pcie.msi_device_id(requester)?, owner)
+        inventory::take(pcie, &wanted, &mut dma, |requester, data_core| {
+            msi.as_mut()?.allocate(pcie.msi_device_id(requester)?, *cores.get(data_core)?)
         })
     }
 }

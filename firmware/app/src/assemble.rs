@@ -168,11 +168,14 @@ fn assemble_core<F: FrameQueue + 'static, D: NvmeDevice + 'static>(
         controllers_per_address: MAX_CONTROLLERS_PER_ADDRESS,
     };
     let target = Target::new(&mut arena, limits)?;
+    let drives_at_boot = devices.len();
     let drives = make_drives(devices, drive_mesh, &mut arena)?;
-    let stacks = make_stacks(ports, options, sizes, &mut arena, seed, now)?;
+    let follows = subsystem.core() > 0;
+    let stacks = make_stacks(ports, follows, options, sizes, &mut arena, seed, now)?;
     let core = DataCore::new(Parts {
         stacks,
         drives,
+        drives_at_boot,
         subsystem,
         target,
         pool: PagePool::new(pages, links),
@@ -211,7 +214,8 @@ fn make_drives<D: NvmeDevice + 'static>(
 
 /// A stack for each port, which share the memory for sockets.
 fn make_stacks<F: FrameQueue>(
-    mut ports: Vec<F, MAX_PORTS>,
+    mut ports: Ports<F>,
+    follows: bool,
     options: &Options,
     sizes: &Sizes,
     arena: &mut Arena,
@@ -229,13 +233,16 @@ fn make_stacks<F: FrameQueue>(
         let Some(port) = ports.pop() else { break };
         let seed = seed.wrapping_add(number.wrapping_mul(PORT_SEED_STEP));
         // There are as many options as ports at most.
-        let _ = stacks.push(make_stack(port, of_port, options, socket_bytes, arena, seed, now)?);
+        let addressing = if follows { Addressing::Follow } else { addressing(of_port) };
+        let _ = stacks.push(make_stack(port, addressing, of_port, options, socket_bytes, arena, seed, now)?);
     }
     Ok(stacks)
 }
 
+#[allow(clippy::too_many_arguments, reason = "what all stacks share, and what each has")]
 fn make_stack<F: FrameQueue>(
     port: F,
+    addressing: Addressing,
     of_port: &PortOptions,
     options: &Options,
     socket_bytes: usize,
@@ -243,19 +250,11 @@ fn make_stack<F: FrameQueue>(
     seed: u64,
     now: Instant,
 ) -> Result<Stack<F>, OutOfMemory> {
-    let addressing = match of_port.address {
-        AddressSource::Dhcp => Addressing::Dhcp,
-        AddressSource::Static(address, prefix) => {
-            Addressing::Static { address, prefix, gateway: of_port.gateway }
-        }
-    };
     let ports = [options.port, DISCOVERY_PORT];
     let config = net::Config {
         addressing,
-        ipv6: of_port.ipv6.map(|(address, prefix)| PortAddress {
-            address: address.into(),
-            prefix,
-            gateway: of_port.gateway6.map(Into::into),
+        ipv6: of_port.ipv6.filter(|_| !matches!(addressing, Addressing::Follow)).map(|(address, prefix)| {
+            PortAddress { address: address.into(), prefix, gateway: of_port.gateway6.map(Into::into) }
         }),
         vlan: of_port.vlan,
         mtu_limit: options.mtu.unwrap_or(MAX_MTU),
@@ -263,8 +262,19 @@ fn make_stack<F: FrameQueue>(
         ports: &ports,
         ..net::Config::default()
     };
-    log_port(&port.info());
+    if !matches!(config.addressing, Addressing::Follow) {
+        log_port(&port.info());
+    }
     Stack::new(port, &config.fit(socket_bytes), arena, seed, now)
+}
+
+fn addressing(of_port: &PortOptions) -> Addressing {
+    match of_port.address {
+        AddressSource::Dhcp => Addressing::Dhcp,
+        AddressSource::Static(address, prefix) => {
+            Addressing::Static { address, prefix, gateway: of_port.gateway }
+        }
+    }
 }
 
 /// Says what was agreed with the device.

@@ -12,13 +12,16 @@ pub mod options;
 pub mod plan;
 mod power_role;
 pub mod sizes;
+mod steered;
 mod watched;
 
-pub use assemble::{Hardware, Memory, assemble, assemble_cores};
+pub use assemble::{Hardware, Memory, Ports, assemble, assemble_cores};
 pub use control::HotPlug;
 pub use control_role::{ControlRole, LineState};
 pub use dataplane::{CoreLoop, DataCore, PoolCounts, Role, SHUTDOWN_LIMIT};
 pub use hot_plug_role::HotPlugRole;
-pub use message::{ControlEnds, DataEnds, DriveRings, OrderlyEnd};
+pub use message::{ControlEnds, DataEnds, DriveRings, MAX_DATA_CORES, OrderlyEnd, drive_ends};
+pub use net::Steering;
 pub use power_role::{Power, PowerRole};
+pub use steered::{CoreQueue, steered_ports, steered_ports_bytes};
 pub use watched::Watched;

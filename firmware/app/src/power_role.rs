@@ -45,7 +45,7 @@ pub struct PowerRole<P, S> {
 }
 
 impl<P: FnMut() -> LineState, S: Power> PowerRole<P, S> {
-    /// `pump` is [`ControlRole::new`]'s; `end` is the way to the data core. Without `power` nothing is looked at.
+    /// `pump` is [`ControlRole::new`]'s; `end` is the way to the data cores. Without `power` nothing is looked at.
     pub fn new(pump: P, power: Option<S>, end: &'static OrderlyEnd) -> Self {
         Self { control: ControlRole::new(pump), power, end, state: State::On, next_look: Instant::ZERO }
     }
@@ -62,7 +62,7 @@ impl<P: FnMut() -> LineState, S: Power> PowerRole<P, S> {
                 if self.end.is_over() {
                     hal_log::info!("the card switches itself off");
                 } else {
-                    hal_log::error!("the data core does not end: the card switches itself off all the same");
+                    hal_log::error!("not all data cores end: the card switches itself off all the same");
                 }
                 self.state = State::Closing { until: now + LOG_LIMIT, quiet: false };
             }
@@ -151,7 +151,7 @@ mod tests {
         assert_eq!(run(&mut role, &offs, 60, 5), None);
         assert!(end.is_asked_for());
         line.set(LineState::Full);
-        end.tell_over();
+        end.tell_over(0);
         assert_eq!(run(&mut role, &offs, 65, 3), None, "the log is not out");
         line.set(LineState::Idle);
         assert!(run(&mut role, &offs, 68, 2).is_some());

@@ -7,7 +7,7 @@ use hal_api::Instant;
 use hal_log::{error, warn};
 use hal_mem::{Arena, OutOfMemory};
 use message::{
-    Change, Confirmed, CoreMessage, CoreSet, EndReason, LostList, MAX_CHANGES, MAX_DATA_CORES, Mesh,
+    Address, Change, Confirmed, CoreMessage, CoreSet, EndReason, LostList, MAX_CHANGES, MAX_DATA_CORES, Mesh,
     MeshCounters, QueueGrant, Quiesces,
 };
 use nvme::Status;
@@ -107,6 +107,18 @@ pub enum Heard {
     Change(Change),
     /// Serve this namespace.
     Attach(Namespace),
+    /// A port has these addresses now.
+    Addresses {
+        /// The place of the port.
+        port: u8,
+        /// The main one, then one of IPv6 besides.
+        addresses: [Option<Address>; 2],
+    },
+    /// A drive has come up or failed for the first time, at its home.
+    DriveSettled {
+        /// Which.
+        drive: u8,
+    },
     /// A namespace is detached on all cores.
     Detached {
         /// Which.
@@ -201,6 +213,12 @@ impl Subsystem {
         self.cores.is_some()
     }
 
+    /// This core's number among the data cores.
+    #[must_use]
+    pub fn core(&self) -> u8 {
+        self.place().0 as u8
+    }
+
     /// This core's number among the data cores, and how many there are.
     pub(crate) fn place(&self) -> (u16, u16) {
         let place =
@@ -282,6 +300,8 @@ impl Subsystem {
             }
             Message::Confirm { number, lost } => return self.confirmed(from, number, lost),
             Message::Attach(namespace) => return Heard::Attach(namespace),
+            Message::DriveSettled { drive } => return Heard::DriveSettled { drive },
+            Message::Addresses { port, addresses } => return Heard::Addresses { port, addresses },
             Message::LossTold { cntlid, host_id, nsid, at } => {
                 self.losses_were_told(cntlid, host_id, nsid, at);
             }
@@ -403,6 +423,21 @@ impl Subsystem {
             }
         }
         detached
+    }
+
+    /// Tells all other cores the addresses of a port. False when some could not be told now.
+    pub fn tell_addresses(&mut self, port: u8, addresses: [Option<Address>; 2]) -> bool {
+        let Some(cores) = self.cores.as_mut() else { return true };
+        let mut all = true;
+        for core in cores.mesh.others().iter() {
+            all &= cores.tell(core, Message::Addresses { port, addresses });
+        }
+        all
+    }
+
+    /// Tells all other cores that a drive has come up or failed for the first time.
+    pub fn tell_settled(&mut self, drive: u8) {
+        self.tell_others(&Message::DriveSettled { drive });
     }
 
     /// Tells all other cores of a namespace to serve.

@@ -32,6 +32,8 @@ pub struct Parts<F: FrameQueue, D: NvmeDevice + 'static> {
     pub stacks: Vec<Stack<F>, MAX_PORTS>,
     /// This core's queue of each drive.
     pub drives: Drives<D>,
+    /// Drives that the card is to wait for before it is ready, on whatever core their homes are.
+    pub drives_at_boot: usize,
     /// The subsystem and its controllers.
     pub subsystem: Subsystem,
     /// NVMe/TCP queues and command slots.
@@ -83,7 +85,7 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
     /// A core that has not looked at anything yet.
     pub fn new(parts: Parts<F, D>) -> Self {
         Self {
-            readiness: Readiness::new(parts.drives.numbered().map(|(number, _)| number)),
+            readiness: Readiness::new(parts.drives_at_boot),
             stacks: parts.stacks,
             drives: parts.drives,
             subsystem: parts.subsystem,
@@ -133,6 +135,8 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
         &self.drives
     }
 
+    // Ten times a second: out of the way of the turns between.
+    #[inline(never)]
     fn tick(&mut self, now: Instant) {
         self.report_addresses();
         self.plug_and_unplug(now);
@@ -142,8 +146,11 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
         self.target.tick(now, &mut environment);
         self.look_thoroughly();
         // A drive without namespaces tells nothing when it comes up.
-        for (number, _) in self.drives.numbered().filter(|(_, drive)| drive.is_ready()) {
-            self.readiness.settled(number);
+        for (number, _) in self.drives.numbered().filter(|(_, drive)| drive.is_at_home() && drive.is_ready())
+        {
+            if self.readiness.settled(number) {
+                self.subsystem.tell_settled(number);
+            }
         }
         if self.readiness.report(now, &self.subsystem) {
             // What the pools hold before the first host is what later reports are compared with.

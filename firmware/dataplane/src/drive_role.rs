@@ -51,7 +51,11 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
             // The drive says by itself, and in words, what it refuses and why it fails. While it is away its
             // namespaces stay attached: hosts retry, and find the same namespace when it comes back.
             DriveEvent::NamespaceRefused { .. } | DriveEvent::Lost | DriveEvent::Back => {}
-            DriveEvent::Failed { .. } => self.readiness.settled(drive),
+            DriveEvent::Failed { .. } => {
+                if self.readiness.settled(drive) {
+                    self.subsystem.tell_settled(drive);
+                }
+            }
         }
     }
 

@@ -86,6 +86,8 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
                     self.target.settle(now, &mut self.subsystem, settling);
                 }
                 Heard::Attach(namespace) => self.attach_as_told(namespace),
+                Heard::Addresses { port, addresses } => self.follow(port, addresses),
+                Heard::DriveSettled { drive } => _ = self.readiness.settled(drive),
                 Heard::Detached { nsid } => hal_log::info!("namespace {} is detached on all cores", nsid),
                 _ => {}
             }

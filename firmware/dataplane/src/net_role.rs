@@ -5,7 +5,8 @@ use core::time::Duration;
 use controller::{Listener, PortId};
 use hal_api::{FrameQueue, Instant, NvmeDevice};
 use heapless::Vec;
-use net::{ConnectionId, Stack, Stream, StreamState};
+use message::Address;
+use net::{ConnectionId, PortAddress, PortAddresses, Stack, Stream, StreamState};
 use nvmeof::{ConnectionState, QueueIndex, Refusal};
 
 use crate::core_loop::TURN_BUDGET;
@@ -34,6 +35,8 @@ pub(crate) struct Connections {
     of_queue: [Option<Connection>; MAX_CONNECTIONS as usize],
     /// A bit for each queue that has a connection.
     open: u64,
+    /// The addresses of each port that the other cores know.
+    told: [PortAddresses; MAX_PORTS],
     /// The queue that the next turn begins with, so that a low index is no advantage.
     first: u16,
     /// Whether the pools were reported since the last host went.
@@ -47,6 +50,7 @@ impl Connections {
         Self {
             of_queue: [None; MAX_CONNECTIONS as usize],
             open: 0,
+            told: [PortAddresses { main: None, ipv6: None }; MAX_PORTS],
             first: 0,
             idle_reported: true,
             next_refusal_log: Instant::ZERO,
@@ -298,7 +302,38 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
             }
         }
         self.subsystem.set_listeners(&listeners);
+        if self.subsystem.core() == 0 && self.subsystem.has_others() {
+            self.tell_addresses();
+        }
     }
+
+    /// The other cores' stacks have the addresses of this one's.
+    fn tell_addresses(&mut self) {
+        for ((stack, told), port) in self.stacks.iter().zip(&mut self.connections.told).zip(0..) {
+            let now = stack.addresses();
+            // Whoever could not be told now is told in the next tick.
+            if *told != now
+                && self.subsystem.tell_addresses(port, [now.main, now.ipv6].map(|own| own.map(as_message)))
+            {
+                *told = now;
+            }
+        }
+    }
+
+    /// The first core has said what addresses a port has.
+    pub(crate) fn follow(&mut self, port: u8, addresses: [Option<Address>; 2]) {
+        let [main, ipv6] = addresses.map(|own| {
+            own.map(|Address { address, prefix, gateway }| PortAddress { address, prefix, gateway })
+        });
+        if let Some(stack) = self.stack(port) {
+            stack.follow(PortAddresses { main, ipv6 });
+        }
+    }
+}
+
+const fn as_message(own: PortAddress) -> Address {
+    let PortAddress { address, prefix, gateway } = own;
+    Address { address, prefix, gateway }
 }
 
 /// Ports are counted from 1 where hosts see them.

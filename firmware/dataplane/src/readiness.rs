@@ -22,14 +22,16 @@ pub(crate) struct Readiness {
 }
 
 impl Readiness {
-    /// Waits for the drives of these numbers.
-    pub(crate) fn new(drives: impl Iterator<Item = u8>) -> Self {
-        Self { drives: drives.fold(0, |all, drive| all | bit(drive)), settled: 0, said: Vec::new() }
+    /// Waits for so many drives.
+    pub(crate) fn new(drives: usize) -> Self {
+        Self { drives: bit(drives.min(31) as u8).wrapping_sub(1), settled: 0, said: Vec::new() }
     }
 
-    /// A drive has come up or failed for the first time.
-    pub(crate) fn settled(&mut self, drive: u8) {
+    /// A drive has come up or failed. True when that is so for the first time.
+    pub(crate) fn settled(&mut self, drive: u8) -> bool {
+        let is_first = self.settled & bit(drive) == 0;
         self.settled |= bit(drive);
+        is_first
     }
 
     /// Whether hosts can reach the card, and were told so.
@@ -38,18 +40,23 @@ impl Readiness {
     }
 
     /// Says that the card is ready, once for each address that it comes to have; true when it has just said so.
+    /// Of several cores the first says it.
     pub(crate) fn report(&mut self, now: Instant, subsystem: &Subsystem) -> bool {
         let waiting = self.drives & !self.settled != 0 && now < Instant::ZERO + PATIENCE;
         let listeners = subsystem.listeners();
         if waiting || listeners == self.said.as_slice() {
             return false;
         }
-        for lost in self.said.iter().filter(|said| !has_port(listeners, said)) {
+        let is_first = subsystem.core() == 0;
+        for lost in self.said.iter().filter(|said| is_first && !has_port(listeners, said)) {
             hal_log::warn!("not reachable by port {}: it has lost its address", lost.port_id.0);
         }
         let mut has_said = false;
         for listener in listeners.iter().filter(|listener| !self.said.contains(listener)) {
             has_said = true;
+            if !is_first {
+                continue;
+            }
             let (namespaces, nqn) = (subsystem.namespaces().len(), subsystem.config().nqn.as_str());
             let port = listener.port;
             match listener.address {
@@ -62,8 +69,10 @@ impl Readiness {
             }
         }
         self.said.clear();
-        // It has room for as many.
-        self.said.extend(listeners.iter().copied());
+        for listener in listeners {
+            // It has room for as many.
+            let _ = self.said.push(*listener);
+        }
         has_said
     }
 }

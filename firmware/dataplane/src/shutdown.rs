@@ -82,7 +82,7 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
             self.begin_shutdown(now);
         }
         if self.is_shut_down() {
-            end.tell_over();
+            end.tell_over(self.subsystem.core());
         }
     }
 

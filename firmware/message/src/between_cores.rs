@@ -4,6 +4,7 @@
 //! is under way between two cores at any time; [`crate::BACKLOG_ENTRIES`] is their sum.
 
 use core::fmt::Debug;
+use core::net::IpAddr;
 
 use hal_api::Instant;
 
@@ -207,6 +208,17 @@ pub enum Change {
     },
 }
 
+/// An address of a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Address {
+    /// The port's own.
+    pub address: IpAddr,
+    /// Bits that name the network.
+    pub prefix: u8,
+    /// Where packets for other networks go.
+    pub gateway: Option<IpAddr>,
+}
+
 /// A message from a data core to another. `N` is what a namespace is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CoreMessage<N> {
@@ -253,6 +265,18 @@ pub enum CoreMessage<N> {
     },
     /// From a drive's home: serve this namespace; one of the same NSID leads there now.
     Attach(N),
+    /// From a drive's home: it has come up or failed for the first time, and its namespaces were told of before.
+    DriveSettled {
+        /// Which.
+        drive: u8,
+    },
+    /// From the first data core: a port has these addresses now.
+    Addresses {
+        /// The place of the port.
+        port: u8,
+        /// The main one, then one of IPv6 besides.
+        addresses: [Option<Address>; 2],
+    },
     /// A host was told of a loss, and is not told again.
     LossTold {
         /// The controller whose Flush has failed.

@@ -13,14 +13,14 @@ mod orderly_end;
 mod quiesce;
 
 pub use between_cores::{
-    Change, CoreMessage, CoreSet, EndReason, ErrorReport, LostList, MAX_CHANGES, MAX_CONNECT_REQUESTS,
-    MAX_DATA_CORES, MAX_NAMESPACES, MAX_QUEUES, QueueGrant, QueueRequest,
+    Address, Change, CoreMessage, CoreSet, EndReason, ErrorReport, LostList, MAX_CHANGES,
+    MAX_CONNECT_REQUESTS, MAX_DATA_CORES, MAX_NAMESPACES, MAX_QUEUES, QueueGrant, QueueRequest,
 };
 pub use mesh::{BACKLOG_ENTRIES, MESH_RING_ENTRIES, Merge, Mesh, MeshCounters};
 pub use orderly_end::OrderlyEnd;
 pub use quiesce::{Confirmed, Quiesce, Quiesces};
 
-use hal_mem::{Consumer, Producer, Ring};
+use hal_mem::{Arena, Consumer, OutOfMemory, Producer, Ring};
 
 /// Messages on their way in one direction; who finds the ring full tries again.
 pub const RING_ENTRIES: usize = 4;
@@ -92,6 +92,28 @@ pub struct DriveRings<D> {
     replies: ReplyRing<D>,
 }
 
+/// The ends of the two ways between control and one data core, whose rings are made in the arena.
+///
+/// # Errors
+/// [`OutOfMemory`] when the arena is too small.
+pub fn drive_ends<D>(
+    arena: &mut Arena,
+) -> Result<(ControlEnds<'static, D>, DataEnds<'static, D>), OutOfMemory> {
+    Ok(ends(arena.ring()?, arena.ring()?))
+}
+
+fn ends<'a, D>(
+    requests: &'a mut RequestRing<D>,
+    replies: &'a mut ReplyRing<D>,
+) -> (ControlEnds<'a, D>, DataEnds<'a, D>) {
+    let (to_data, from_control) = requests.split();
+    let (to_control, from_data) = replies.split();
+    (
+        ControlEnds { requests: to_data, replies: from_data },
+        DataEnds { requests: from_control, replies: to_control },
+    )
+}
+
 impl<D> DriveRings<D> {
     /// Empty rings.
     #[must_use]
@@ -102,11 +124,6 @@ impl<D> DriveRings<D> {
     /// The ends, one pair for each core.
     #[must_use]
     pub fn split(&mut self) -> (ControlEnds<'_, D>, DataEnds<'_, D>) {
-        let (to_data, from_control) = self.requests.split();
-        let (to_control, from_data) = self.replies.split();
-        (
-            ControlEnds { requests: to_data, replies: from_data },
-            DataEnds { requests: from_control, replies: to_control },
-        )
+        ends(&mut self.requests, &mut self.replies)
     }
 }

@@ -4,7 +4,7 @@
 //! turn, in order. Nobody waits for anybody, since a core takes in what there is whatever it has itself to send. Senders see to it
 //! that the backlog suffices: of each kind of message a bounded number is under way (`between_cores.rs`).
 
-use hal_mem::{Arena, Consumer, OutOfMemory, Producer, Ring};
+use hal_mem::{Arena, Consumer, OutOfMemory, Producer};
 use heapless::Vec;
 
 use crate::between_cores::{
@@ -119,15 +119,13 @@ impl<M: Merge> Mesh<M> {
             let entries = if place / cores == place % cores { 0 } else { entries };
             let _ = backlogs.push(arena.slice(entries, |_| None)?);
         }
-        let mut backlogs = backlogs.into_iter();
-        let links = arena.slice(cores * cores, |_| Link {
-            out: None,
-            incoming: None,
-            backlog: Backlog { places: backlogs.next().unwrap_or_default(), first: 0, count: 0 },
+        let links = arena.slice(cores * cores, |place| {
+            let places = backlogs.get_mut(place).map(core::mem::take).unwrap_or_default();
+            Link { out: None, incoming: None, backlog: Backlog { places, first: 0, count: 0 } }
         })?;
         for from in 0..cores {
             for to in (0..cores).filter(|&to| to != from) {
-                let (producer, consumer) = arena.value(Ring::new())?.split();
+                let (producer, consumer) = arena.ring()?.split();
                 if let Some(link) = links.get_mut(from * cores + to) {
                     link.out = Some(producer);
                 }
@@ -136,14 +134,15 @@ impl<M: Merge> Mesh<M> {
                 }
             }
         }
-        let mesh = |(core, links): (usize, &'static mut [Link<M>])| Self {
-            core: core as u8,
-            links,
-            next: 0,
-            news_for: CoreSet::NONE,
-            counters: MeshCounters::default(),
-        };
-        Ok(links.chunks_mut(cores).enumerate().map(mesh).collect())
+        let mut meshes = Vec::new();
+        let mut rest = links;
+        while let Some((links, others)) = rest.split_at_mut_checked(cores) {
+            let (core, news_for) = (meshes.len() as u8, CoreSet::NONE);
+            // As many as there are cores.
+            let _ = meshes.push(Self { core, links, next: 0, news_for, counters: MeshCounters::default() });
+            rest = others;
+        }
+        Ok(meshes)
     }
 
     /// Which of the data cores this one is.

@@ -101,11 +101,12 @@ pub fn steered_queues<F: FrameQueue, W: FnMut(usize)>(
         }
     }
     for core in pairs..queues.len() {
+        let carrier = core.checked_rem(pairs).unwrap_or(0);
         let (producer, consumer) = frame_ring(arena, frames, frame_bytes(info.mtu))?;
         if let Some(queue) = queues.get_mut(core) {
-            (queue.transmit.out, queue.carrier) = (Some(producer), core % pairs);
+            (queue.transmit.out, queue.carrier) = (Some(producer), carrier);
         }
-        place(&mut queues, core % pairs, |queue| &mut queue.carried, core, consumer);
+        place(&mut queues, carrier, |queue| &mut queue.carried, core, consumer);
     }
     Ok(queues)
 }

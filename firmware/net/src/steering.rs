@@ -69,7 +69,12 @@ impl Steering {
                 })
             })
         });
-        Self { tables, key: *key, indirection: core::array::from_fn(|entry| (entry % cores) as u8), cores }
+        Self {
+            tables,
+            key: *key,
+            indirection: core::array::from_fn(|entry| entry.checked_rem(cores).unwrap_or(0) as u8),
+            cores,
+        }
     }
 
     /// A key of random bytes made from `seed` (SplitMix64).

@@ -151,7 +151,7 @@ impl Card {
         let drive = Drive(VecDeque::new());
         let mut card = Self { target, subsystem, pool, drive, now, connections: Vec::new() };
         for _ in 0..2 {
-            let index = card.target.open(now, None).expect("a free connection");
+            let index = card.target.open(now, controller::PortId::FIRST, None).expect("a free connection");
             let pipe = Pipe { to_target: VecDeque::new(), to_host: Vec::new(), fragment: 1, over: false };
             card.connections.push((index, pipe));
         }

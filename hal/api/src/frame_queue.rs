@@ -138,3 +138,42 @@ pub trait FrameQueue {
     /// The core is awake and polls: no interrupts, please.
     fn disarm(&mut self);
 }
+
+impl<T: FrameQueue> FrameQueue for &mut T {
+    type Receive<'a>
+        = T::Receive<'a>
+    where
+        Self: 'a;
+    type Transmit<'a>
+        = T::Transmit<'a>
+    where
+        Self: 'a;
+
+    fn info(&self) -> PortInfo {
+        (**self).info()
+    }
+
+    fn halves(&mut self) -> (Self::Receive<'_>, Self::Transmit<'_>) {
+        (**self).halves()
+    }
+
+    fn flush(&mut self) {
+        (**self).flush();
+    }
+
+    fn take_moved(&mut self) -> Moved {
+        (**self).take_moved()
+    }
+
+    fn link_is_up(&mut self) -> bool {
+        (**self).link_is_up()
+    }
+
+    fn arm(&mut self) -> bool {
+        (**self).arm()
+    }
+
+    fn disarm(&mut self) {
+        (**self).disarm();
+    }
+}

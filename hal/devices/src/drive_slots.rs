@@ -4,12 +4,12 @@
 use hal_api::{DriveSlots, Indicator, SlotError, SlotStart, SlotView};
 use heapless::Vec;
 
-use crate::inventory::{IO_QUEUES, MAX_DRIVES};
-use crate::nvme::{self, NvmeController, NvmeError, RingMemory};
+use crate::inventory::MAX_DRIVES;
+use crate::nvme::{self, NvmeController, NvmeError, QUEUE_PAIRS_MAX, RingMemory};
 use crate::pci::{MsiMessage, PciError, Slot};
 
 /// Messages of a drive: one for each queue pair.
-pub(crate) type Messages = Vec<MsiMessage, { 1 + IO_QUEUES as usize }>;
+pub(crate) type Messages = Vec<MsiMessage, { QUEUE_PAIRS_MAX as usize }>;
 
 /// A slot and what it has for a drive.
 #[derive(Debug)]

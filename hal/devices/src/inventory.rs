@@ -8,7 +8,7 @@ use heapless::Vec;
 
 use crate::device_tree::PcieNode;
 use crate::drive_slots::{DriveSlot, Messages, PciDriveSlots};
-use crate::nvme::{self, NvmeController, RingMemory};
+use crate::nvme::{self, NvmeController, QUEUE_PAIRS_MAX, RingMemory};
 use crate::pci::{self, Function, HostBridge, MsiMessage, Slot};
 use crate::virtio::{self, DeviceSteering, MAX_QUEUE_PAIRS, NetOptions, VirtioNetPort};
 
@@ -16,8 +16,6 @@ use crate::virtio::{self, DeviceSteering, MAX_QUEUE_PAIRS, NetOptions, VirtioNet
 pub const MAX_DRIVES: usize = 16;
 /// Ethernet ports that are taken.
 pub const MAX_PORTS: usize = 2;
-/// I/O queue pairs of each drive: one for each data core of the plan.
-pub const IO_QUEUES: u16 = 1;
 /// Entries of each ring of an Ethernet port.
 const NET_RING_ENTRIES: u16 = 256;
 
@@ -35,30 +33,50 @@ pub struct Inventory {
     pub polled: bool,
 }
 
-/// What the board decides about all Ethernet ports.
+/// What the board decides about all devices.
 #[derive(Debug, Clone, Copy)]
-pub struct PortOptions<'a> {
-    /// Largest IP packet wanted in bytes.
+pub struct DeviceOptions<'a> {
+    /// Data cores: each has a queue pair of each port and of each drive, where there are so many.
+    pub data_cores: u16,
+    /// Largest IP packet wanted of the ports in bytes.
     pub mtu_limit: u16,
-    /// Queue pairs wanted of each port: one for each data core.
-    pub pairs: u16,
     /// Which core a received segment belongs to.
     pub steering: Option<DeviceSteering<'a>>,
 }
 
-impl<'a> PortOptions<'a> {
-    const fn with(&self, messages: &'a [MsiMessage]) -> NetOptions<'a> {
-        let Self { mtu_limit, pairs, steering } = *self;
-        NetOptions { mtu_limit, queue_entries: NET_RING_ENTRIES, pairs, steering, messages }
+impl<'a> DeviceOptions<'a> {
+    const fn of_port(&self, messages: &'a [MsiMessage]) -> NetOptions<'a> {
+        let Self { mtu_limit, data_cores, steering } = *self;
+        NetOptions { mtu_limit, queue_entries: NET_RING_ENTRIES, pairs: data_cores, steering, messages }
+    }
+
+    /// The data core whose interrupt a drive's queue pair raises: the admin pair's is the drive's home.
+    fn core_of_queue(&self, place: usize, qid: u16) -> usize {
+        match usize::from(qid).checked_sub(1) {
+            Some(core) => core,
+            None => place % usize::from(self.data_cores.max(1)),
+        }
+    }
+
+    /// The messages of the queue pairs of the drive in this place.
+    fn messages(
+        &self,
+        place: usize,
+        requester: u16,
+        message: &mut impl FnMut(u16, usize) -> Option<MsiMessage>,
+    ) -> Messages {
+        let pairs = 0..=self.data_cores.min(QUEUE_PAIRS_MAX - 1);
+        pairs.map_while(|qid| message(requester, self.core_of_queue(place, qid))).collect()
     }
 }
 
 /// DMA memory that [`take`] needs at most, in bytes.
 #[must_use]
-pub const fn memory_bytes(ports: &PortOptions<'_>) -> usize {
-    let options = ports.with(&[]);
+pub const fn memory_bytes(options: &DeviceOptions<'_>) -> usize {
+    let port = options.of_port(&[]);
     // A page for each device, because each aligns what it takes.
-    MAX_DRIVES * (NvmeController::ring_bytes(IO_QUEUES) + 4096) + MAX_PORTS * (options.memory_bytes() + 4096)
+    MAX_DRIVES * (NvmeController::ring_bytes(options.data_cores) + 4096)
+        + MAX_PORTS * (port.memory_bytes() + 4096)
 }
 
 /// Numbers the bus behind `node` anew and sets up what has a driver. `message` gives the function with this requester id a
@@ -69,7 +87,7 @@ pub const fn memory_bytes(ports: &PortOptions<'_>) -> usize {
 #[inline(never)] // Its frame is large.
 pub unsafe fn take(
     node: &PcieNode,
-    ports: &PortOptions<'_>,
+    options: &DeviceOptions<'_>,
     dma: &mut DmaRegion,
     mut message: impl FnMut(u16, usize) -> Option<MsiMessage>,
 ) -> Inventory {
@@ -90,9 +108,9 @@ pub unsafe fn take(
         let slot = slots.iter().position(|slot| slot.device_address() == function.address());
         let slot = slot.map(|index| slots.remove(index));
         if function.class() == nvme::CLASS {
-            inventory.take_drive(function, slot, dma, &mut message);
+            inventory.take_drive(function, slot, options, dma, &mut message);
         } else if is_network(&function) {
-            inventory.take_port(function, ports, dma, &mut message);
+            inventory.take_port(function, options, dma, &mut message);
         } else {
             let at = bus_device_function(function.address());
             hal_log::debug!(
@@ -104,7 +122,7 @@ pub unsafe fn take(
             );
         }
     }
-    inventory.reserve_slots(slots, dma, &mut message);
+    inventory.reserve_slots(slots, options, dma, &mut message);
     inventory
 }
 
@@ -113,6 +131,7 @@ impl Inventory {
         &mut self,
         function: Function,
         slot: Option<Slot>,
+        options: &DeviceOptions<'_>,
         dma: &mut DmaRegion,
         message: &mut impl FnMut(u16, usize) -> Option<MsiMessage>,
     ) {
@@ -127,12 +146,12 @@ impl Inventory {
             );
             return;
         }
-        let messages: Messages = (0..=IO_QUEUES).map_while(|_| message(requester, 0)).collect();
-        let Some(rings) = RingMemory::take(dma, IO_QUEUES) else {
+        let place = self.drives.len() as u8;
+        let messages = options.messages(usize::from(place), requester, message);
+        let Some(rings) = RingMemory::take(dma, options.data_cores) else {
             hal_log::warn!("PCI {:02x}:{:02x}.{}: no memory for the drive's queues", at.0, at.1, at.2);
             return;
         };
-        let place = self.drives.len() as u8;
         let rings = match NvmeController::new(function, rings, &messages) {
             Ok(drive) => {
                 let _ = self.drives.push(drive);
@@ -153,6 +172,7 @@ impl Inventory {
     fn reserve_slots(
         &mut self,
         mut slots: Vec<Slot, MAX_DRIVES>,
+        options: &DeviceOptions<'_>,
         dma: &mut DmaRegion,
         message: &mut impl FnMut(u16, usize) -> Option<MsiMessage>,
     ) {
@@ -160,18 +180,19 @@ impl Inventory {
         slots.reverse();
         while let Some(slot) = slots.pop() {
             let at = bus_device_function(slot.address());
-            let rings = if slot.has_addresses() { RingMemory::take(dma, IO_QUEUES) } else { None };
+            let rings = if slot.has_addresses() { RingMemory::take(dma, options.data_cores) } else { None };
             let Some(rings) = rings else {
                 hal_log::warn!("slot {:02x}:{:02x}.{}: nothing is left for a drive in it", at.0, at.1, at.2);
                 continue;
             };
-            let messages = (0..=IO_QUEUES).map_while(|_| message(slot.requester_id(), 0)).collect();
+            let messages = Messages::new();
             let _ = self.slots.slots.push(DriveSlot { slot, rings: Some(rings), messages, place: 0 });
         }
         let mut next = self.drives.len();
         self.slots.slots.retain_mut(|slot| {
             if slot.rings.is_some() {
                 slot.place = next as u8;
+                slot.messages = options.messages(next, slot.slot.requester_id(), message);
                 next += 1;
             }
             usize::from(slot.place) < MAX_DRIVES
@@ -185,7 +206,7 @@ impl Inventory {
     fn take_port(
         &mut self,
         function: Function,
-        ports: &PortOptions<'_>,
+        options: &DeviceOptions<'_>,
         dma: &mut DmaRegion,
         message: &mut impl FnMut(u16, usize) -> Option<MsiMessage>,
     ) {
@@ -200,10 +221,10 @@ impl Inventory {
             );
             return;
         }
-        let wanted = usize::from(ports.pairs).clamp(1, MAX_QUEUE_PAIRS);
+        let wanted = usize::from(options.data_cores).clamp(1, MAX_QUEUE_PAIRS);
         let messages: Vec<MsiMessage, MAX_QUEUE_PAIRS> =
             (0..wanted).map_while(|core| message(requester, core)).collect();
-        match VirtioNetPort::new(function, dma, &ports.with(&messages)) {
+        match VirtioNetPort::new(function, dma, &options.of_port(&messages)) {
             Ok(port) => {
                 if !(0..port.pairs()).all(|pair| port.has_interrupt(pair)) {
                     hal_log::warn!(

@@ -4,6 +4,8 @@
 use core::mem::{align_of, size_of};
 use core::ptr::NonNull;
 
+use crate::ring::Ring;
+
 /// The board has too little memory for the limits it was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OutOfMemory {
@@ -58,6 +60,42 @@ impl Arena {
         count: usize,
         values: impl Iterator<Item = T>,
     ) -> Result<&'static mut [T], OutOfMemory> {
+        let start = self.room::<T>(count)?;
+        let mut written = 0;
+        for value in values.take(count) {
+            // SAFETY: within the range, aligned, and not yet handed out.
+            unsafe { start.add(written).write(value) };
+            written += 1;
+        }
+        // SAFETY: `written` values were just written there, and the range is never handed out again.
+        Ok(unsafe { core::slice::from_raw_parts_mut(start.as_ptr(), written) })
+    }
+
+    /// Takes room for one value.
+    ///
+    /// # Errors
+    /// [`OutOfMemory`] when too little is left.
+    pub fn value<T>(&mut self, value: T) -> Result<&'static mut T, OutOfMemory> {
+        let start = self.room::<T>(1)?;
+        // SAFETY: room for one, aligned, and never handed out again.
+        unsafe {
+            start.write(value);
+            Ok(&mut *start.as_ptr())
+        }
+    }
+
+    /// Takes room for a ring and makes it there. As a value it would pass through the stack with all its slots.
+    ///
+    /// # Errors
+    /// [`OutOfMemory`] when too little is left.
+    pub fn ring<T, const N: usize>(&mut self) -> Result<&'static mut Ring<T, N>, OutOfMemory> {
+        let start = self.room::<Ring<T, N>>(1)?;
+        // SAFETY: room for one, aligned, and never handed out again.
+        Ok(unsafe { Ring::make_at(start) })
+    }
+
+    /// Room for so many values, which nobody else has.
+    fn room<T>(&mut self, count: usize) -> Result<NonNull<T>, OutOfMemory> {
         // Cache-line alignment keeps what different cores own on different lines.
         let align = align_of::<T>().max(128);
         let padding = (self.next.as_ptr() as usize).wrapping_neg() & (align - 1);
@@ -69,30 +107,10 @@ impl Arena {
         }
         // SAFETY: `padding` and `bytes` are within what is left (just checked).
         let start = unsafe { self.next.add(padding) }.cast::<T>();
-        let mut written = 0;
-        for value in values.take(count) {
-            // SAFETY: within the range, aligned, and not yet handed out.
-            unsafe { start.add(written).write(value) };
-            written += 1;
-        }
         // SAFETY: as above.
         self.next = unsafe { self.next.add(bytes) };
         self.left -= bytes;
-        // SAFETY: `written` values were just written there, and the range is never handed out again.
-        Ok(unsafe { core::slice::from_raw_parts_mut(start.as_ptr(), written) })
-    }
-
-    /// Takes room for one value.
-    ///
-    /// # Errors
-    /// [`OutOfMemory`] when too little is left.
-    pub fn value<T>(&mut self, value: T) -> Result<&'static mut T, OutOfMemory> {
-        let mut value = Some(value);
-        let slice = self.slice(1, |_| value.take())?;
-        match slice {
-            [Some(value)] => Ok(value),
-            _ => Err(OutOfMemory { wanted_bytes: size_of::<T>(), left_bytes: self.left }),
-        }
+        Ok(start)
     }
 
     /// An arena of leaked memory for tests on the host.

@@ -5,6 +5,7 @@
 //! in steady traffic the line of a position crosses the cores once for many values. Must not depend on a device.
 
 use core::mem::MaybeUninit;
+use core::ptr::NonNull;
 
 use crate::sync::{AtomicUsize, Ordering, Padded, UnsafeCell};
 
@@ -46,6 +47,28 @@ impl<T, const N: usize> Ring<T, N> {
             head: Padded(AtomicUsize::new(0)),
             slots: core::array::from_fn(|_| UnsafeCell::new(MaybeUninit::uninit())),
         }
+    }
+
+    /// Makes an empty ring in place.
+    ///
+    /// # Safety
+    /// `place` is valid and aligned for a ring, and nobody else's for the rest of the program.
+    pub(crate) unsafe fn make_at(place: NonNull<Self>) -> &'static mut Self {
+        const { assert!(N.is_power_of_two()) }
+        let ring = place.as_ptr();
+        // SAFETY: the caller's promise. Slots are uninitialised in an empty ring, so that there is nothing to write there.
+        #[cfg(not(loom))]
+        unsafe {
+            (&raw mut (*ring).tail).write(Padded(AtomicUsize::new(0)));
+            (&raw mut (*ring).head).write(Padded(AtomicUsize::new(0)));
+        }
+        // SAFETY: the caller's promise. The model checker's cells are to be made one by one.
+        #[cfg(loom)]
+        unsafe {
+            ring.write(Self::new());
+        }
+        // SAFETY: made just now; the caller's promise.
+        unsafe { &mut *ring }
     }
 
     /// The two ends. What was in the ring stays in it.

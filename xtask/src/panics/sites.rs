@@ -101,6 +101,8 @@ pub fn find(program: &mut Program, origin: &impl Origin) -> Result<Sites> {
         ends_in_panic.extend(more);
     }
     found.sites.sort();
+    // One place of the source counts once, however often the compiler has copied it into a function.
+    found.sites.dedup();
     Ok(found)
 }
 

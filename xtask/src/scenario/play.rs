@@ -8,7 +8,7 @@ use super::golden;
 use super::judge::Judge;
 use super::site::Site;
 use super::step::{Action, Step, Switch};
-use crate::card_log::{CardLog, Ready, ready};
+use crate::card_log::{CardLog, Line, Ready, ready};
 use crate::command::{say, tail};
 use crate::crash;
 use crate::linux::relay::Passed;
@@ -19,6 +19,7 @@ use crate::vm::Vm;
 use anyhow::{Context, Result, bail};
 use regex::Regex;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -339,16 +340,12 @@ impl<'a> Play<'a> {
         let pattern = Regex::new(IDLE)?;
         let deadline = Instant::now() + WAIT_LIMIT;
         loop {
-            let lines = || self.judge.lines.iter().map(|line| line.text.as_str());
-            let first = lines().find(|line| pattern.is_match(line)).unwrap_or("nothing");
-            // Behind it a host came: then it is not the last word.
-            let last = lines().rev().take_while(|line| !line.contains(": connected by "));
-            let last = last.into_iter().find(|line| pattern.is_match(line)).unwrap_or("a host is connected");
-            if first == last {
+            let kept = kept(&self.judge.lines, &pattern);
+            if kept.is_none() {
                 return Ok(());
             }
             if Instant::now() > deadline {
-                bail!("the card keeps something\nat first:   {first}\nafterwards: {last}");
+                bail!("the card keeps something\n{}", kept.unwrap_or_default());
             }
             self.listen()?;
         }
@@ -436,6 +433,25 @@ fn control_of(sockets: &TemporaryFolder) -> PathBuf {
 }
 
 /// The card's QEMU, but for its control socket.
+/// What some core's pools hold that they did not hold before the first host came; each core speaks for itself.
+fn kept(lines: &[Line], idle: &Regex) -> Option<String> {
+    let cores: BTreeSet<&str> = lines.iter().filter_map(|line| line.core()).collect();
+    let mut has_spoken = false;
+    for core in cores {
+        let lines = || lines.iter().filter(|line| line.core() == Some(core)).map(|line| line.text.as_str());
+        let Some(first) = lines().find(|line| idle.is_match(line)) else { continue };
+        has_spoken = true;
+        // Behind it a host came: then it is not the last word.
+        let comes = |line: &str| line.contains(": connected by ") || line.contains(": has queues here");
+        let last = lines().rev().take_while(|line| !comes(line)).find(|line| idle.is_match(line));
+        let last = last.unwrap_or("a host is connected");
+        if first != last {
+            return Some(format!("core {core} at first: {first}\nafterwards:     {last}"));
+        }
+    }
+    (!has_spoken).then(|| "no core has said what its pools hold".to_owned())
+}
+
 fn card(scenario: &Scenario, stage: &Stage, drives: &TemporaryFolder, nets: &[String]) -> Result<Command> {
     let mut command = machine(scenario)?.command();
     if !scenario.restarts {
