@@ -57,6 +57,13 @@ pub fn keep_alive() -> Command {
     of_namespace(admin::KEEP_ALIVE, 0)
 }
 
+/// Abort (Base 5.1) of a command of a queue, whose CID [`super::HostQueue::cid_of`] tells.
+#[must_use]
+pub fn abort(queue_id: u16, cid: u16) -> Command {
+    let cdw10 = U32::new(u32::from(cid) << 16 | u32::from(queue_id));
+    Command { cdw10, ..of_namespace(admin::ABORT, 0) }
+}
+
 /// Asynchronous Event Request (Base 5.2): stays at the target until there is something to tell.
 #[must_use]
 pub fn async_event_request() -> Command {
@@ -73,6 +80,21 @@ pub fn read(nsid: u32, start_block: u64, blocks: u32) -> Command {
 #[must_use]
 pub fn write(nsid: u32, start_block: u64, blocks: u32) -> Command {
     block(io::WRITE, nsid, start_block, blocks)
+}
+
+/// Compare (NVM 3.2.1) of 1 to 65536 blocks with data that is sent.
+#[must_use]
+pub fn compare(nsid: u32, start_block: u64, blocks: u32) -> Command {
+    block(io::COMPARE, nsid, start_block, blocks)
+}
+
+/// Copy (NVM 3.2.2) of 1 to 256 source ranges, which are its data (`nvme::CopyRange`), to `start_block` and what follows.
+#[must_use]
+pub fn copy(nsid: u32, start_block: u64, ranges: u32) -> Command {
+    let mut command = of_namespace(io::COPY, nsid);
+    command.set_start_block(start_block);
+    command.cdw12 = U32::new(ranges.clamp(1, 1 << 8) - 1);
+    command
 }
 
 /// Write Zeroes (NVM 3.2.8) of 1 to 65536 blocks.

@@ -53,6 +53,10 @@ pub enum SubmitError {
     InvalidTransfer,
 }
 
+/// FUSE of the commands of a fused pair (Base 3.3.3.1).
+const FUSE_FIRST: u8 = 0b01;
+const FUSE_SECOND: u8 = 0b10;
+
 /// Where a connection is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -117,19 +121,49 @@ impl<S: BorrowMut<[Slot]>> HostQueue<S> {
     /// # Errors
     /// [`SubmitError`]; nothing has happened then.
     pub fn submit(&mut self, token: u64, command: &Command, transfer: Transfer) -> Result<(), SubmitError> {
-        if matches!(self.phase, Phase::Ended(_)) {
+        self.check(&[transfer])?;
+        self.queue_capsule(token, command, transfer);
+        Ok(())
+    }
+
+    /// Starts a fused pair (Base 3.4.2), whose capsules go out one behind the other. FUSE too is filled in here. Each of the two
+    /// commands has an end of its own.
+    ///
+    /// # Errors
+    /// [`SubmitError`]; nothing has happened then to either.
+    pub fn submit_fused(
+        &mut self,
+        first: (u64, &Command, Transfer),
+        second: (u64, &Command, Transfer),
+    ) -> Result<(), SubmitError> {
+        self.check(&[first.2, second.2])?;
+        for (fuse, (token, command, transfer)) in [(FUSE_FIRST, first), (FUSE_SECOND, second)] {
+            let command = Command { flags: fuse, ..*command };
+            self.queue_capsule(token, &command, transfer);
+        }
+        Ok(())
+    }
+
+    /// Whether commands with these transfers can be taken, all of them.
+    fn check(&self, transfers: &[Transfer]) -> Result<(), SubmitError> {
+        if self.ended() {
             return Err(SubmitError::Ended);
         }
-        let bytes = transfer.bytes();
-        let wrong = match transfer {
+        let is_wrong = |transfer: &Transfer| match *transfer {
             Transfer::None => false,
             Transfer::SendInCapsule(bytes) => bytes == 0 || bytes > IN_CAPSULE_BYTES,
             Transfer::Receive(bytes) | Transfer::Send(bytes) => bytes == 0,
         };
-        if wrong {
+        if transfers.iter().any(is_wrong) {
             return Err(SubmitError::InvalidTransfer);
         }
-        let index = self.slots.take().ok_or(SubmitError::Full)?;
+        let free = self.slots.total().saturating_sub(self.slots.in_use());
+        if free < transfers.len() { Err(SubmitError::Full) } else { Ok(()) }
+    }
+
+    /// Puts a command that was checked behind all others that wait to be sent.
+    fn queue_capsule(&mut self, token: u64, command: &Command, transfer: Transfer) {
+        let Some(index) = self.slots.take() else { return };
         let cid = self.slots.cid(index);
         let in_capsule = matches!(transfer, Transfer::SendInCapsule(_));
         if let Some(slot) = self.slots.get_mut(index) {
@@ -140,13 +174,18 @@ impl<S: BorrowMut<[Slot]>> HostQueue<S> {
             slot.command.cid = U16::new(cid);
             slot.command.set_sgl(SglDescriptor {
                 address: U64::new(0),
-                length: U32::new(bytes),
+                length: U32::new(transfer.bytes()),
                 reserved: [0; 3],
                 identifier: if in_capsule { SglDescriptor::IN_CAPSULE } else { SglDescriptor::TRANSPORT },
             });
         }
         self.slots.push(&mut self.to_send, index);
-        Ok(())
+    }
+
+    /// The CID of a command that has been sent and has not ended, for an Abort.
+    #[must_use]
+    pub fn cid_of(&self, token: u64) -> Option<u16> {
+        self.slots.of_token(token).map(|index| self.slots.cid(index))
     }
 
     /// Receives and sends what there is. Call it when bytes or room came, and after submitting; then take the

@@ -76,6 +76,13 @@ pub struct Slot {
     pub(super) result: u64,
 }
 
+impl Slot {
+    /// Its capsule has been sent, and it has not ended.
+    const fn is_at_target(&self) -> bool {
+        matches!(self.state, State::AtTarget | State::DataQueued | State::DataSending)
+    }
+}
+
 impl Default for Slot {
     fn default() -> Self {
         Self {
@@ -204,8 +211,14 @@ impl<S: BorrowMut<[Slot]>> Slots<S> {
     pub(super) fn find(&self, cid: u16) -> Option<u16> {
         let index = cid & (MAX_SLOTS as u16 - 1);
         let slot = self.get(index).filter(|_| usize::from(index) < self.total())?;
-        let there = matches!(slot.state, State::AtTarget | State::DataQueued | State::DataSending);
-        (there && self.cid(index) == cid).then_some(index)
+        (slot.is_at_target() && self.cid(index) == cid).then_some(index)
+    }
+
+    /// The slot of a command at the target that was submitted with this token.
+    pub(super) fn of_token(&self, token: u64) -> Option<u16> {
+        let mut slots = self.table.borrow().iter();
+        let position = slots.position(|slot| slot.token == token && slot.is_at_target())?;
+        u16::try_from(position).ok()
     }
 
     /// A slot in use, whatever its state.

@@ -1,5 +1,7 @@
 //! The host side and the target of this crate, back to back.
 
+mod fused;
+
 use std::collections::HashMap;
 
 use nvme::{Command, Status};
