@@ -166,6 +166,22 @@ kinds! {
     CompareDiffers = "compare differs";
     /// A Verify ended well.
     VerifyDone = "verify done";
+    /// A fused pair has written.
+    FusedDone = "fused pair done";
+    /// The Compare of a fused pair found a difference.
+    FusedDiffers = "fused pair differs";
+    /// A fused pair failed with statuses that the faults allow.
+    FusedFailed = "fused pair failed";
+    /// A Copy ended well.
+    CopyDone = "copy done";
+    /// An Abort of a host has ended a request for events.
+    Aborted = "request aborted";
+    /// An Abort of a host came to nothing.
+    AbortInVain = "abort in vain";
+    /// A host has set CC.SHN.
+    HostShutsDown = "host shuts down";
+    /// CSTS.SHST told a host that its controller is shut down.
+    ShutdownDone = "shutdown done";
     /// An admin command ended.
     AdminDone = "admin command done";
     /// A controller told a host something by itself.

@@ -422,7 +422,7 @@ impl Shared {
         let at = block as usize * bytes;
         let zeros = vec![0; bytes];
         let data = running.data.get(at..at + bytes).unwrap_or(&zeros);
-        self.over.check(data, self.begun);
+        self.over.check(data, lba, self.begun);
         if through {
             store.cache.remove(&lba);
             store.durable[lba as usize * bytes..][..bytes].copy_from_slice(data);

@@ -9,9 +9,12 @@
 //! A host that was answered with success, before a loss of power or for a write that it had sent before, and was not told
 //! of the loss by a Flush that failed, may believe its next Flush that succeeds: that one vouches for the write.
 
+mod copies;
+mod pairs;
+
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::pattern::{Contents, Version, inspect};
+use crate::pattern::{Contents, Mark, Version, inspect};
 use crate::watch::Over;
 
 /// A moment: a number that grows with each thing that is told.
@@ -20,7 +23,7 @@ pub type Moment = u64;
 const NEVER: Moment = Moment::MAX;
 
 /// One write that may stand in a block.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Entry {
     version: Version,
     zeros: bool,
@@ -35,9 +38,47 @@ struct Entry {
     hidden: Moment,
     /// Not even lost power brings it back.
     gone: bool,
+    /// Of a Copy: what it may have brought here.
+    copied: Option<Vec<Mark>>,
+    /// Of a fused pair that has written: when the write that its Compare has found had ended. What was sent later comes
+    /// after the pair.
+    follows: Moment,
 }
 
 impl Entry {
+    fn new(version: Version, zeros: bool, writer: u8, sent: Moment) -> Self {
+        Self {
+            version,
+            zeros,
+            writer,
+            sent,
+            ended: NEVER,
+            answered: NEVER,
+            hidden: NEVER,
+            gone: false,
+            copied: None,
+            follows: NEVER,
+        }
+    }
+
+    /// What a write that brings its own blocks makes of this one.
+    fn own_mark(&self, lba: u64) -> Mark {
+        Mark::of(lba, self.version, self.zeros)
+    }
+
+    fn may_hold(&self, lba: u64, mark: Mark) -> bool {
+        match &self.copied {
+            Some(marks) => marks.contains(&mark),
+            None => self.own_mark(lba) == mark,
+        }
+    }
+
+    /// Whether it has done its work for certain before what was sent then, on a drive that has lost its power last at `lost`.
+    fn is_before(&self, sent: Moment, lost: Moment) -> bool {
+        let as_pair = self.answered != NEVER && self.follows <= sent && lost < self.follows;
+        self.ended <= sent || as_pair
+    }
+
     /// Reads that are sent after `now` do not see it any more.
     fn hide(&mut self, now: Moment, for_good: bool) {
         self.hidden = self.hidden.min(now);
@@ -64,6 +105,8 @@ struct Namespace {
     told: BTreeMap<u8, Moment>,
     /// When all hosts were told at once.
     all_told: Moment,
+    /// Copies under way.
+    copies: Vec<copies::Copying>,
 }
 
 /// Some blocks of a namespace.
@@ -104,6 +147,7 @@ impl Oracle {
             power_lost: 0,
             told: BTreeMap::new(),
             all_told: 0,
+            copies: Vec::new(),
         };
         Self { now: 1, versions: 0, namespaces: volatile.iter().map(namespace).collect(), over }
     }
@@ -120,18 +164,9 @@ impl Oracle {
         let (version, sent) = (self.versions, self.moment());
         let namespace = &mut self.namespaces[usize::from(range.namespace)];
         for lba in range.lbas() {
-            let entry = Entry {
-                version,
-                zeros,
-                writer,
-                sent,
-                ended: NEVER,
-                answered: NEVER,
-                hidden: NEVER,
-                gone: false,
-            };
-            namespace.block(lba).push(entry);
+            namespace.block(lba).push(Entry::new(version, zeros, writer, sent));
             namespace.open.insert(lba);
+            namespace.feed_copies(lba, Mark::of(lba, version, zeros));
         }
         version
     }
@@ -141,6 +176,7 @@ impl Oracle {
         self.over.add(version);
         let now = self.moment();
         let namespace = &mut self.namespaces[usize::from(range.namespace)];
+        namespace.copy_ended(version);
         let durable = forced || !namespace.volatile;
         for lba in range.lbas() {
             let lost = namespace.power_lost;
@@ -161,7 +197,7 @@ impl Oracle {
             }
             entry.answered = now;
             let sent = entry.sent;
-            let replaced = |other: &Entry| other.version != version && other.ended <= sent;
+            let replaced = |other: &Entry| other.version != version && other.is_before(sent, lost);
             let others = entries.iter_mut().filter(|other| replaced(other));
             others.for_each(|other| other.hide(now, durable));
             namespace.settle(lba);
@@ -174,6 +210,7 @@ impl Oracle {
         self.over.add(version);
         let now = self.moment();
         let namespace = &mut self.namespaces[usize::from(range.namespace)];
+        namespace.copy_ended(version);
         for lba in range.lbas() {
             let entry = namespace.block(lba).iter_mut().find(|entry| entry.version == version);
             if let Some(entry) = entry {
@@ -186,6 +223,7 @@ impl Oracle {
     pub fn write_unsent(&mut self, range: Range, version: Version) {
         self.over.add(version);
         let namespace = &mut self.namespaces[usize::from(range.namespace)];
+        namespace.copy_ended(version);
         for lba in range.lbas() {
             namespace.block(lba).retain(|entry| entry.version != version);
             namespace.settle(lba);
@@ -220,6 +258,7 @@ impl Oracle {
                 let entries = namespace.blocks.get_mut(lba).into_iter().flatten();
                 entries.filter(|entry| !entry.gone).for_each(|entry| entry.hidden = NEVER);
             }
+            namespace.feed_copies_anew();
         }
     }
 
@@ -252,17 +291,14 @@ impl Oracle {
         let volatile = namespace.volatile;
         let too_old = namespace.dropped.get(&lba).is_some_and(|&hidden| hidden > sent);
         let entries = namespace.block(lba);
-        let is_seen = |entry: &Entry| match contents {
-            Contents::Zeros => entry.zeros,
-            Contents::Of(version) => entry.version == version && !entry.zeros,
-            _ => false,
-        };
+        let mark = Mark::found(contents, range.namespace, lba);
+        let is_seen = |entry: &Entry| mark.is_some_and(|mark| entry.may_hold(lba, mark));
         if !entries.iter().any(|entry| is_seen(entry) && entry.hidden > sent) {
             // What is still remembered is judged.
             let may_be = match contents {
                 Contents::Zeros => true,
                 Contents::Of(version) => !entries.iter().any(|entry| entry.version == version),
-                _ => false,
+                _ => mark.is_some() && !entries.iter().any(is_seen),
             };
             if too_old && may_be {
                 return Ok(true);
@@ -289,7 +325,7 @@ impl Oracle {
         };
         let mut visible = entries.iter().filter(|entry| entry.hidden == NEVER);
         let first = visible.next()?;
-        let alone = visible.next().is_none() && first.ended != NEVER;
+        let alone = visible.next().is_none() && first.ended != NEVER && first.copied.is_none();
         alone.then_some((first.version, first.zeros))
     }
 }
@@ -302,16 +338,7 @@ impl Namespace {
     }
 
     fn block(&mut self, lba: u64) -> &mut Vec<Entry> {
-        let first = Entry {
-            version: 0,
-            zeros: true,
-            writer: 0,
-            sent: 0,
-            ended: 0,
-            answered: 0,
-            hidden: NEVER,
-            gone: false,
-        };
+        let first = Entry { ended: 0, answered: 0, ..Entry::new(0, true, 0, 0) };
         self.blocks.entry(lba).or_insert_with(|| vec![first])
     }
 

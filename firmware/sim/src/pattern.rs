@@ -21,6 +21,49 @@ pub fn version_of(block: &[u8]) -> Version {
     block.first_chunk().map_or(0, |first| Version::from_le_bytes(*first))
 }
 
+/// The block that a block names first.
+#[must_use]
+pub fn place_of(block: &[u8]) -> u64 {
+    block.first_chunk().map_or(0, |first| u64::from_le_bytes(*first) >> 32 & 0xf_ffff)
+}
+
+/// What a block may hold: zeros, or what a write has made for a block of the same namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark {
+    lba: u64,
+    version: Version,
+}
+
+impl Mark {
+    /// Zeros.
+    pub const ZEROS: Self = Self { lba: 0, version: 0 };
+
+    /// What a write makes of a block.
+    #[must_use]
+    pub fn of(lba: u64, version: Version, zeros: bool) -> Self {
+        if zeros { Self::ZEROS } else { Self { lba, version } }
+    }
+
+    /// What a block of `namespace` that was looked at holds; `None` where it is nothing whole, or of another namespace.
+    #[must_use]
+    pub fn found(contents: Contents, namespace: u16, lba: u64) -> Option<Self> {
+        match contents {
+            Contents::Zeros => Some(Self::ZEROS),
+            Contents::Of(version) => Some(Self { lba, version }),
+            Contents::Foreign { namespace: other, lba, version } if other == namespace => {
+                Some(Self { lba, version })
+            }
+            Contents::Foreign { .. } | Contents::Broken { .. } => None,
+        }
+    }
+
+    /// The write, where it was one to this block and not of zeros.
+    #[must_use]
+    pub fn own(self, lba: u64) -> Option<Version> {
+        (self != Self::ZEROS && self.lba == lba).then_some(self.version)
+    }
+}
+
 /// What a block holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Contents {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use hal_fakes::Segment;
 use hal_mem::PAGE_BYTES;
 
-use crate::pattern::{Version, version_of};
+use crate::pattern::{Version, place_of, version_of};
 
 /// Pages in use by any drive of a world, by address. The addresses are never hashed: they differ from run to run.
 #[derive(Debug, Clone, Default)]
@@ -94,8 +94,12 @@ impl Over {
         self.lock().ended.entry(version).or_insert(now);
     }
 
-    /// A block reaches a drive, which has begun something last at the moment `begun`.
-    pub fn check(&self, block: &[u8], begun: u64) {
+    /// Block `lba` reaches a drive, which has begun something last at the moment `begun`. What a Copy brings from another
+    /// place may be of an old write.
+    pub fn check(&self, block: &[u8], lba: u64, begun: u64) {
+        if place_of(block) != lba {
+            return;
+        }
         let version = version_of(block);
         let stale = self.lock().ended.get(&version).is_some_and(|&ended| ended < begun);
         assert!(

@@ -5,8 +5,10 @@
 
 mod card;
 mod chaos;
+mod fused;
 mod host;
 mod many_cores;
+mod own_host;
 mod plug;
 mod ports;
 mod shutdown;
