@@ -124,6 +124,13 @@ impl Faults {
         self.drives[drive].unready + FOUND_OUT
     }
 
+    /// Whether a command that was sent then may have met trouble at this drive.
+    #[must_use]
+    pub fn may_have_met(&self, drive: usize, sent_at: Instant) -> bool {
+        let drive = self.drives[drive];
+        drive.disturbed.may_meet(sent_at) || drive.failing.may_meet(sent_at)
+    }
+
     /// Whether a host may get this status for a command that was sent then and that its drive carries out.
     #[must_use]
     pub fn allow(&self, drive: usize, status: Status, is_flush: bool, sent_at: Instant) -> bool {

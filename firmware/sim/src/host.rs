@@ -1,9 +1,12 @@
 //! A host that keeps to the rules: associations over real TCP, real NVMe/TCP queues, commands of every kind, and the
 //! judgement of each answer.
 
+mod aborts;
 mod association;
 mod commands;
 mod events;
+mod pairs;
+mod shutdown;
 mod told;
 mod workload;
 

@@ -121,7 +121,8 @@ pub struct Range {
 }
 
 impl Range {
-    fn lbas(self) -> impl Iterator<Item = u64> {
+    /// The blocks' numbers.
+    pub fn lbas(self) -> impl Iterator<Item = u64> {
         self.lba..self.lba + u64::from(self.blocks)
     }
 }

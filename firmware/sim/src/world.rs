@@ -300,7 +300,8 @@ impl World {
         }
         let host = &mut self.hosts[index];
         match self.random.u32(0..6) {
-            0 | 1 => host.leave(&mut self.common),
+            0 => host.leave(&mut self.common),
+            1 => host.shut_down(&mut self.common),
             2 | 3 => host.reset(&mut self.common),
             4 => host.die(&mut self.common, &mut self.network, time),
             _ => host.stall(&self.common, time),

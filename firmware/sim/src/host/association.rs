@@ -11,6 +11,7 @@ use nvmeof::initiator::{BringUp, BringUpError, HostQueue, QueueOptions, Slot, Tr
 use nvmeof::pdu::Digests;
 
 use super::commands::What;
+use super::shutdown::Ending;
 use super::{Common, Host, State};
 use crate::kinds::Kind;
 
@@ -19,7 +20,7 @@ const CARD: ([u8; 4], u16) = ([10, 0, 0, 1], 4420);
 /// Slots of an admin queue; fewer are not allowed.
 pub(super) const ADMIN_SLOTS: usize = 31;
 /// What a host waits for a connection to come up. A card may hold a Connect until old writes have ended.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A connection, which is a queue.
 pub(super) struct Connection {
@@ -43,6 +44,8 @@ pub(super) struct Association {
     next_keep_alive: Instant,
     /// A Keep Alive that was not answered by then was one too many.
     pub answer_by: Instant,
+    /// Its host shuts it down.
+    pub ending: Option<Ending>,
 }
 
 impl std::fmt::Debug for Association {
@@ -59,10 +62,13 @@ impl std::fmt::Debug for Association {
 
 impl Association {
     pub fn is_ready(&self) -> bool {
-        self.ready
+        self.ready && self.ending.is_none()
     }
 
     pub fn next_deadline(&self) -> Instant {
+        if let Some(ending) = &self.ending {
+            return self.answer_by.min(ending.next_look());
+        }
         match (self.ready, self.answer_by) {
             (false, _) => {
                 let asked = self.connections.iter().filter_map(|connection| connection.bring_up.as_ref());
@@ -96,7 +102,7 @@ impl Association {
 
 /// Why an association is over.
 #[derive(Debug)]
-enum Loss {
+pub(super) enum Loss {
     Closed,
     Refused(BringUpError),
     Fault(String),
@@ -124,6 +130,7 @@ impl Host {
             keep_alive: Duration::from_millis(u64::from(self.settings.keep_alive_ms)),
             next_keep_alive: Instant::FAR_FUTURE,
             answer_by: Instant::FAR_FUTURE,
+            ending: None,
         }));
     }
 
@@ -141,7 +148,13 @@ impl Host {
         let began = association.began;
         self.settle_lost(common, association.ready.then_some(began));
         match self.go_on(&mut association, common) {
-            Ok(()) => self.state = State::Joined(association),
+            Ok(()) => {
+                let over = association.ending.as_ref().is_some_and(Ending::is_over);
+                self.state = State::Joined(association);
+                if over {
+                    self.leave(common);
+                }
+            }
             Err(loss) => {
                 self.report(&loss, common);
                 association.end(&mut self.stack, true);
@@ -206,6 +219,9 @@ impl Host {
         if now >= association.answer_by || (!association.ready && now >= association.began + PATIENCE) {
             return Err(Loss::Silence);
         }
+        if association.ending.is_some() {
+            return self.go_on_ending(association, common);
+        }
         for index in 0..association.connections.len() {
             self.poll_connection(index, association, common)?;
         }
@@ -227,7 +243,7 @@ impl Host {
         Ok(())
     }
 
-    fn poll_connection(
+    pub(super) fn poll_connection(
         &mut self,
         index: usize,
         association: &mut Association,

@@ -6,6 +6,8 @@ use hal_api::Instant;
 use nvme::Status;
 use nvmeof::initiator::{Completed, Payload};
 
+use super::aborts::Aborts;
+use super::pairs;
 use super::told::Told;
 use super::{Common, Target};
 use crate::faults::Faults;
@@ -31,6 +33,18 @@ pub(super) enum What {
         certain: Option<Vec<(Version, bool)>>,
         same: bool,
     },
+    /// The first of a fused pair: what stood there for certain when it was sent, and what it compares with.
+    FusedCompare {
+        certain: Option<Vec<(Version, bool)>>,
+        expected: Vec<(Version, bool)>,
+    },
+    /// The second.
+    FusedWrite {
+        forced: bool,
+    },
+    Copy {
+        forced: bool,
+    },
     Verify,
     /// Beyond the end of its namespace.
     OutOfRange,
@@ -39,6 +53,15 @@ pub(super) enum What {
     Namespaces,
     Event,
     KeepAlive,
+    /// Of a command of this queue, by its token.
+    Abort {
+        queue: u16,
+        of: u64,
+    },
+    /// CC.SHN.
+    Shutdown,
+    /// CSTS, for SHST.
+    ShutdownStatus,
 }
 
 /// Where an I/O command goes.
@@ -48,21 +71,28 @@ pub(super) struct Place {
     pub range: Range,
 }
 
-struct Pending {
-    what: What,
-    place: Option<Place>,
+#[derive(Debug)]
+pub(super) struct Pending {
+    pub what: What,
+    pub place: Option<Place>,
     data: Vec<u8>,
     /// When it was sent, for the oracle and for a reader.
-    sent: Moment,
-    sent_at: Instant,
+    pub sent: Moment,
+    pub sent_at: Instant,
+    /// Its connection's place.
+    pub queue: u16,
     /// What it may write.
     versions: Vec<(Range, Version)>,
+    /// The other command of its pair.
+    partner: Option<u64>,
+    /// The other has ended so.
+    partner_end: Option<Box<(Pending, Status)>>,
 }
 
 /// The commands under way, by token.
 #[derive(Default)]
 pub(super) struct Commands {
-    pending: BTreeMap<u64, Pending>,
+    pub pending: BTreeMap<u64, Pending>,
     /// Those that wait for an event or for time to pass, not for work.
     idle: usize,
     last: u64,
@@ -71,6 +101,13 @@ pub(super) struct Commands {
     pub events: Vec<u32>,
     /// The namespaces, where a list of them has come.
     pub listed: Option<Vec<u32>>,
+    pub aborts: Aborts,
+    /// Requests for events that were aborted, to be sent again.
+    pub aborted_requests: usize,
+    /// The host shuts its controller down.
+    pub shuts_down: bool,
+    /// Of a shutdown: `None` for the end of CC.SHN, else CSTS.
+    pub shutdown_answers: Vec<Option<u32>>,
 }
 
 impl std::fmt::Debug for Commands {
@@ -106,7 +143,17 @@ impl Commands {
         now: Instant,
     ) -> u64 {
         self.last += 1;
-        let pending = Pending { what, place, data, sent, sent_at: now, versions: Vec::new() };
+        let pending = Pending {
+            what,
+            place,
+            data,
+            sent,
+            sent_at: now,
+            queue: 0,
+            versions: Vec::new(),
+            partner: None,
+            partner_end: None,
+        };
         self.idle += usize::from(pending.is_idle());
         self.pending.insert(self.last, pending);
         self.last
@@ -116,6 +163,23 @@ impl Commands {
     pub fn set_versions(&mut self, token: u64, versions: Vec<(Range, Version)>) {
         if let Some(pending) = self.pending.get_mut(&token) {
             pending.versions = versions;
+        }
+    }
+
+    /// Says on which queue a command goes.
+    pub fn set_queue(&mut self, token: u64, queue: usize) {
+        if let Some(pending) = self.pending.get_mut(&token) {
+            pending.queue = queue as u16;
+        }
+    }
+
+    /// Two commands are a fused pair.
+    pub fn pair_up(&mut self, first: u64, second: u64, queue: usize) {
+        for (token, partner) in [(first, second), (second, first)] {
+            self.set_queue(token, queue);
+            if let Some(pending) = self.pending.get_mut(&token) {
+                pending.partner = Some(partner);
+            }
         }
     }
 
@@ -145,6 +209,10 @@ impl Commands {
         self.events.clear();
         self.listed = None;
         self.told.forget();
+        self.aborts.forget();
+        self.aborted_requests = 0;
+        self.shuts_down = false;
+        self.shutdown_answers.clear();
         core::mem::take(&mut self.pending).into_values().flat_map(|pending| pending.versions).collect()
     }
 
@@ -180,7 +248,7 @@ impl Commands {
         let prompt = took <= common.patience || pending.what == What::Event;
         assert!(prompt, "VIOLATION: host {host}: {:?} took {took:?} on a healthy card", pending.what);
         let Some(place) = pending.place else {
-            line(Kind::AdminDone);
+            line(self.admin_kind(host, &pending, completed));
             let forged = common.forged && completed.status.code() == Status::TRANSIENT_TRANSPORT_ERROR;
             let fine = completed.status.is_success() || pending.what == What::Event || forged;
             assert!(fine, "VIOLATION: host {host}: {:?} ended with {:?}", pending.what, completed.status);
@@ -189,17 +257,68 @@ impl Commands {
                 What::Namespaces if completed.status.is_success() => {
                     self.listed = Some(namespaces(&pending.data));
                 }
+                What::Shutdown => self.shutdown_answers.push(None),
+                What::ShutdownStatus => self.shutdown_answers.push(Some(completed.result as u32)),
                 _ => {}
             }
             return;
         };
-        if completed.status.is_success() {
+        if pending.partner.is_some() {
+            if let Some(kind) = self.half_ended(host, pending, completed.status, common) {
+                trace.event(
+                    kind,
+                    &values,
+                    format_args!("host {host} command {} {:?}", completed.token, place.range),
+                );
+            }
+        } else if completed.status.is_success() {
             line(pending.succeeded(host, place, common));
         } else {
             if pending.what == What::Flush && Faults::tells_of_loss(completed.status) {
                 self.hear_of_loss(host, &pending, place, common);
             }
             line(pending.failed(host, place, completed.status, common));
+        }
+    }
+
+    /// One command of a pair has ended; what both say where it is the later one.
+    fn half_ended(
+        &mut self,
+        host: usize,
+        mut pending: Pending,
+        status: Status,
+        common: &mut Common,
+    ) -> Option<Kind> {
+        let Some(earlier) = pending.partner_end.take() else {
+            let partner = pending.partner.and_then(|partner| self.pending.get_mut(&partner));
+            let partner = partner.expect("VIOLATION: half a pair");
+            partner.versions.append(&mut pending.versions);
+            partner.partner_end = Some(Box::new((pending, status)));
+            return None;
+        };
+        let versions = pending.versions.clone();
+        let (compare, write) = match pending.what {
+            What::FusedCompare { .. } => ((&pending, status), (&earlier.0, earlier.1)),
+            _ => ((&earlier.0, earlier.1), (&pending, status)),
+        };
+        Some(pairs::judge(host, compare, write, &versions, common))
+    }
+
+    /// What the end of an admin command counts as.
+    fn admin_kind(&mut self, host: usize, pending: &Pending, completed: &Completed) -> Kind {
+        match pending.what {
+            What::Event if !self.shuts_down => {
+                if !self.aborts.event_ended(host, completed.token, completed.status) {
+                    return Kind::AdminDone;
+                }
+                self.aborted_requests += 1;
+                Kind::Aborted
+            }
+            What::Abort { queue, of } if completed.status.is_success() && !self.shuts_down => {
+                let aborted = self.aborts.ended(host, completed, (queue, of));
+                if aborted { Kind::AdminDone } else { Kind::AbortInVain }
+            }
+            _ => Kind::AdminDone,
         }
     }
 
@@ -234,11 +353,15 @@ impl Pending {
                 self.judge_data(host, place, common);
                 Kind::ReadVerified
             }
-            What::Write { forced } | What::Zeroes { forced } => {
+            What::Write { forced } | What::Zeroes { forced } | What::Copy { forced } => {
                 for &(range, version) in &self.versions {
                     oracle.write_done(range, version, *forced, true);
                 }
-                if matches!(self.what, What::Write { .. }) { Kind::WriteDone } else { Kind::ZeroesDone }
+                match self.what {
+                    What::Write { .. } => Kind::WriteDone,
+                    What::Copy { .. } => Kind::CopyDone,
+                    _ => Kind::ZeroesDone,
+                }
             }
             What::Deallocate => {
                 for &(range, version) in &self.versions {
@@ -257,7 +380,8 @@ impl Pending {
             }
             What::Verify => Kind::VerifyDone,
             What::OutOfRange => panic!("VIOLATION: host {host}: {place:?} is beyond the end and succeeded"),
-            What::Admin | What::Namespaces | What::Event | What::KeepAlive => Kind::AdminDone,
+            What::FusedCompare { .. } | What::FusedWrite { .. } => panic!("half a pair is not judged"),
+            _ => Kind::AdminDone,
         }
     }
 

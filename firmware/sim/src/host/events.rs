@@ -49,6 +49,9 @@ impl Host {
                 self.list_namespaces(association, common);
             }
         }
+        for _ in 0..core::mem::take(&mut self.commands.aborted_requests) {
+            self.send_admin(association, common, What::Event, &make::async_event_request(), 0);
+        }
         if let Some(listed) = self.commands.listed.take() {
             let known = listed.iter().all(|nsid| common.targets.contains_key(nsid));
             assert!(known, "VIOLATION: namespaces {listed:?} are not all of the drives'");

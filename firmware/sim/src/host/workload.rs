@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use hal_api::Instant;
-use nvme::{Command, DatasetRange, opcode};
+use nvme::{Command, CopyRange, DatasetRange, opcode};
 use nvmeof::initiator::{Transfer, commands as make};
 use zerocopy::IntoBytes;
-use zerocopy::little_endian::{U32, U64};
+use zerocopy::little_endian::{U16, U32, U64};
 
 use super::association::{ADMIN_SLOTS, Association};
 use super::commands::{Place, What, certain};
@@ -23,6 +22,11 @@ const DEALLOCATE: u32 = 1 << 2;
 const STARTS_PER_STEP: usize = 8;
 /// Admin commands at a time: there is always room for a Keep Alive.
 const ADMIN_COMMANDS: usize = ADMIN_SLOTS / 2;
+/// Fused pairs among I/O commands.
+const PAIR_ONE_IN: u32 = 16;
+/// Bytes and source ranges of a Copy at most, as MCL and MSRC say.
+const COPY_BYTES: u32 = 64 << 10;
+const COPY_RANGES: u32 = 4;
 /// Until a host looks again that has no namespace.
 const NO_NAMESPACE: Duration = Duration::from_millis(1);
 
@@ -47,13 +51,17 @@ impl Host {
             }
             self.next_command = now + Duration::from_micros(self.random.u64(0..=2 * self.settings.pause_us));
             if self.random.u32(0..40) == 0 {
-                self.start_admin(association, now);
+                self.start_admin(association, common);
                 continue;
             }
             let Some(target) = self.target(association, common) else {
                 self.next_command = now + NO_NAMESPACE;
                 return;
             };
+            if self.random.u32(0..PAIR_ONE_IN) == 0 {
+                self.start_pair(association, target, common);
+                continue;
+            }
             let prepared = self.prepare(association, target, common);
             self.submit(association, prepared, common);
         }
@@ -69,12 +77,16 @@ impl Host {
         taken
     }
 
-    fn start_admin(&mut self, association: &mut Association, now: Instant) {
+    fn start_admin(&mut self, association: &mut Association, common: &Common) {
         const SMART_LOG: u32 = 2;
         const ERROR_LOG: u32 = 1;
         if association.connections[0].queue.outstanding() >= ADMIN_COMMANDS {
             return;
         }
+        if self.random.u32(0..4) == 0 {
+            return self.start_abort(association, common);
+        }
+        let now = common.time.now();
         let (command, bytes) = match self.random.u32(0..4) {
             0 => (make::identify(1, 0), 4096),
             1 => (make::identify(2, 0), 4096),
@@ -96,7 +108,7 @@ impl Host {
     }
 
     /// A range where this host writes: its own part, or the last quarter, which all share. Reads go anywhere.
-    fn range(&mut self, target: Target, common: &Common, writes: bool) -> Range {
+    pub(super) fn range(&mut self, target: Target, common: &Common, writes: bool) -> Range {
         let own = (target.blocks - target.blocks / 4) / common.hosts;
         let (from, blocks) = match self.random.u32(0..10) {
             0 | 1 if !writes => (0, target.blocks),
@@ -126,7 +138,11 @@ impl Host {
             versions: Vec::new(),
         };
         match self.random.u32(0..100) {
-            0..60 => self.write(association, nsid, place, common),
+            0..50 => self.write(association, nsid, place, common),
+            50..60 => match self.copy(association, nsid, place, common) {
+                Some(copy) => copy,
+                None => self.write(association, nsid, place, common),
+            },
             60..72 => plain(What::Flush, make::flush(nsid)),
             72..80 => {
                 let version = common.oracle.write_sent(range, true, self.index as u8);
@@ -220,6 +236,40 @@ impl Host {
         Prepared { what: What::Deallocate, place, command, data, transfer, versions }
     }
 
+    /// A Copy from anywhere, in several ranges; `None` where the oracle could not follow.
+    fn copy(
+        &mut self,
+        association: &Association,
+        nsid: u32,
+        mut place: Place,
+        common: &mut Common,
+    ) -> Option<Prepared> {
+        let target = place.target;
+        place.range.blocks = place.range.blocks.min(COPY_BYTES >> target.block_shift);
+        let mut left = place.range.blocks;
+        let mut from = Vec::new();
+        while left > 0 {
+            let last = from.len() as u32 + 1 == COPY_RANGES;
+            let blocks = if last { left } else { self.random.u32(1..=left) };
+            let lba = self.random.u64(0..=target.blocks - u64::from(blocks));
+            from.push(Range { lba, blocks, ..place.range });
+            left -= blocks;
+        }
+        let version = common.oracle.copy_sent(place.range, &from, self.index as u8)?;
+        let mut data = Vec::new();
+        for range in &from {
+            let mut entry = CopyRange::default();
+            (entry.start_block, entry.blocks) = (U64::new(range.lba), U16::new(range.blocks as u16 - 1));
+            data.extend_from_slice(entry.as_bytes());
+        }
+        let forced = self.random.u32(0..5) == 0;
+        let mut command = make::copy(nsid, place.range.lba, from.len() as u32);
+        add_force(&mut command, forced);
+        let transfer = self.transfer(association, data.len());
+        let versions = vec![(place.range, version)];
+        Some(Prepared { what: What::Copy { forced }, place, command, data, transfer, versions })
+    }
+
     fn compare(
         &mut self,
         association: &Association,
@@ -235,15 +285,14 @@ impl Host {
             _ => vec![(Version::MAX, false); count],
         };
         let data = contents(place, &wanted);
-        let mut command = make::read(nsid, place.range.lba, place.range.blocks);
-        command.opcode = opcode::io::COMPARE;
+        let command = make::compare(nsid, place.range.lba, place.range.blocks);
         let transfer = self.transfer(association, data.len());
         let what = What::Compare { same: same && stands.is_some(), certain: stands };
         Prepared { what, place, command, data, transfer, versions: Vec::new() }
     }
 
     /// In the capsule where it fits, sometimes.
-    fn transfer(&mut self, association: &Association, bytes: usize) -> Transfer {
+    pub(super) fn transfer(&mut self, association: &Association, bytes: usize) -> Transfer {
         let bytes = bytes as u32;
         if self.random.u32(0..4) == 0 {
             return Transfer::Send(bytes);
@@ -257,6 +306,7 @@ impl Host {
         let token = self.commands.add(what, Some(place), data, sent, now);
         self.commands.set_versions(token, versions);
         let queue = self.random.usize(1..association.connections.len());
+        self.commands.set_queue(token, queue);
         if association.connections[queue].queue.submit(token, &command, transfer).is_ok() {
             return true;
         }
@@ -269,13 +319,13 @@ impl Host {
 }
 
 impl Association {
-    fn nsid(&self, target: Target, common: &Common) -> u32 {
+    pub(super) fn nsid(&self, target: Target, common: &Common) -> u32 {
         let mut known = common.targets.iter().filter(|(_, known)| known.index == target.index);
         known.next().map_or(0, |(nsid, _)| *nsid)
     }
 }
 
-fn contents(place: Place, versions: &[(Version, bool)]) -> Vec<u8> {
+pub(super) fn contents(place: Place, versions: &[(Version, bool)]) -> Vec<u8> {
     let bytes = 1usize << place.target.block_shift;
     let mut data = vec![0; versions.len() * bytes];
     for ((lba, block), (version, zeros)) in (place.range.lba..).zip(data.chunks_mut(bytes)).zip(versions) {
@@ -286,7 +336,7 @@ fn contents(place: Place, versions: &[(Version, bool)]) -> Vec<u8> {
     data
 }
 
-fn add_force(command: &mut Command, forced: bool) {
+pub(super) fn add_force(command: &mut Command, forced: bool) {
     if forced {
         command.cdw12.set(command.cdw12.get() | FORCE_UNIT_ACCESS);
     }

@@ -140,3 +140,95 @@ fn a_read_that_hung_for_more_writes_than_are_remembered_is_not_judged() {
     torn[256..].fill(7);
     assert!(oracle.judge(RANGE, 5, sent, &torn).is_err());
 }
+
+/// A Copy from the block before, which holds `from`.
+fn copy(oracle: &mut Oracle) -> Version {
+    oracle.copy_sent(RANGE, &[BEFORE], 0).expect("no chain")
+}
+
+const BEFORE: Range = Range { lba: 4, ..RANGE };
+
+fn of_before(version: Version) -> Vec<u8> {
+    let mut block = vec![0; 512];
+    fill(&mut block, 0, 4, version);
+    block
+}
+
+#[test]
+fn a_copy_brings_what_stood_in_its_source_while_it_was_under_way() {
+    let mut oracle = Oracle::new(&[false], Over::default());
+    let versions: Vec<Version> = (0..2)
+        .map(|_| {
+            let version = oracle.write_sent(BEFORE, false, 0);
+            oracle.write_done(BEFORE, version, false, true);
+            version
+        })
+        .collect();
+    let old = write(&mut oracle);
+    let copy = copy(&mut oracle);
+    let later = oracle.write_sent(BEFORE, false, 0);
+    oracle.write_done(RANGE, copy, false, true);
+    let after = oracle.write_sent(BEFORE, false, 0);
+    let sent = oracle.moment();
+    assert!(oracle.judge(RANGE, 5, sent, &of_before(versions[1])).is_ok());
+    assert!(oracle.judge(RANGE, 5, sent, &of_before(later)).is_ok());
+    for wrong in [of_before(versions[0]), of_before(after), block(old), vec![0; 512]] {
+        assert!(oracle.judge(RANGE, 5, sent, &wrong).is_err());
+    }
+    // Neither is there another place's data where nobody has copied it, nor can chains be followed.
+    assert!(oracle.judge(BEFORE, 4, sent, &block(old)).is_err());
+    assert_eq!(oracle.copy_sent(BEFORE, &[RANGE], 0), None);
+    assert_eq!(oracle.copy_sent(RANGE, &[RANGE], 0), None);
+    assert_eq!(oracle.certain(0, 5), None);
+}
+
+#[test]
+fn lost_power_brings_back_what_a_copy_may_find() {
+    let mut oracle = Oracle::new(&[true], Over::default());
+    let first = oracle.write_sent(BEFORE, false, 0);
+    oracle.write_done(BEFORE, first, false, true);
+    let second = oracle.write_sent(BEFORE, false, 0);
+    oracle.write_done(BEFORE, second, false, true);
+    let copy = copy(&mut oracle);
+    oracle.power_lost(0);
+    oracle.write_ended(RANGE, copy);
+    let sent = oracle.moment();
+    assert!(oracle.judge(RANGE, 5, sent, &of_before(first)).is_ok());
+}
+
+/// A pair that expects `old`, and a write that is sent and answered while it is under way; what a later read may see.
+fn pair_and_write(answered_first: bool) -> (Oracle, Version, Version) {
+    let mut oracle = Oracle::new(&[false], Over::default());
+    let old = write(&mut oracle);
+    let pair = oracle.write_sent(RANGE, false, 0);
+    let sent = oracle.moment();
+    let other = oracle.write_sent(RANGE, false, 1);
+    if answered_first {
+        oracle.write_done(RANGE, other, false, true);
+    }
+    oracle.pair_done(RANGE, pair, false, &[Mark::of(5, old, false)], sent).expect("what stood there");
+    if !answered_first {
+        oracle.write_done(RANGE, other, false, true);
+    }
+    (oracle, pair, other)
+}
+
+#[test]
+fn a_write_that_was_sent_after_what_a_pair_has_found_comes_after_the_pair() {
+    for answered_first in [false, true] {
+        let (mut oracle, pair, other) = pair_and_write(answered_first);
+        assert!(!read(&mut oracle, pair), "a lost update");
+        assert!(read(&mut oracle, other));
+    }
+}
+
+#[test]
+fn a_pair_finds_nothing_that_cannot_stand_there() {
+    let mut oracle = Oracle::new(&[false], Over::default());
+    let (first, second) = (write(&mut oracle), write(&mut oracle));
+    let pair = oracle.write_sent(RANGE, false, 0);
+    let sent = oracle.moment();
+    let mut found = |version| oracle.pair_found(RANGE, pair, &[Mark::of(5, version, false)], sent).is_ok();
+    assert!(!found(first) && found(second) && !found(pair) && !found(Version::MAX));
+    assert_eq!(oracle.likely(0, 5), (second, false));
+}

@@ -196,7 +196,11 @@ impl World {
     fn part(&mut self) {
         self.common.over = true;
         for host in &mut self.hosts {
-            host.leave(&mut self.common);
+            if self.random.bool() {
+                host.shut_down(&mut self.common);
+            } else {
+                host.leave(&mut self.common);
+            }
         }
     }
 
