@@ -22,6 +22,9 @@ pub type Moment = u64;
 
 const NEVER: Moment = Moment::MAX;
 
+/// No host: a flush in its name vouches for nothing that lost power has taken.
+pub const NOBODY: u8 = u8::MAX;
+
 /// One write that may stand in a block.
 #[derive(Debug, Clone)]
 struct Entry {

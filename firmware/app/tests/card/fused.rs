@@ -87,7 +87,9 @@ impl Judge {
 
     /// Writes that may have been under way at `since`, but for one.
     fn others(&self, but: u32) -> impl Iterator<Item = (&u32, &Value)> {
-        self.values.range(but.saturating_sub(RECENT)..).filter(move |(id, value)| **id != but && !value.failed)
+        self.values
+            .range(but.saturating_sub(RECENT)..)
+            .filter(move |(id, value)| **id != but && !value.failed)
     }
 
     /// The blocks held this value at some time after `since`, when whoever found it was sent.
@@ -125,9 +127,9 @@ impl Judge {
             }
             [Status::COMPARE_FAILURE, Status::ABORTED_FAILED_FUSED] => {
                 self.failures += 1;
-                let excused = self.others(id).any(|(other, value)| {
-                    *other != expected && value.ended.is_none_or(|ended| ended > read)
-                });
+                let excused = self
+                    .others(id)
+                    .any(|(other, value)| *other != expected && value.ended.is_none_or(|ended| ended > read));
                 assert!(excused, "pair {id} failed, and nobody wrote since {expected} was read");
                 let value = self.values.get_mut(&id).expect("a write of late");
                 assert!(!value.seen, "value {id} was seen, and its pair failed");

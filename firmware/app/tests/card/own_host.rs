@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use nvme::Command;
 use nvmeof::Stream;
 use nvmeof::initiator::{
-    BringUp, Completed, ControllerInfo, HostQueue, Identity, Payload, QueueOptions, Slot, SubmitError, Transfer,
+    BringUp, Completed, ControllerInfo, HostQueue, Identity, Payload, QueueOptions, Slot, SubmitError,
+    Transfer,
 };
 
 use crate::card::Card;
@@ -119,7 +120,13 @@ impl OwnQueue {
     }
 
     /// Runs one command to its end, while no other is under way.
-    pub fn execute(&mut self, card: &mut Card, command: &Command, transfer: Transfer, data: Vec<u8>) -> Ended {
+    pub fn execute(
+        &mut self,
+        card: &mut Card,
+        command: &Command,
+        transfer: Transfer,
+        data: Vec<u8>,
+    ) -> Ended {
         self.start(0, command, transfer, data);
         let mut ended = Vec::new();
         card.run_until("a command ends", |card| {

@@ -12,7 +12,7 @@ use super::told::Told;
 use super::{Common, Target};
 use crate::faults::Faults;
 use crate::kinds::Kind;
-use crate::oracle::{Moment, Oracle, Range};
+use crate::oracle::{Moment, NOBODY, Oracle, Range};
 use crate::pattern::Version;
 use crate::trace::digest;
 
@@ -272,7 +272,8 @@ impl Commands {
                 );
             }
         } else if completed.status.is_success() {
-            line(pending.succeeded(host, place, common));
+            let hears = self.hears_of_loss(host, place);
+            line(pending.succeeded(host, hears, place, common));
         } else {
             if pending.what == What::Flush && Faults::tells_of_loss(completed.status) {
                 self.hear_of_loss(host, &pending, place, common);
@@ -322,6 +323,16 @@ impl Commands {
         }
     }
 
+    /// Whose writes a Flush vouches for that has succeeded: nobody's, of those that are lost, where another Flush of the
+    /// host may have been told of the loss and have its answer still on the way.
+    fn hears_of_loss(&self, host: usize, place: Place) -> u8 {
+        let is_flush = |pending: &Pending| {
+            let here = pending.place.is_some_and(|at| at.target.index == place.target.index);
+            here && pending.what == What::Flush
+        };
+        if self.pending.values().any(is_flush) { NOBODY } else { host as u8 }
+    }
+
     /// This is how a host learns that its unflushed writes may be gone.
     fn hear_of_loss(&mut self, host: usize, pending: &Pending, place: Place, common: &mut Common) {
         let namespace = place.target.index;
@@ -346,7 +357,7 @@ impl Pending {
         matches!(self.what, What::Event | What::KeepAlive)
     }
 
-    fn succeeded(&self, host: usize, place: Place, common: &mut Common) -> Kind {
+    fn succeeded(&self, host: usize, hears: u8, place: Place, common: &mut Common) -> Kind {
         let oracle = &mut common.oracle;
         match &self.what {
             What::Read => {
@@ -370,7 +381,7 @@ impl Pending {
                 Kind::DeallocateDone
             }
             What::Flush => {
-                oracle.flushed(place.target.index, self.sent, host as u8);
+                oracle.flushed(place.target.index, self.sent, hears);
                 Kind::FlushDone
             }
             What::Compare { certain, same } => {

@@ -11,14 +11,12 @@ use super::association::{Association, Loss, PATIENCE};
 use super::commands::What;
 use super::{Common, Host, State};
 use crate::kinds::Kind;
-use crate::oracle::Moment;
+use crate::oracle::{Moment, NOBODY};
 
 /// Between two looks at CSTS.
 const LOOK: Duration = Duration::from_millis(5);
 /// What the card may take on top of the time that it gives to drives: its core may pause.
 const MARGIN: Duration = Duration::from_secs(5);
-/// Nobody's number: a shutdown tells nobody of lost writes.
-const NOBODY: u8 = u8::MAX;
 
 /// An association that is being shut down.
 #[derive(Debug)]
@@ -125,7 +123,8 @@ impl Host {
         self.poll_connection(0, association, common)
     }
 
-    /// What this host was told of is durable at each drive that has had no trouble meanwhile.
+    /// What this host was told of is durable at each drive that has had no trouble meanwhile. A shutdown tells nobody of
+    /// lost writes.
     fn judge_shutdown(&mut self, association: &Association, common: &mut Common) {
         let Some(ending) = &association.ending else { return };
         let values = [self.index as u64];

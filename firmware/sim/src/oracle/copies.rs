@@ -64,7 +64,8 @@ impl Namespace {
         for copy in &self.copies {
             for &(_, to) in copy.blocks.iter().filter(|(from, _)| *from == lba) {
                 let entries = self.blocks.get_mut(&to).into_iter().flatten();
-                let marks = entries.filter(|entry| entry.version == copy.version).filter_map(|e| e.copied.as_mut());
+                let marks =
+                    entries.filter(|entry| entry.version == copy.version).filter_map(|e| e.copied.as_mut());
                 marks.for_each(|marks| marks.push(mark));
             }
         }

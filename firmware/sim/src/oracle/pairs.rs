@@ -8,9 +8,8 @@ impl Oracle {
     #[must_use]
     pub fn likely(&self, namespace: u16, lba: u64) -> (Version, bool) {
         let entries = self.namespaces[usize::from(namespace)].blocks.get(&lba).into_iter().flatten();
-        let answered = |entry: &&Entry| {
-            entry.answered != NEVER && entry.hidden == NEVER && entry.copied.is_none()
-        };
+        let answered =
+            |entry: &&Entry| entry.answered != NEVER && entry.hidden == NEVER && entry.copied.is_none();
         let last = entries.filter(answered).max_by_key(|entry| entry.sent);
         last.map_or((0, true), |entry| (entry.version, entry.zeros))
     }
@@ -32,9 +31,8 @@ impl Oracle {
         for (lba, &mark) in range.lbas().zip(marks) {
             let too_old = namespace.dropped.get(&lba).is_some_and(|&hidden| hidden > sent);
             let entries = namespace.block(lba);
-            let may_be = |entry: &Entry| {
-                entry.version != version && entry.hidden > sent && entry.may_hold(lba, mark)
-            };
+            let may_be =
+                |entry: &Entry| entry.version != version && entry.hidden > sent && entry.may_hold(lba, mark);
             if !too_old && !entries.iter().any(may_be) {
                 return Err(format!("block {lba} cannot hold {mark:?}, but {entries:?}; sent at {sent}"));
             }
@@ -69,9 +67,8 @@ impl Oracle {
             let for_good = !namespace.volatile;
             let entries = namespace.block(lba);
             // A write that was sent after what was found had its place would have been found instead, had it come before.
-            let later = |entry: &Entry| {
-                entry.version != version && entry.answered != NEVER && entry.sent > follows
-            };
+            let later =
+                |entry: &Entry| entry.version != version && entry.answered != NEVER && entry.sent > follows;
             let is_replaced = entries.iter().any(later);
             let pair = entries.iter_mut().find(|entry| entry.version == version && entry.answered != NEVER);
             if let Some(pair) = pair {

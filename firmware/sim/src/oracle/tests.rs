@@ -84,6 +84,21 @@ fn a_flush_after_the_loss_vouches_for_what_was_lost_unless_hosts_were_told() {
 }
 
 #[test]
+fn a_flush_of_a_host_that_may_be_told_by_another_vouches_for_nothing_that_is_lost() {
+    let mut oracle = Oracle::new(&[true], Over::default());
+    let first = write(&mut oracle);
+    oracle.power_lost(0);
+    let sent = oracle.moment();
+    oracle.flushed(0, sent, NOBODY);
+    assert!(read(&mut oracle, 0));
+    let second = write(&mut oracle);
+    let sent = oracle.moment();
+    oracle.flushed(0, sent, NOBODY);
+    oracle.power_lost(0);
+    assert!(!read(&mut oracle, first) && read(&mut oracle, second));
+}
+
+#[test]
 fn forced_writes_are_durable_and_hints_replace_nothing() {
     let mut oracle = Oracle::new(&[true], Over::default());
     let first = oracle.write_sent(RANGE, false, 0);

@@ -30,7 +30,8 @@ fn submit_pair(
 fn ends(io: &mut Connected, card: &mut Card, base: u64) -> [Status; 2] {
     for _ in 0..100_000 {
         io.poll(card);
-        let of = |token| io.done.iter().find(|done| done.token == base + token).map(|done| done.status.code());
+        let of =
+            |token| io.done.iter().find(|done| done.token == base + token).map(|done| done.status.code());
         if let (Some(compare), Some(write)) = (of(COMPARE), of(WRITE)) {
             return [compare, write];
         }
