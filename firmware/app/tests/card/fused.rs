@@ -2,7 +2,7 @@
 //! blocks on others, and nothing may come between a pair's two commands.
 //!
 //! `FUSED_ROUNDS` says how many pairs each run has (100,000 in the long form, as `docs/design/fused.md` says), `FUSED_SEED` with which
-//! seed it begins.
+//! seed it begins, `FUSED_CORES` how many data cores there are.
 
 use std::collections::BTreeMap;
 
@@ -308,8 +308,9 @@ fn drives() -> [NvmeConfig; 2] {
 fn every_fused_pair_is_atomic_under_hammering_writers_on_other_queues() {
     let rounds = setting("FUSED_ROUNDS").unwrap_or(ROUNDS);
     let seed = setting("FUSED_SEED").unwrap_or(1);
+    let cores = setting("FUSED_CORES").unwrap_or(1) as usize;
     for (seed, config) in (seed..).zip(drives()) {
-        let judge = hammer(seed, rounds, 1, &config);
+        let judge = hammer(seed, rounds, cores, &config);
         let Judge { successes, failures, contested, .. } = judge;
         println!("{successes} pairs wrote, {failures} found something else, {contested} met other writes");
         // Both happen, and hardly any pair is left alone.
