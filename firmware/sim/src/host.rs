@@ -172,6 +172,12 @@ impl Host {
         matches!(&self.state, State::Joined(association) if association.is_ready())
     }
 
+    /// Whether it has no association, and begins none.
+    #[must_use]
+    pub fn is_away(&self) -> bool {
+        !matches!(self.state, State::Joined(_))
+    }
+
     /// Whether it knows all namespaces.
     #[must_use]
     pub fn knows_all(&self, common: &Common) -> bool {

@@ -135,6 +135,8 @@ pub struct Settings {
     pub prompt: bool,
     /// Once all has mended, the card ends in order and starts again.
     pub ends: bool,
+    /// All hosts set CC.SHN when all has mended; then the card and its drives lose their power, and nothing may be gone.
+    pub farewell: bool,
 }
 
 impl Settings {
@@ -153,7 +155,8 @@ impl Settings {
             _ => settings,
         };
         let ends = random.u32(0..3) == 0 && !settings.prompt;
-        Self { ends, ..settings }
+        let farewell = random.u32(0..3) == 0 && !settings.prompt && !ends;
+        Self { ends, farewell, ..settings }
     }
 
     /// The worst network that there is, for hosts that come and go.
@@ -283,6 +286,7 @@ impl Settings {
             chaos,
             prompt: false,
             ends: false,
+            farewell: false,
             faulty_ms: random.u64(600..=3500),
             slots: random.bool(),
         }

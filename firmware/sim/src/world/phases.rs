@@ -111,6 +111,9 @@ impl World {
             self.until("the card is off", OFF_LIMIT, |world| world.card.is_none());
             self.await_mended();
         }
+        if self.settings.farewell {
+            self.bid_farewell();
+        }
         self.audit();
         self.part();
         // A drive that was not there at the start has taken its pages since.
@@ -122,6 +125,16 @@ impl World {
             counts == PoolCounts { pages_free, ..fresh } && card.at_drives() == (0, 0)
         });
         self.common.trace.event(Kind::Quiet, &[], format_args!("{fresh:?}"));
+    }
+
+    /// All hosts shut their controllers down, and nobody is there to miss what the drives' caches lose then.
+    fn bid_farewell(&mut self) {
+        self.common.over = true;
+        self.hosts.iter_mut().for_each(|host| host.shut_down(&mut self.common));
+        self.until("all controllers are shut down", MEND_LIMIT, |world| world.hosts.iter().all(Host::is_away));
+        self.cut_power();
+        self.common.over = false;
+        self.await_mended();
     }
 
     fn await_mended(&mut self) {
