@@ -5,6 +5,8 @@
 //! that has, or lately had, a controller is told. With several data cores each core knows of each loss, and the core that tells
 //! a host says so to the others.
 
+use core::time::Duration;
+
 use hal_api::Instant;
 use heapless::{Deque, Vec};
 use message::LostList;
@@ -14,11 +16,15 @@ use crate::cores::Message;
 use crate::slot::{Controller, ControllerHandle};
 use crate::subsystem::Subsystem;
 
+/// So long after a Flush has failed its host has the answer, or has lost the connection: what cannot be sent for 90 s ends it.
+const HEARD_AFTER: Duration = Duration::from_secs(120);
+
 /// Namespaces whose next Flush fails.
 #[derive(Debug, Clone)]
 pub(crate) struct LostWrites {
     untold: Losses,
-    /// Those whose Flush has failed, and no other came since.
+    /// Those whose Flush has failed, and when: its host may not have got the answer. Other Flushes prove nothing for a while;
+    /// they may have been sent before it came.
     told: Losses,
 }
 
@@ -55,10 +61,10 @@ impl LostWrites {
     }
 
     /// A Flush has come: takes the note of a loss; returns when it was found out.
-    pub(crate) fn take(&mut self, nsid: u32) -> Option<Instant> {
-        self.told.take(nsid, Instant::FAR_FUTURE);
+    pub(crate) fn take(&mut self, nsid: u32, now: Instant) -> Option<Instant> {
+        self.told.0.retain(|&(told, at)| told != nsid || now.since(at) < HEARD_AFTER);
         let at = self.untold.take(nsid, Instant::FAR_FUTURE)?;
-        self.told.add(nsid, at);
+        self.told.add(nsid, at.max(now));
         Some(at)
     }
 
@@ -221,11 +227,12 @@ impl Subsystem {
 
     /// Whether a Flush of this controller to the namespace has to fail; true once for each loss.
     pub fn take_lost_writes(&mut self, handle: ControllerHandle, nsid: u32) -> bool {
+        let now = self.now;
         let Some(controller) = self.controller_mut(handle) else { return false };
         let (cntlid, host_id) = (controller.id, controller.host_id);
-        let Some(at) = controller.lost_writes.take(nsid) else { return false };
+        let Some(at) = controller.lost_writes.take(nsid, now) else { return false };
         self.departed.take(host_id, nsid, Instant::FAR_FUTURE);
-        let at = at.max(self.now);
+        let at = at.max(now);
         self.tell_others(&Message::LossTold { cntlid, host_id, nsid, at });
         true
     }
@@ -254,15 +261,17 @@ mod tests {
     fn a_host_that_may_not_have_got_the_answer_is_told_again() {
         let mut lost = LostWrites::new();
         lost.note(9, NOW);
-        assert!(lost.take(9).is_some());
+        assert!(lost.take(9, NOW).is_some());
         let mut departed = DepartedHosts::new();
         departed.add([1; 16], lost.clone());
-        assert!(departed.of([1; 16]).take(9).is_some());
-        // With another Flush it has shown that it went on.
-        assert!(lost.take(9).is_none());
-        let mut departed = DepartedHosts::new();
-        departed.add([1; 16], lost);
-        assert!(departed.of([1; 16]).take(9).is_none());
+        assert!(departed.of([1; 16]).take(9, NOW).is_some());
+        // Another Flush may have been sent before the answer came; much later it has come.
+        for (later, told_again) in [(Duration::from_secs(1), true), (HEARD_AFTER, false)] {
+            assert!(lost.take(9, NOW + later).is_none());
+            let mut departed = DepartedHosts::new();
+            departed.add([1; 16], lost.clone());
+            assert_eq!(departed.of([1; 16]).take(9, NOW + later).is_some(), told_again);
+        }
     }
 
     #[test]
@@ -271,8 +280,8 @@ mod tests {
         let handle = bench.admin.controller;
         let host_id = bench.subsystem.controller(handle).map(|controller| controller.host_id);
         bench.subsystem.note_lost_writes(3, NOW);
-        assert!(bench.subsystem.lost_writes_of(host_id.unwrap_or_default()).take(3).is_some());
-        assert!(bench.subsystem.lost_writes_of([0x77; 16]).take(3).is_none());
+        assert!(bench.subsystem.lost_writes_of(host_id.unwrap_or_default()).take(3, NOW).is_some());
+        assert!(bench.subsystem.lost_writes_of([0x77; 16]).take(3, NOW).is_none());
     }
 
     #[test]
@@ -281,9 +290,9 @@ mod tests {
         departed.add([1; 16], LostWrites::new());
         departed.add([2; 16], LostWrites::new());
         departed.note(9, NOW);
-        assert!(departed.of([1; 16]).take(9).is_some() && departed.of([3; 16]).take(9).is_none());
+        assert!(departed.of([1; 16]).take(9, NOW).is_some() && departed.of([3; 16]).take(9, NOW).is_none());
         departed.take([1; 16], 9, NOW);
-        assert!(departed.of([1; 16]).take(9).is_none() && departed.of([2; 16]).take(9).is_some());
+        assert!(departed.of([1; 16]).take(9, NOW).is_none() && departed.of([2; 16]).take(9, NOW).is_some());
     }
 
     #[test]
@@ -299,7 +308,7 @@ mod tests {
             bench.subsystem.disconnect_queue(connected.controller, 0);
         }
         bench.subsystem.note_lost_writes(7, NOW);
-        assert!(bench.subsystem.departed.of(host).take(7).is_some());
+        assert!(bench.subsystem.departed.of(host).take(7, NOW).is_some());
     }
 
     #[test]
@@ -307,14 +316,14 @@ mod tests {
         let mut departed = DepartedHosts::new();
         departed.add([1; 16], LostWrites::new());
         departed.note(8, NOW);
-        assert!(departed.of_newcomer([2; 16]).take(8).is_none(), "nobody was forgotten");
+        assert!(departed.of_newcomer([2; 16]).take(8, NOW).is_none(), "nobody was forgotten");
         for stranger in 0..MAX_DEPARTED_HOSTS as u8 {
             departed.add([100 + stranger; 16], LostWrites::new());
         }
         departed.note(9, NOW);
         let mut told = departed.of_newcomer([1; 16]);
-        assert!(told.take(8).is_some() && told.take(9).is_some());
-        assert!(departed.of_newcomer([100; 16]).take(8).is_none(), "remembered, and was not there then");
+        assert!(told.take(8, NOW).is_some() && told.take(9, NOW).is_some());
+        assert!(departed.of_newcomer([100; 16]).take(8, NOW).is_none(), "remembered, and was not there then");
     }
 
     #[test]
@@ -326,6 +335,6 @@ mod tests {
             departed.add([2; 16], LostWrites::new());
         }
         departed.add([1; 16], LostWrites::new());
-        assert!(departed.of([1; 16]).take(9).is_some());
+        assert!(departed.of([1; 16]).take(9, NOW).is_some());
     }
 }

@@ -131,7 +131,9 @@ impl World {
     fn bid_farewell(&mut self) {
         self.common.over = true;
         self.hosts.iter_mut().for_each(|host| host.shut_down(&mut self.common));
-        self.until("all controllers are shut down", MEND_LIMIT, |world| world.hosts.iter().all(Host::is_away));
+        self.until("all controllers are shut down", MEND_LIMIT, |world| {
+            world.hosts.iter().all(Host::is_away)
+        });
         self.cut_power();
         self.common.over = false;
         self.await_mended();
