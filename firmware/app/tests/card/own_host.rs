@@ -149,11 +149,11 @@ impl OwnHost {
     pub fn connect(card: &mut Card, id: u8, queues: u16, cores: usize) -> Self {
         let name = format!("nqn.2014-08.org.example:own{id}");
         let identity = Identity::new([id; 16], &name, NQN).expect("names that fit");
-        card.wire.core = usize::from(id) % cores;
+        card.wire.next = usize::from(id) % cores;
         let (admin, info) = OwnQueue::open(card, BringUp::admin(identity, KEEP_ALIVE_MS, queues));
         let mut io = Vec::new();
         for queue in 1..=queues {
-            card.wire.core = usize::from(queue) % cores;
+            card.wire.next = usize::from(queue) % cores;
             io.push(OwnQueue::open(card, BringUp::io(identity, info.controller_id, queue)).0);
         }
         Self { admin, io, info }
