@@ -440,6 +440,21 @@ fn confirmations_that_nobody_waits_for_complete_nothing() {
 }
 
 #[test]
+fn fused_pairs_are_refused_where_locks_do_not_reach() {
+    let mut card = Card::new();
+    let (_, cntlid) = card.controller(0);
+    for core in [1, 2] {
+        let queue = card.connect_io(core, cntlid, core as u16 + 1).unwrap();
+        for (opcode, fuse) in [(io::COMPARE, 1), (io::WRITE, 2)] {
+            let mut half = crate::testing::command(opcode, 3);
+            half.flags |= fuse;
+            let refused = card.cores[core].admit(&Card::queue(&queue), &half).map(|_| ());
+            assert_eq!(refused, Err(Status::INVALID_FIELD.do_not_retry()));
+        }
+    }
+}
+
+#[test]
 fn a_delegate_knows_flush() {
     let mut card = Card::new();
     let (_, cntlid) = card.controller(0);
