@@ -11,7 +11,7 @@ use app::plan::{self, Plan};
 use app::sizes::{Sizes, mesh_bytes};
 use app::{
     ControlEnds, CoreLoop, CoreQueue, DataCore, DataEnds, HotPlug, HotPlugRole, LineState, MAX_DATA_CORES,
-    Memory, OrderlyEnd, Power, PowerRole, Steering, Watched, steered_ports, steered_ports_bytes,
+    Memory, OrderlyEnd, Power, PowerRole, Steering, Watched, steered_port_bytes, steered_ports,
 };
 use hal_api::{Clock, Instant, Wake};
 use hal_arch_aarch64::{
@@ -21,7 +21,7 @@ use hal_arch_aarch64::{
 use hal_devices::drive_slots::PciDriveSlots;
 use hal_devices::inventory::{self, DeviceOptions, Inventory};
 use hal_devices::nvme::NvmeController;
-use hal_devices::virtio::{DeviceSteering, VirtioNetQueue};
+use hal_devices::virtio::{DeviceSteering, VirtioNetPort, VirtioNetQueue};
 use hal_devices::{Pl011, PowerKey};
 use heapless::Vec;
 
@@ -38,7 +38,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(1);
 
 /// Private memory of role `control`: its slots, and the rings to the data core.
 const CONTROL_BYTES: usize = 256 << 10;
-/// Private memory of the ways by which all data cores reach the ports, beside what [`steered_ports_bytes`] says.
+/// Private memory of the ways by which all data cores reach the ports, beside what [`steered_port_bytes`] says.
 const STEERING_BYTES: usize = 16 << 10;
 
 /// By which control has the data cores end in order.
@@ -185,8 +185,9 @@ fn divide(boot: &mut Boot, options: &Options, cores: &[usize]) -> Parts {
     let Some((slots, rings)) = watch_slots(boot, slots, cores.len()) else {
         panic!("{} MiB of memory are not enough for role control", boot.memory.left_bytes() >> 20);
     };
+    let of_port = |port: &VirtioNetPort| steered_port_bytes(cores.len(), port.pairs(), port.info().mtu);
+    let ways = ports.iter().map(of_port).sum::<usize>() + mesh_bytes(cores.len());
     let pairs = ports.iter_mut().map(|port| (0..cores.len()).map_while(|pair| port.take_queue(pair)));
-    let ways = steered_ports_bytes(cores.len(), options.mtu) + mesh_bytes(cores.len());
     let Some(mut between) = boot.memory.arena(ways) else {
         panic!("{} MiB of memory are not enough", ways >> 20)
     };
@@ -194,7 +195,7 @@ fn divide(boot: &mut Boot, options: &Options, cores: &[usize]) -> Parts {
         panic!("memory for the ways between cores")
     };
     // With some left, because each core's part is rounded up to pages.
-    let free_bytes = boot.memory.largest_bytes() as usize - (cores.len() << 14);
+    let free_bytes = (boot.memory.largest_bytes() as usize).saturating_sub(cores.len() << 14);
     let sizes = Sizes::of_each(free_bytes, cores.len());
     let memory = &mut boot.memory;
     let parts = queues.into_iter().map(|queues| {

@@ -23,5 +23,5 @@ pub use hot_plug_role::HotPlugRole;
 pub use message::{ControlEnds, DataEnds, DriveRings, MAX_DATA_CORES, OrderlyEnd, drive_ends};
 pub use net::Steering;
 pub use power_role::{Power, PowerRole};
-pub use steered::{CoreQueue, steered_ports, steered_ports_bytes};
+pub use steered::{CoreQueue, steered_port_bytes, steered_ports};
 pub use watched::Watched;

@@ -7,20 +7,16 @@ use message::MAX_DATA_CORES;
 use net::{SteeredQueue, Steering, steered_queues, steered_queues_bytes};
 
 use crate::assemble::Ports;
-use crate::options::MAX_MTU;
-use crate::sizes::MAX_PORTS;
 
 /// Frames that wait in a ring between two cores: as many as a device has room for.
 const FRAMES: usize = 256;
 /// A queue without its rings, above what it really takes.
 const QUEUE_BYTES: usize = 16 << 10;
 
-/// Bytes that [`steered_ports`] takes at most where each port has at least one queue pair, and `mtu_limit` is the largest packet.
+/// Bytes that [`steered_ports`] takes at most for a port with so many queue pairs and this MTU.
 #[must_use]
-pub fn steered_ports_bytes(cores: usize, mtu_limit: Option<u16>) -> usize {
-    let mtu = mtu_limit.unwrap_or(MAX_MTU);
-    let of_port = (1..=cores.max(1)).map(|pairs| steered_queues_bytes(cores, pairs, FRAMES, mtu)).max();
-    MAX_PORTS * (of_port.unwrap_or(0) + cores * QUEUE_BYTES)
+pub fn steered_port_bytes(cores: usize, pairs: usize, mtu: u16) -> usize {
+    steered_queues_bytes(cores, pairs, FRAMES, mtu) + cores * QUEUE_BYTES
 }
 
 /// A data core's queue at a port. It stays where it is made: with its rings' ends it is large to move about.
@@ -30,7 +26,7 @@ pub type CoreQueue<F> = &'static mut SteeredQueue<F, fn(usize)>;
 /// `wake` wakes the data core of a number.
 ///
 /// # Errors
-/// [`OutOfMemory`] when the arena has less than [`steered_ports_bytes`].
+/// [`OutOfMemory`] when the arena has less than the [`steered_port_bytes`] of all ports.
 pub fn steered_ports<F: FrameQueue + 'static, P: IntoIterator<Item = F>>(
     ports: impl IntoIterator<Item = P>,
     steering: &'static Steering,

@@ -350,7 +350,9 @@ impl Subsystem {
             left -= 1;
             let is_done = done(self, &mut owed);
             let lost = match owed.change {
-                Change::Fence { host_id } if is_done => self.departed.of(host_id).list(),
+                Change::Fence { host_id } if is_done => {
+                    self.departed.of(host_id).to_tell_again(self.now).list()
+                }
                 _ => LostList::default(),
             };
             let Some(cores) = self.cores.as_mut() else { return };
@@ -437,7 +439,10 @@ impl Subsystem {
 
     /// Tells all other cores that a drive has come up or failed for the first time.
     pub fn tell_settled(&mut self, drive: u8) {
-        self.tell_others(&Message::DriveSettled { drive });
+        let Some(cores) = self.cores.as_mut() else { return };
+        for core in cores.mesh.others().iter() {
+            cores.post(core, Message::DriveSettled { drive });
+        }
     }
 
     /// Tells all other cores of a namespace to serve.

@@ -23,8 +23,8 @@ const HEARD_AFTER: Duration = Duration::from_secs(120);
 #[derive(Debug, Clone)]
 pub(crate) struct LostWrites {
     untold: Losses,
-    /// Those whose Flush has failed, and when: its host may not have got the answer. Other Flushes prove nothing for a while;
-    /// they may have been sent before it came.
+    /// Those whose Flush has failed, and when it first did: its host may not have got the answer. Other Flushes prove nothing for a
+    /// while; they may have been sent before it came.
     told: Losses,
 }
 
@@ -62,9 +62,11 @@ impl LostWrites {
 
     /// A Flush has come: takes the note of a loss; returns when it was found out.
     pub(crate) fn take(&mut self, nsid: u32, now: Instant) -> Option<Instant> {
-        self.told.0.retain(|&(told, at)| told != nsid || now.since(at) < HEARD_AFTER);
         let at = self.untold.take(nsid, Instant::FAR_FUTURE)?;
-        self.told.add(nsid, at.max(now));
+        // A loss that was told before keeps its time: else one that comes and goes would be told for ever.
+        if !self.told.0.contains(&(nsid, at)) {
+            self.told.add(nsid, at.max(now));
+        }
         Some(at)
     }
 
@@ -74,9 +76,16 @@ impl LostWrites {
         self.told.take(nsid, told);
     }
 
-    /// What a host that comes back is told: it may not have got the answer of its last Flush.
     pub(crate) fn merge(&mut self, other: &Self) {
-        other.untold.0.iter().chain(&other.told.0).for_each(|&(nsid, at)| self.note(nsid, at));
+        other.untold.0.iter().for_each(|&(nsid, at)| self.untold.add(nsid, at));
+        other.told.0.iter().for_each(|&(nsid, at)| self.told.add(nsid, at));
+    }
+
+    /// What a host that comes back is told: also what it was told lately, as it may not have got the answer.
+    pub(crate) fn to_tell_again(mut self, now: Instant) -> Self {
+        self.told.0.retain(|&(_, at)| now.since(at) < HEARD_AFTER);
+        self.told.0.iter().for_each(|&(nsid, at)| self.untold.add(nsid, at));
+        self
     }
 
     /// What fits into a message.
@@ -262,16 +271,25 @@ mod tests {
         let mut lost = LostWrites::new();
         lost.note(9, NOW);
         assert!(lost.take(9, NOW).is_some());
-        let mut departed = DepartedHosts::new();
-        departed.add([1; 16], lost.clone());
-        assert!(departed.of([1; 16]).take(9, NOW).is_some());
-        // Another Flush may have been sent before the answer came; much later it has come.
-        for (later, told_again) in [(Duration::from_secs(1), true), (HEARD_AFTER, false)] {
-            assert!(lost.take(9, NOW + later).is_none());
+        // Another Flush may have been sent before the answer came: it proves nothing. Much later it has come.
+        for (later, told_again) in [(0, true), (1, true), (119, true), (120, false), (600, false)] {
+            let back = NOW + Duration::from_secs(later);
             let mut departed = DepartedHosts::new();
             departed.add([1; 16], lost.clone());
-            assert_eq!(departed.of([1; 16]).take(9, NOW + later).is_some(), told_again);
+            let mut again = departed.of([1; 16]).to_tell_again(back);
+            assert_eq!(again.take(9, back).is_some(), told_again, "{later} s");
+            assert!(again.take(9, back).is_none());
+            // That it was told again prolongs nothing.
+            let much_later = NOW + Duration::from_secs(120);
+            departed.add([1; 16], again);
+            assert!(departed.of([1; 16]).to_tell_again(much_later).take(9, much_later).is_none());
         }
+        // Another loss is another story.
+        let found = NOW + Duration::from_secs(110);
+        lost.note(9, found);
+        assert!(lost.take(9, found).is_some());
+        let back = found + Duration::from_secs(30);
+        assert!(lost.to_tell_again(back).take(9, back).is_some());
     }
 
     #[test]

@@ -146,8 +146,7 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
         self.target.tick(now, &mut environment);
         self.look_thoroughly();
         // A drive without namespaces tells nothing when it comes up.
-        for (number, _) in self.drives.numbered().filter(|(_, drive)| drive.is_at_home() && drive.is_ready())
-        {
+        for (number, _) in self.drives.numbered().filter(|(_, drive)| drive.is_home() && drive.is_ready()) {
             if self.readiness.settled(number) {
                 self.subsystem.tell_settled(number);
             }
@@ -184,7 +183,7 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> Role for DataCore<F, D> {
         }
         let heard = self.hear_cores(now);
         let frames = self.receive_frames(now, budget);
-        self.note_frames();
+        self.note_frames(now);
         let mut work = heard + frames;
         work += self.poll_drives(now);
         let served = self.serve_queues(now, budget);

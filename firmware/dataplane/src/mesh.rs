@@ -2,6 +2,8 @@
 //!
 //! A core without others has nothing to do here. See docs/design/many-cores.md.
 
+use core::time::Duration;
+
 use controller::{Heard, Namespace};
 use hal_api::{FrameQueue, Instant, NvmeDevice};
 use message::Change;
@@ -13,6 +15,9 @@ use crate::data_core::{DataCore, MAX_PORTS};
 /// After so many frames all that had come before them is in, although more of them wait: as many as a device and the rings
 /// of fifteen other cores hold. Sources are asked in turn, so that none keeps its frames longer.
 const FRAMES_THAT_WAIT: u64 = 16 * 256;
+
+/// A port whose frames wait for so long although its core has its turns cannot send, and so takes nothing in.
+const STUCK_AFTER: Duration = Duration::from_secs(1);
 
 /// How a core wakes another data core, by its number among them.
 pub type WakeCore = fn(u8);
@@ -32,7 +37,7 @@ pub(crate) struct MeshState {
 }
 
 /// How far a port's frames are in.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 struct Sweep {
     /// All frames that had come when this turn began are in.
     in_until: u64,
@@ -40,6 +45,14 @@ struct Sweep {
     /// come by then are in.
     began: u64,
     taken: u64,
+    /// How many had been taken, and when that last rose while others waited.
+    moved: (u64, Instant),
+}
+
+impl Default for Sweep {
+    fn default() -> Self {
+        Self { in_until: 0, began: 0, taken: 0, moved: (0, Instant::ZERO) }
+    }
 }
 
 impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
@@ -96,7 +109,7 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
     }
 
     /// Notes which frames are in, after frames were taken and before queues are served.
-    pub(crate) fn note_frames(&mut self) {
+    pub(crate) fn note_frames(&mut self, now: Instant) {
         if !self.subsystem.has_others() {
             return;
         }
@@ -110,9 +123,18 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
             } else if taken.wrapping_sub(sweep.taken) >= FRAMES_THAT_WAIT {
                 sweep.in_until = sweep.in_until.max(sweep.began);
             } else {
+                if taken != sweep.moved.0 {
+                    sweep.moved = (taken, now);
+                } else if now.since(sweep.moved.1) >= STUCK_AFTER {
+                    // Else no core would ever confirm what is to come behind these frames: no host could connect any more.
+                    let dropped = stack.drop_frames(FRAMES_THAT_WAIT as usize);
+                    hal_log::warn!("a port sends nothing: {} frames were dropped unread", dropped);
+                    sweep.moved = (stack.frames_taken(), now);
+                }
                 in_until = in_until.min(sweep.in_until);
                 continue;
             }
+            sweep.moved = (taken, now);
             (sweep.began, sweep.taken) = (mesh.turn, taken);
             in_until = in_until.min(sweep.in_until);
         }

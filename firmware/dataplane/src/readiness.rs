@@ -29,7 +29,8 @@ impl Readiness {
 
     /// A drive has come up or failed. True when that is so for the first time.
     pub(crate) fn settled(&mut self, drive: u8) -> bool {
-        let is_first = self.settled & bit(drive) == 0;
+        // One that has come later than those of boot may have a number that is not waited for.
+        let is_first = bit(drive) & !self.settled != 0;
         self.settled |= bit(drive);
         is_first
     }
@@ -48,7 +49,7 @@ impl Readiness {
             return false;
         }
         let is_first = subsystem.core() == 0;
-        for lost in self.said.iter().filter(|said| is_first && !has_port(listeners, said)) {
+        for lost in self.said.iter().filter(|said| is_first && !is_replaced(listeners, said)) {
             hal_log::warn!("not reachable by port {}: it has lost its address", lost.port_id.0);
         }
         let mut has_said = false;
@@ -77,6 +78,9 @@ impl Readiness {
     }
 }
 
-fn has_port(listeners: &[Listener], one: &Listener) -> bool {
-    listeners.iter().any(|listener| listener.port_id == one.port_id)
+/// Whether its port has an address of the same protocol.
+fn is_replaced(listeners: &[Listener], one: &Listener) -> bool {
+    let same =
+        |other: &Listener| (other.port_id, other.address.is_ipv4()) == (one.port_id, one.address.is_ipv4());
+    listeners.iter().any(same)
 }

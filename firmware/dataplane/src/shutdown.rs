@@ -133,6 +133,8 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
                 self.drives.iter_mut().for_each(|drive| drive.begin_shutdown(now));
             }
             Ending::Drives { until } => {
+                // Also those that this core has heard of since.
+                self.drives.iter_mut().for_each(|drive| drive.begin_shutdown(now));
                 let ended = self.drives.iter().filter(|drive| drive.has_ended_well()).count();
                 // Those of other cores are told, and counted, there.
                 let drives = self.drives.iter().filter(|drive| drive.is_home()).count();

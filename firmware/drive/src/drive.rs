@@ -87,12 +87,6 @@ impl<D: NvmeDevice> Drive<D> {
         work
     }
 
-    /// Whether this core is the drive's home.
-    #[must_use]
-    pub fn is_at_home(&self) -> bool {
-        self.home.is_some()
-    }
-
     /// Lets home and queue of this core talk until neither has anything to say. Returns how many messages that was.
     fn exchange(&mut self, now: Instant, pool: &mut PagePool) -> usize {
         let home_speaks = self.home.as_ref().is_some_and(DriveHome::has_messages);

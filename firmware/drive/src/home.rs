@@ -138,7 +138,8 @@ impl<D: NvmeDevice> DriveHome<D> {
         for qid in (first_qid..).take(usize::from(cores)) {
             let _ = pairs.push(device.take_queue(qid));
         }
-        let pairs_here = pairs.iter().flatten().count() as u8;
+        // Cores share those up to the first that is missing.
+        let pairs_here = pairs.iter().take_while(|pair| pair.is_some()).count() as u8;
         let mut admin = device.take_queue(0);
         if pairs_here == 0
             && let Some(queue) = admin.take()

@@ -20,6 +20,8 @@ pub const MAX_CHANGES: usize = 208;
 pub const MAX_QUEUES: usize = 64;
 /// Namespaces that a core may have to tell of.
 pub const MAX_NAMESPACES: usize = 64;
+/// Drives of which is told, once for each, that they have come up or failed.
+pub const MAX_DRIVES_TOLD: usize = 32;
 /// Namespaces that a [`LostList`] names.
 const LOST_LIST_ENTRIES: usize = 4;
 

@@ -8,15 +8,15 @@ use hal_mem::{Arena, Consumer, OutOfMemory, Producer};
 use heapless::Vec;
 
 use crate::between_cores::{
-    CoreSet, MAX_CHANGES, MAX_CONNECT_REQUESTS, MAX_DATA_CORES, MAX_NAMESPACES, MAX_QUEUES,
+    CoreSet, MAX_CHANGES, MAX_CONNECT_REQUESTS, MAX_DATA_CORES, MAX_DRIVES_TOLD, MAX_NAMESPACES, MAX_QUEUES,
 };
 
 /// Messages in a ring.
 pub const MESH_RING_ENTRIES: usize = 16;
 /// Messages that wait for room in a ring: Connect requests and answers, queues that are gone, changes and confirmations, namespaces,
-/// and what is told late.
+/// drives that have come up, and what is told late.
 pub const BACKLOG_ENTRIES: usize =
-    2 * MAX_CONNECT_REQUESTS + MAX_QUEUES + 2 * MAX_CHANGES + MAX_NAMESPACES + NEWS_LIMIT;
+    2 * MAX_CONNECT_REQUESTS + MAX_QUEUES + 2 * MAX_CHANGES + MAX_NAMESPACES + MAX_DRIVES_TOLD + NEWS_LIMIT;
 /// What can be told late keeps off when as many wait: the rest is for what cannot.
 const NEWS_LIMIT: usize = 16;
 

@@ -206,7 +206,8 @@ impl<F: FrameQueue, W: FnMut(usize)> SteeredQueue<F, W> {
         let full = !transmit.has_room();
         let waiting =
             self.carried.iter_mut().flatten().filter_map(|ring| ring.has_frame().then_some(())).count();
-        let own_left = if full { moved.checked_div(waiting) } else { None };
+        // At least one: without room for an answer the stack would take no frame, not even for others.
+        let own_left = if full { moved.checked_div(waiting).map(|left| left.max(1)) } else { None };
         self.transmit.own_left = own_left.unwrap_or(usize::MAX);
     }
 

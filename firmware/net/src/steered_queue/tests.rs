@@ -242,6 +242,20 @@ fn cores_that_wait_for_the_device_share_it() {
     );
 }
 
+#[test]
+fn a_carrier_has_room_for_an_answer_however_many_wait() {
+    let mut bench = Bench::new(3, 1, 2);
+    for core in [0, 0, 1, 1, 2, 2] {
+        assert!(bench.transmit(core, &[core as u8; 60]));
+    }
+    for core in [1, 2, 0] {
+        bench.queues[core].flush();
+    }
+    // The device was full, so that nothing of the others was carried; now it has taken all that it had.
+    assert_eq!(bench.queues[0].counters().carried, 0);
+    assert!(bench.queues[0].halves().1.has_room());
+}
+
 fn wake(bench: &mut Bench, asleep: &mut [bool], core: usize) {
     if std::mem::take(&mut asleep[core]) {
         bench.queues[core].disarm();
