@@ -164,7 +164,7 @@ impl Subsystem {
         let id = self.next_id().ok_or(busy)?;
         let host_nqn = String::try_from(names.host).map_err(|_| Failure::in_data(offset::HOST_NQN))?;
         let granted_queues = if names.discovery { 0 } else { self.config.max_io_queues };
-        let lost_writes = self.lost_writes_of(data.host_id).to_tell_again(self.now);
+        let lost_writes = self.lost_writes_of(data.host_id).with_told_lately(self.now);
         let slot = self.slots.get_mut(index).ok_or(busy)?;
         let handle =
             ControllerHandle { index: u16::try_from(index).map_err(|_| busy)?, generation: slot.generation };

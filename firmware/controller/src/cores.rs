@@ -351,7 +351,7 @@ impl Subsystem {
             let is_done = done(self, &mut owed);
             let lost = match owed.change {
                 Change::Fence { host_id } if is_done => {
-                    self.departed.of(host_id).to_tell_again(self.now).list()
+                    self.departed.of(host_id).with_told_lately(self.now).list()
                 }
                 _ => LostList::default(),
             };

@@ -82,7 +82,7 @@ impl LostWrites {
     }
 
     /// What a host that comes back is told: also what it was told lately, as it may not have got the answer.
-    pub(crate) fn to_tell_again(mut self, now: Instant) -> Self {
+    pub(crate) fn with_told_lately(mut self, now: Instant) -> Self {
         self.told.0.retain(|&(_, at)| now.since(at) < HEARD_AFTER);
         self.told.0.iter().for_each(|&(nsid, at)| self.untold.add(nsid, at));
         self
@@ -276,20 +276,20 @@ mod tests {
             let back = NOW + Duration::from_secs(later);
             let mut departed = DepartedHosts::new();
             departed.add([1; 16], lost.clone());
-            let mut again = departed.of([1; 16]).to_tell_again(back);
+            let mut again = departed.of([1; 16]).with_told_lately(back);
             assert_eq!(again.take(9, back).is_some(), told_again, "{later} s");
             assert!(again.take(9, back).is_none());
             // That it was told again prolongs nothing.
             let much_later = NOW + Duration::from_secs(120);
             departed.add([1; 16], again);
-            assert!(departed.of([1; 16]).to_tell_again(much_later).take(9, much_later).is_none());
+            assert!(departed.of([1; 16]).with_told_lately(much_later).take(9, much_later).is_none());
         }
         // Another loss is another story.
         let found = NOW + Duration::from_secs(110);
         lost.note(9, found);
         assert!(lost.take(9, found).is_some());
         let back = found + Duration::from_secs(30);
-        assert!(lost.to_tell_again(back).take(9, back).is_some());
+        assert!(lost.with_told_lately(back).take(9, back).is_some());
     }
 
     #[test]

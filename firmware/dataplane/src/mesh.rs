@@ -37,7 +37,7 @@ pub(crate) struct MeshState {
 }
 
 /// How far a port's frames are in.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Sweep {
     /// All frames that had come when this turn began are in.
     in_until: u64,
@@ -45,14 +45,8 @@ struct Sweep {
     /// come by then are in.
     began: u64,
     taken: u64,
-    /// How many had been taken, and when that last rose while others waited.
-    moved: (u64, Instant),
-}
-
-impl Default for Sweep {
-    fn default() -> Self {
-        Self { in_until: 0, began: 0, taken: 0, moved: (0, Instant::ZERO) }
-    }
+    /// While others wait: how many had been taken when that last rose, and when that was first seen.
+    stuck: Option<(u64, Instant)>,
 }
 
 impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
@@ -123,18 +117,20 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
             } else if taken.wrapping_sub(sweep.taken) >= FRAMES_THAT_WAIT {
                 sweep.in_until = sweep.in_until.max(sweep.began);
             } else {
-                if taken != sweep.moved.0 {
-                    sweep.moved = (taken, now);
-                } else if now.since(sweep.moved.1) >= STUCK_AFTER {
+                let since = match sweep.stuck {
+                    Some((at, since)) if at == taken => since,
+                    _ => now,
+                };
+                sweep.stuck = Some((taken, since));
+                if now.since(since) >= STUCK_AFTER {
                     // Else no core would ever confirm what is to come behind these frames: no host could connect any more.
                     let dropped = stack.drop_frames(FRAMES_THAT_WAIT as usize);
                     hal_log::warn!("a port sends nothing: {} frames were dropped unread", dropped);
-                    sweep.moved = (stack.frames_taken(), now);
                 }
                 in_until = in_until.min(sweep.in_until);
                 continue;
             }
-            sweep.moved = (taken, now);
+            sweep.stuck = None;
             (sweep.began, sweep.taken) = (mesh.turn, taken);
             in_until = in_until.min(sweep.in_until);
         }

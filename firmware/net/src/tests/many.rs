@@ -3,7 +3,7 @@
 use core::time::Duration;
 use std::net::{IpAddr, SocketAddr};
 
-use hal_api::{FrameQueue, FrameReceive, Instant};
+use hal_api::{FrameQueue, FrameReceive, FrameTransmit, Instant};
 use hal_fakes::{FakeFrameQueue, frame_queue_pair};
 use hal_mem::Arena;
 use smoltcp::iface::SocketHandle;
@@ -292,4 +292,37 @@ fn a_port_in_a_vlan_speaks_and_listens_with_its_tag() {
         world.step();
         assert_eq!(world.stacks.iter().map(|stack| stack.counters().frames_sent).sum::<u64>(), sent + 1);
     }
+}
+
+#[test]
+fn what_a_core_drops_that_cannot_send_goes_on_to_the_others() {
+    let mut world = World::fixed(2, 1);
+    // Each peer's SYN, as far as steering looks at it.
+    let syn = |peer: u16| {
+        let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0];
+        frame.extend([0x45, 0, 0, 40, 0, 0, 0, 0, 64, 6, 0, 0, 10, 0, 0, 2, 10, 0, 0, 1]);
+        frame.extend(peer.to_be_bytes());
+        frame.extend(PORT.to_be_bytes());
+        frame.extend([0; 8]);
+        frame.extend([0x50, 2, 0, 0, 0, 0, 0, 0]);
+        frame
+    };
+    let of_core = |core: usize| {
+        let frames = (40_000..).map(syn);
+        let mut frames = frames.filter(|frame| world.steering.core_of_frame(frame) == Steer::Core(core));
+        frames.next().unwrap()
+    };
+    let (own, others) = (of_core(0), of_core(1));
+    let stack = &mut world.stacks[0];
+    while stack.queue().halves().1.transmit(60, |_| (), |_| None).is_ok() {}
+    for frame in [&own, &others, &own] {
+        world.wires[0].inject(frame);
+    }
+    stack.poll(world.now, 32);
+    assert_eq!((stack.frames_taken(), stack.has_frame()), (0, true), "an answer would have no room");
+    assert_eq!(stack.drop_frames(16), 2);
+    assert_eq!((stack.frames_taken(), stack.has_frame()), (3, false));
+    assert!(world.stacks[1].has_frame());
+    world.stacks[1].poll(world.now, 32);
+    assert_eq!(world.stacks[1].frames_taken(), 1);
 }
