@@ -439,17 +439,18 @@ impl Subsystem {
 
     /// Tells all other cores that a drive has come up or failed for the first time.
     pub fn tell_settled(&mut self, drive: u8) {
-        let Some(cores) = self.cores.as_mut() else { return };
-        for core in cores.mesh.others().iter() {
-            cores.post(core, Message::DriveSettled { drive });
-        }
+        self.post_to_others(&Message::DriveSettled { drive });
     }
 
     /// Tells all other cores of a namespace to serve.
     pub fn tell_attached(&mut self, namespace: &Namespace) {
+        self.post_to_others(&Message::Attach(*namespace));
+    }
+
+    fn post_to_others(&mut self, message: &Message) {
         let Some(cores) = self.cores.as_mut() else { return };
         for core in cores.mesh.others().iter() {
-            cores.post(core, Message::Attach(*namespace));
+            cores.post(core, message.clone());
         }
     }
 

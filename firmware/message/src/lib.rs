@@ -85,13 +85,6 @@ pub struct DataEnds<'a, D> {
     pub replies: Producer<'a, DriveReply<D>, RING_ENTRIES>,
 }
 
-/// The two ways between control and one data core.
-#[derive(Debug, Default)]
-pub struct DriveRings<D> {
-    requests: RequestRing<D>,
-    replies: ReplyRing<D>,
-}
-
 /// The ends of the two ways between control and one data core, whose rings are made in the arena.
 ///
 /// # Errors
@@ -99,31 +92,10 @@ pub struct DriveRings<D> {
 pub fn drive_ends<D>(
     arena: &mut Arena,
 ) -> Result<(ControlEnds<'static, D>, DataEnds<'static, D>), OutOfMemory> {
-    Ok(ends(arena.ring()?, arena.ring()?))
-}
-
-fn ends<'a, D>(
-    requests: &'a mut RequestRing<D>,
-    replies: &'a mut ReplyRing<D>,
-) -> (ControlEnds<'a, D>, DataEnds<'a, D>) {
+    let requests: &mut RequestRing<D> = arena.ring()?;
+    let replies: &mut ReplyRing<D> = arena.ring()?;
     let (to_data, from_control) = requests.split();
     let (to_control, from_data) = replies.split();
-    (
-        ControlEnds { requests: to_data, replies: from_data },
-        DataEnds { requests: from_control, replies: to_control },
-    )
-}
-
-impl<D> DriveRings<D> {
-    /// Empty rings.
-    #[must_use]
-    pub fn new() -> Self {
-        Self { requests: Ring::new(), replies: Ring::new() }
-    }
-
-    /// The ends, one pair for each core.
-    #[must_use]
-    pub fn split(&mut self) -> (ControlEnds<'_, D>, DataEnds<'_, D>) {
-        ends(&mut self.requests, &mut self.replies)
-    }
+    let control = ControlEnds { requests: to_data, replies: from_data };
+    Ok((control, DataEnds { requests: from_control, replies: to_control }))
 }

@@ -12,8 +12,8 @@ use std::time::Duration;
 use app::options::Options;
 use app::sizes::Sizes;
 use app::{
-    DriveRings, Hardware, HotPlug, HotPlugRole, LineState, Memory, OrderlyEnd, PoolCounts, Power, PowerRole,
-    Role, SHUTDOWN_LIMIT, assemble,
+    Hardware, HotPlug, HotPlugRole, LineState, Memory, OrderlyEnd, PoolCounts, Power, PowerRole, Role,
+    SHUTDOWN_LIMIT, assemble, drive_ends,
 };
 use fastrand::Rng;
 use hal_api::{Instant, PortInfo};
@@ -35,6 +35,8 @@ pub const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 pub const NQN: &str = "nqn.2014-08.org.example:card";
 /// Buffers of the card's port in each direction.
 const PORT_BUFFERS: usize = 256;
+/// Memory for the two rings between control and a data core, above what they take.
+const RING_BYTES: usize = 1 << 20;
 /// What an interrupt takes at most, in microseconds.
 const INTERRUPT_US: u64 = 40;
 /// Work that waits so long in a device of a sleeping core was forgotten.
@@ -143,7 +145,8 @@ impl Card {
         let mut control: Vec<Box<dyn Role>> =
             vec![Box::new(PowerRole::new(|| LineState::Idle, Some(button.clone()), end))];
         if let Some(slots) = slots {
-            let (ours, theirs) = Box::leak(Box::new(DriveRings::new())).split();
+            let (ours, theirs) =
+                drive_ends(&mut Arena::leak_for_host(RING_BYTES)).expect("room for two rings");
             data.obey(theirs);
             control.push(Box::new(HotPlugRole::new(HotPlug::new(slots, ours))));
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use app::options::Options;
 use app::sizes::{Sizes, mesh_bytes};
-use app::{CoreLoop, DataCore, DriveRings, HotPlug, HotPlugRole, Memory, PoolCounts, Role, assemble_cores};
+use app::{CoreLoop, DataCore, HotPlug, HotPlugRole, Memory, PoolCounts, Role, assemble_cores, drive_ends};
 use hal_api::{Clock, Instant, PortInfo, Wake};
 use hal_fakes::{
     FakeFrameQueue, FakeNvme, FakeSlots, NvmeConfig, NvmeControl, SlotsControl, frame_queue_pair,
@@ -19,6 +19,8 @@ const TURN: Duration = Duration::from_micros(50);
 /// Longest step in which time passes while nothing happens.
 const STEP: Duration = Duration::from_millis(50);
 const BUDGET: u32 = 64;
+/// Memory for the two rings between control and a data core, above what they take.
+const RING_BYTES: usize = 1 << 20;
 
 fn port_info(last: u8) -> PortInfo {
     PortInfo {
@@ -131,7 +133,8 @@ impl Card {
         let (slots, hands) = FakeSlots::new(drives + 1, 0);
         (0..drives).for_each(|slot| hands.lent_at_boot(slot));
         let ends = self.cores.iter_mut().map(|core| {
-            let (control, data_core) = Box::leak(Box::new(DriveRings::new())).split();
+            let (control, data_core) =
+                drive_ends(&mut Arena::leak_for_host(RING_BYTES)).expect("room for two rings");
             core.obey(data_core);
             control
         });

@@ -1,13 +1,16 @@
 //! Slots by hand, with the test as data core.
 
 use core::time::Duration;
-use std::boxed::Box;
 
 use hal_api::{Indicator, NvmeDevice};
 use hal_fakes::{FakeNvme, FakeSlots, NvmeConfig, NvmeControl, SlotsControl};
-use message::{DataEnds, DriveRings};
+use hal_mem::Arena;
+use message::{DataEnds, drive_ends};
 
 use super::*;
+
+/// Memory for the two rings between control and a data core, above what they take.
+const RING_BYTES: usize = 1 << 20;
 
 /// Two slots, places 7 and 8, and a data core that does what the test says.
 struct Bay {
@@ -23,8 +26,8 @@ impl Bay {
         if serving {
             hands.lent_at_boot(0);
         }
-        let rings = Box::leak(Box::new(DriveRings::new()));
-        let (ends, data_core) = rings.split();
+        let (ends, data_core) =
+            drive_ends(&mut Arena::leak_for_host(RING_BYTES)).expect("room for two rings");
         Self { hot_plug: HotPlug::new(slots, ends), hands, data_core, now: Instant::ZERO }
     }
 
@@ -214,7 +217,8 @@ fn drives_wait_while_the_data_core_is_busy() {
 #[test]
 fn a_card_without_slots_is_never_woken() {
     let (slots, _) = FakeSlots::new(0, 0);
-    let rings = Box::leak(Box::new(DriveRings::new()));
-    let hot_plug = HotPlug::new(slots, rings.split().0);
+    let (ends, _) =
+        drive_ends::<FakeNvme>(&mut Arena::leak_for_host(RING_BYTES)).expect("room for two rings");
+    let hot_plug = HotPlug::new(slots, ends);
     assert_eq!(hot_plug.next_deadline(), Instant::FAR_FUTURE);
 }

@@ -126,6 +126,16 @@ fn pair(card: &mut Card, options: QueueOptions, slots: usize) -> (Connected, Con
     (admin, io, info)
 }
 
+/// A card that ends commands in reverse, and an I/O queue whose bytes come and go in small pieces.
+fn narrow(options: QueueOptions, fragment: usize) -> (Card, Connected, ControllerInfo) {
+    let mut card = Card::new();
+    card.reverse = true;
+    let (_, io, info) = pair(&mut card, options, 32);
+    card.pipe(io.index).fragment = fragment;
+    card.pipe(io.index).window = 3000;
+    (card, io, info)
+}
+
 fn all_options() -> impl Iterator<Item = QueueOptions> {
     [(false, false, 0), (true, false, 3), (false, true, 0), (true, true, 31)]
         .into_iter()
@@ -171,11 +181,7 @@ fn writes_of_each_kind_read_back() {
 #[test]
 fn a_full_queue_in_small_fragments_ends_every_command_once() {
     for (options, fragment) in all_options().zip([1, 7, 100, 4000]) {
-        let mut card = Card::new();
-        card.reverse = true;
-        let (_, mut io, info) = pair(&mut card, options, 32);
-        card.pipe(io.index).fragment = fragment;
-        card.pipe(io.index).window = 3000;
+        let (mut card, mut io, info) = narrow(options, fragment);
         for token in 0..32u64 {
             let (bytes, start) = (512 << (token % 6) as u32, token * 64);
             let blocks = bytes / 512;

@@ -64,11 +64,7 @@ fn a_pair_writes_where_it_finds_what_it_expects_and_nowhere_else() {
 #[test]
 fn nothing_comes_between_the_capsules_of_pairs_among_other_commands() {
     for (options, fragment) in all_options().zip([1, 7, 100, 4000]) {
-        let mut card = Card::new();
-        card.reverse = true;
-        let (_, mut io, info) = pair(&mut card, options, 32);
-        card.pipe(io.index).fragment = fragment;
-        card.pipe(io.index).window = 3000;
+        let (mut card, mut io, info) = narrow(options, fragment);
         // By R2T in turn with in capsules, so that data goes out while later pairs wait.
         for index in 0..8u64 {
             let (start, bytes) = (index * 64, if index % 2 == 0 { 32 * 512 } else { 512 });
