@@ -67,6 +67,12 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
         self.subsystem.pending_changes()
     }
 
+    /// Whether frames or messages wait for this core, from its ports or from other cores.
+    pub fn has_waiting(&mut self) -> bool {
+        let frames = self.stacks.iter_mut().any(|stack| stack.has_frame());
+        frames || self.subsystem.has_messages() || self.drives.has_messages()
+    }
+
     /// Takes in what other cores say.
     pub(crate) fn hear_cores(&mut self, now: Instant) -> u32 {
         if !self.subsystem.has_others() {

@@ -304,8 +304,13 @@ impl<D: NvmeDevice> Drives<D> {
 
     /// Asks all for interrupts. True when something waits already.
     pub fn arm(&mut self) -> bool {
-        let has_messages = self.mesh.as_mut().is_some_and(Mesh::has_work);
+        let has_messages = self.has_messages();
         self.iter_mut().fold(has_messages, |waits, drive| drive.arm() | waits)
+    }
+
+    /// Whether something waits that other cores have said, or that is to be said to them.
+    pub fn has_messages(&mut self) -> bool {
+        self.mesh.as_mut().is_some_and(Mesh::has_work)
     }
 
     /// The core is awake and polls.

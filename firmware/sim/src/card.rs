@@ -10,14 +10,14 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use app::options::Options;
-use app::sizes::Sizes;
+use app::sizes::{Sizes, mesh_bytes};
 use app::{
-    Hardware, HotPlug, HotPlugRole, LineState, Memory, OrderlyEnd, PoolCounts, Power, PowerRole, Role,
-    SHUTDOWN_LIMIT, assemble, drive_ends,
+    HotPlug, HotPlugRole, LineState, Memory, OrderlyEnd, PoolCounts, Power, PowerRole, Role,
+    SHUTDOWN_LIMIT, Steering, assemble_cores, drive_ends, steered_port_bytes, steered_ports,
 };
 use fastrand::Rng;
 use hal_api::{Instant, PortInfo};
-use hal_fakes::{FakeNvme, FakeSlots, NvmeConfig, NvmeControl, frame_queue_pair};
+use hal_fakes::{FakeFrameQueue, FakeNvme, FakeSlots, NvmeConfig, NvmeControl, frame_queue_pair};
 use hal_mem::{Arena, DmaRegion, PAGE_BYTES};
 
 use crate::kinds::Kind;
@@ -26,8 +26,7 @@ use crate::network::Network;
 use crate::settings::{CARD_MEMORY_BYTES, Settings};
 use crate::trace::Trace;
 
-pub use cores::QUEUE_PAIRS;
-use cores::{Core, Devices, SharedData, cores};
+use cores::{Core, Data, Devices, Plugs, SharedData, cores, take_woken, wake};
 
 /// The card's station address.
 pub const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
@@ -74,13 +73,15 @@ impl Power for Button {
 
 /// A card that runs.
 pub struct Card {
-    data: SharedData,
+    /// The data cores.
+    data: Vec<SharedData>,
+    /// All cores; the data cores come last.
     cores: Vec<Core>,
     random: Rng,
     time: Time,
     trace: Trace,
     told: Told,
-    devices: Devices,
+    drives: Plugs,
     /// Has what a drive needs to know of the card's memory.
     reach: NvmeControl,
     button: Button,
@@ -112,10 +113,7 @@ impl Card {
     ) -> Self {
         let Plugged { drives, slots, most } = plugged;
         trace.event(Kind::Boot, &[drives.len() as u64], format_args!("{} drives", drives.len()));
-        let sizes = Sizes::of(CARD_MEMORY_BYTES);
-        let pages = DmaRegion::leak_for_host(sizes.pages * PAGE_BYTES);
         let (_, reach) = FakeNvme::new(NvmeConfig { namespaces: Vec::new(), ..NvmeConfig::default() });
-        reach.allow_dma(&pages);
         let info = PortInfo {
             mac: MAC,
             mtu: settings.mtu,
@@ -125,32 +123,37 @@ impl Card {
         let (port, far) = frame_queue_pair(info, info, PORT_BUFFERS);
         let port_index = network.plug(far, MAC, settings.receive_checksums_verified);
         assert_eq!(port_index, 0, "the card's port is the first");
-        let devices = Devices {
-            port: Some(network.watch(0)),
-            drives: Rc::new(RefCell::new((0..most).map(|_| None).collect())),
-        };
-        let mut hardware = Hardware { ports: heapless::Vec::from_iter([port]), drives: heapless::Vec::new() };
-        for (place, drive, control) in drives {
+        let mut devices = heapless::Vec::new();
+        let plugs: Plugs = Rc::new(RefCell::new((0..most).map(|_| None).collect()));
+        for (place, (index, drive, control)) in drives.into_iter().enumerate() {
             control.reach_as(&reach);
-            assert!(hardware.drives.push(drive).is_ok(), "too many drives");
-            devices.drives.borrow_mut()[place] = Some(control);
+            assert!(devices.push(drive).is_ok(), "too many drives");
+            plugs.borrow_mut()[index] = Some((place, control));
         }
-        let memory = Memory { arena: Arena::leak_for_host(sizes.private_bytes), pages };
-        let (options, warnings) = Options::parse("ip=10.0.0.1/24 nqn=nqn.2014-08.org.example:card");
-        assert!(warnings.is_empty());
-        let seed = random.u64(..);
-        let data = assemble(hardware, &options, &sizes, memory, seed, time.now()).expect("enough memory");
+        let mut data = data_cores(settings.data_cores, port, devices, &reach, random.u64(..), time.now());
         let (button, end) = (Button::default(), &*Box::leak(Box::new(OrderlyEnd::new())));
-        data.end_when_asked(end);
+        end.set_cores(data.len() as u8);
+        data.iter_mut().for_each(|data| data.end_when_asked(end));
         let mut control: Vec<Box<dyn Role>> =
             vec![Box::new(PowerRole::new(|| LineState::Idle, Some(button.clone()), end))];
         if let Some(slots) = slots {
-            let (ours, theirs) =
-                drive_ends(&mut Arena::leak_for_host(RING_BYTES)).expect("room for two rings");
-            data.obey(theirs);
-            control.push(Box::new(HotPlugRole::new(HotPlug::new(slots, ours))));
+            let rings = data.iter_mut().map(|data| {
+                let (ours, theirs) =
+                    drive_ends(&mut Arena::leak_for_host(RING_BYTES)).expect("room for two rings");
+                data.obey(theirs);
+                ours
+            });
+            let rings: Vec<_> = rings.collect();
+            control.push(Box::new(HotPlugRole::new(HotPlug::with_cores(slots, rings))));
         }
-        let data = SharedData(Rc::new(RefCell::new(data)));
+        let count = data.len();
+        let of_core = |core| Devices {
+            port: (core == 0).then(|| network.watch(0)),
+            drives: Rc::clone(&plugs),
+            data_core: (core, count),
+        };
+        let devices: Vec<_> = (0..count).map(of_core).collect();
+        let data: Vec<_> = data.into_iter().map(SharedData::new).collect();
         let cores = cores(settings.one_core, control, &data, &devices, time);
         Self {
             data,
@@ -159,7 +162,7 @@ impl Card {
             time: time.clone(),
             trace: trace.clone(),
             told: Told::default(),
-            devices,
+            drives: plugs,
             reach,
             button,
             end,
@@ -167,10 +170,10 @@ impl Card {
         }
     }
 
-    /// A drive of the world is being plugged in.
-    pub fn admit(&self, place: usize, control: &NvmeControl) {
+    /// A drive of the world is being plugged into a slot.
+    pub fn admit(&self, index: usize, slot: usize, control: &NvmeControl) {
         control.reach_as(&self.reach);
-        self.devices.drives.borrow_mut()[place] = Some(control.clone());
+        self.drives.borrow_mut()[index] = Some((slot, control.clone()));
     }
 
     /// Somebody presses the power button; whether it is the first press, which counts.
@@ -192,58 +195,108 @@ impl Card {
             return false;
         }
         let counts = self.counts();
-        let done = self.end.is_over()
-            && (counts.connections, counts.draining) == (0, 0)
-            && counts.slots_free == counts.slots
-            && self.at_drives() == (0, 0);
+        let is_empty = |counts: &PoolCounts| {
+            (counts.connections, counts.draining) == (0, 0) && counts.slots_free == counts.slots
+        };
+        let done = self.end.is_over() && counts.iter().all(is_empty) && self.at_drives() == (0, 0);
         assert!(done, "VIOLATION: the card is off with {counts:?} and {:?} at drives", self.at_drives());
         true
     }
 
-    /// What the pools hold.
+    fn each_core<R>(&self, mut look: impl FnMut(&Data) -> R) -> Vec<R> {
+        self.data.iter().map(|data| look(&data.core.borrow())).collect()
+    }
+
+    /// What the pools of each data core hold.
     #[must_use]
-    pub fn counts(&self) -> PoolCounts {
-        self.data.0.borrow().pool_counts()
+    pub fn counts(&self) -> Vec<PoolCounts> {
+        self.each_core(|data| data.pool_counts())
+    }
+
+    /// Whether each data core has everything back: only its part of the drives that are in keeps pages, and nothing is under way.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        let whole = self.each_core(|data| {
+            let counts = data.pool_counts();
+            let of_drive = |drive: &drive::Drive<FakeNvme>| {
+                if drive.is_home() { drive::limits::DRIVE_PAGES } else { drive::limits::IO_PAGES }
+            };
+            let pages_of_drives: u32 = data.drives().iter().map(of_drive).sum();
+            let whole = PoolCounts {
+                connections: 0,
+                draining: 0,
+                slots_free: counts.slots,
+                pages_free: counts.pages - pages_of_drives,
+                pages_promised: 0,
+                ..counts
+            };
+            counts == whole && data.pending_changes() == (0, 0)
+        });
+        whole.into_iter().all(|whole| whole) && self.at_drives() == (0, 0)
+    }
+
+    /// What each data core has still to say and to confirm.
+    #[must_use]
+    pub fn pending_changes(&self) -> Vec<(usize, usize)> {
+        self.each_core(|data| data.pending_changes())
+    }
+
+    /// Cores never say to each other what makes no sense.
+    pub fn check_mesh(&self) {
+        let faults = self.each_core(|data| data.mesh_faults());
+        assert!(faults.iter().all(|&faults| faults == 0), "VIOLATION: mesh faults {faults:?}");
     }
 
     /// Connects that waited for writes of their hosts' lost connections.
     #[must_use]
     pub fn held_connects(&self) -> u64 {
-        self.data.0.borrow().target_counters().held_connects
+        self.each_core(|data| data.target_counters().held_connects).into_iter().sum()
     }
 
     /// How many drives carry requests out.
     #[must_use]
     pub fn drives_ready(&self) -> usize {
-        self.data.0.borrow().drives().iter().filter(|drive| drive.is_ready()).count()
+        self.ready_drives().len()
     }
 
-    /// The addresses of the drives that carry requests out.
+    /// The addresses of the drives that carry requests out, on all data cores.
     #[must_use]
     pub fn ready_drives(&self) -> Vec<u16> {
-        let data = self.data.0.borrow();
-        data.drives().iter().filter(|drive| drive.is_ready()).map(drive::Drive::address).collect()
+        let mut ready: Vec<(u8, u16)> = self.each_core(|data| {
+            let homes = data.drives().numbered().filter(|(_, drive)| drive.is_home() && drive.is_ready());
+            homes.map(|(number, drive)| (number, drive.address())).collect::<Vec<_>>()
+        }).concat();
+        for data in &self.data {
+            let data = data.core.borrow();
+            ready.retain(|(number, _)| data.drives().get(*number).is_some_and(drive::Drive::is_ready));
+        }
+        ready.into_iter().map(|(_, address)| address).collect()
     }
 
-    /// Requests in the drives' queues, and those whose pages are in quarantine.
+    /// Requests in the drives' queues of all data cores, and those whose pages are in quarantine.
     #[must_use]
     pub fn at_drives(&self) -> (usize, usize) {
-        let data = self.data.0.borrow();
-        let drives = || data.drives().iter();
-        (drives().map(drive::Drive::outstanding).sum(), drives().map(drive::Drive::quarantined).sum())
+        let of_core = |data: &Data| {
+            let drives = || data.drives().iter();
+            (drives().map(drive::Drive::outstanding).sum(), drives().map(drive::Drive::quarantined).sum())
+        };
+        let each: Vec<(usize, usize)> = self.each_core(of_core);
+        (each.iter().map(|(outstanding, _)| outstanding).sum(), each.iter().map(|(_, late)| late).sum())
     }
 
     /// Puts into the record what the card has counted since the last call.
     pub fn note_counters(&mut self) {
         let mut now = Told {
             quarantined: self.at_drives().1 as u64,
-            found_by_arming: self.devices.found_by_arming(),
+            found_by_arming: self.cores.iter().map(|core| core.devices.found_by_arming()).sum(),
             ..Told::default()
         };
-        for counters in self.data.0.borrow().drives().iter().map(drive::Drive::counters) {
-            now.late += counters.command_timeouts;
-            now.aborted += counters.aborted;
-            now.resets += counters.resets;
+        for data in &self.data {
+            for counters in data.core.borrow().drives().iter().map(drive::Drive::counters) {
+                now.late += counters.command_timeouts;
+                now.aborted += counters.aborted;
+                now.resets += counters.resets;
+            }
         }
         let before = std::mem::replace(&mut self.told, now);
         for (kind, before, now) in [
@@ -275,7 +328,7 @@ impl Card {
     /// Whether the core that has the port takes turns.
     #[must_use]
     pub fn is_awake(&self) -> bool {
-        self.cores.last().is_some_and(|core| core.asleep.get().is_none())
+        self.cores.iter().any(|core| core.devices.port.is_some() && core.asleep.get().is_none())
     }
 
     /// A core does nothing for so long.
@@ -284,8 +337,10 @@ impl Card {
         self.trace.event(Kind::Pause, &[core as u64], format_args!("core {core} for {time:?}"));
         let core = &mut self.cores[core];
         core.asleep.set(None);
-        core.waiting_since = None;
         core.next = now + time;
+        core.paused_until = core.next;
+        // Others may have to wait for it with what they hold.
+        self.cores.iter_mut().for_each(|core| core.waiting_since = None);
     }
 
     /// One turn of a core.
@@ -322,22 +377,57 @@ impl Card {
         core.next = now + Duration::from_micros(micros);
     }
 
-    /// Devices raise interrupts for what has come since their cores fell asleep.
+    /// Devices raise interrupts for what has come since their cores fell asleep, and cores are woken by others. Whoever is awake
+    /// hears nothing: it looks before it sleeps.
     pub fn interrupt(&mut self) {
         let now = self.time.now();
+        let woken = take_woken();
+        let paused = self.cores.iter().any(|core| now < core.paused_until);
         for (index, core) in self.cores.iter_mut().enumerate() {
             let Some(sleep) = core.asleep.get() else { continue };
             if core.next != Instant::FAR_FUTURE {
                 continue;
             }
-            let devices = &core.devices;
-            if devices.have_raised(&sleep) {
+            let is_called = core.data.is_some() && woken >> core.devices.data_core.0 & 1 != 0;
+            if is_called || core.devices.have_raised(&sleep) {
                 core.next = now + Duration::from_micros(self.random.u64(0..=INTERRUPT_US));
                 self.trace.detail(Kind::Interrupt, &[index as u64], format_args!("core {index}"));
             }
-            if devices.wait() && core.waiting_since.is_none() {
+            if is_called {
+                self.trace.detail(Kind::CoreWoken, &[index as u64], format_args!("core {index}"));
+            }
+            // While the home of a drive waits for a core that pauses, it holds queues that are other cores'.
+            if !paused && core.waiting_since.is_none() && core.has_waiting() {
                 core.waiting_since = Some(now);
             }
         }
     }
+}
+
+/// What `app` makes of the card's data cores.
+fn data_cores(
+    count: usize,
+    port: FakeFrameQueue,
+    drives: heapless::Vec<FakeNvme, { app::sizes::MAX_DRIVES }>,
+    reach: &NvmeControl,
+    seed: u64,
+    now: Instant,
+) -> Vec<&'static mut Data> {
+    let mtu = hal_api::FrameQueue::info(&port).mtu;
+    let sizes = Sizes::of(CARD_MEMORY_BYTES);
+    let steering = Box::leak(Box::new(Steering::new(&Steering::key_from(seed), count)));
+    let mut between = Arena::leak_for_host(mesh_bytes(count) + steered_port_bytes(count, 1, mtu));
+    let _ = take_woken();
+    let queues = steered_ports([[port]], steering, &mut between, wake).expect("enough memory");
+    let parts: Vec<_> = queues.into_iter().map(|queues| {
+        let pages = DmaRegion::leak_for_host(sizes.pages * PAGE_BYTES);
+        reach.allow_dma(&pages);
+        (queues, Memory { arena: Arena::leak_for_host(sizes.private_bytes), pages })
+    }).collect();
+    let (options, warnings) = Options::parse("ip=10.0.0.1/24 nqn=nqn.2014-08.org.example:card");
+    assert!(warnings.is_empty());
+    let data = assemble_cores(parts.into_iter(), drives, &options, &sizes, &mut between, seed, now);
+    let mut data: Vec<_> = data.expect("enough memory").into_iter().collect();
+    data.iter_mut().for_each(|data| data.wake_others_by(|core| wake(usize::from(core))));
+    data
 }

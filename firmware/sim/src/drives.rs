@@ -10,7 +10,7 @@ use fastrand::Rng;
 use hal_api::Instant;
 use hal_fakes::{FakeNvme, NvmeAbort, NvmeConfig, NvmeControl, NvmeNamespace};
 
-use crate::card::{Card, Plugged, QUEUE_PAIRS};
+use crate::card::{Card, Plugged};
 use crate::host::Target;
 use crate::kinds::Kind;
 use crate::media::{Blocks, Temper, Time};
@@ -365,7 +365,7 @@ fn config(index: usize, settings: &DriveSettings, seed: u64) -> NvmeConfig {
     NvmeConfig {
         address: (index as u16 + 3) << 3,
         queue_entries: 32,
-        queue_pairs: QUEUE_PAIRS,
+        queue_pairs: 1 + settings.io_queues,
         serial: format!("SIM{index:04}"),
         mdts: settings.mdts,
         optional_commands: settings.optional_commands,

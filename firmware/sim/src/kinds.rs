@@ -42,6 +42,8 @@ kinds! {
     Sleep = "core sleeps";
     /// An interrupt ended a core's sleep.
     Interrupt = "core woken";
+    /// A sleeping data core was woken by another.
+    CoreWoken = "core woken by another";
     /// A core paused for long.
     Pause = "core pauses";
     /// The card was started.

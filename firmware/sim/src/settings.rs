@@ -4,8 +4,10 @@
 
 use fastrand::Rng;
 
-/// Memory of the simulated card in bytes: the least that `app::sizes` makes something of, so that pools are tight.
+/// Memory of each data core in bytes: the least that `app::sizes` makes something of, so that pools are tight.
 pub const CARD_MEMORY_BYTES: usize = 24 << 20;
+/// Data cores at most.
+pub const MOST_DATA_CORES: usize = 4;
 
 /// A namespace of a drive.
 #[derive(Debug, Clone, Copy)]
@@ -37,6 +39,8 @@ pub struct DriveSettings {
     pub aborts: u32,
     /// It is not there when the card starts, and comes later.
     pub absent: bool,
+    /// Queue pairs for I/O: one for each data core, or fewer, which they share.
+    pub io_queues: u16,
 }
 
 /// A host.
@@ -107,7 +111,9 @@ pub struct Chaos {
 /// All of it.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Whether cores share one loop.
+    /// Data cores.
+    pub data_cores: usize,
+    /// Whether control and the one data core share one loop.
     pub one_core: bool,
     /// The port checks TCP checksums of what it receives.
     pub receive_checksums_verified: bool,
@@ -156,7 +162,22 @@ impl Settings {
         };
         let ends = random.u32(0..3) == 0 && !settings.prompt;
         let farewell = random.u32(0..3) == 0 && !settings.prompt && !ends;
-        Self { ends, farewell, ..settings }
+        Self { ends, farewell, ..settings }.with_cores(seed)
+    }
+
+    /// Half of the seeds have several data cores. Of drives some have fewer queues than that.
+    fn with_cores(mut self, seed: u64) -> Self {
+        let mut random = Rng::with_seed(seed ^ 0xc04e5);
+        if random.bool() {
+            return self;
+        }
+        self.data_cores = random.usize(2..=MOST_DATA_CORES);
+        self.one_core = false;
+        for drive in &mut self.drives {
+            let most = self.data_cores as u16;
+            drive.io_queues = if random.u32(0..3) == 0 { random.u16(1..=most) } else { most };
+        }
+        self
     }
 
     /// The worst network that there is, for hosts that come and go.
@@ -167,7 +188,7 @@ impl Settings {
         settings.chaos = Chaos { cut_ms: 3000, ..Chaos::default() };
         let mut random = Rng::with_seed(seed ^ 0x4057);
         settings.hosts.resize_with(4, || host(&mut random));
-        settings
+        settings.with_cores(seed)
     }
 
     /// The same card and drives with few commands and without faults.
@@ -274,6 +295,7 @@ impl Settings {
         let hosts = (0..random.u32(1..=4)).map(|_| host(random)).collect();
         let base = random.u64(5..=400);
         Self {
+            data_cores: 1,
             one_core: random.u32(0..3) == 0,
             receive_checksums_verified: random.bool(),
             transmit_checksum_offload: random.bool(),
@@ -326,6 +348,7 @@ fn drive(random: &mut Rng, calm: bool) -> DriveSettings {
         hanging: faulty(random, 40),
         aborts: random.u32(0..10),
         absent: !calm && random.u32(0..10) == 0,
+        io_queues: 1,
     }
 }
 

@@ -230,11 +230,13 @@ impl World {
             self.common.trace.event(Kind::ConnectHeld, &[held], format_args!("{held} so far"));
         }
         self.held_connects = held;
-        let counts = card.counts();
-        let sane = counts.slots_free <= counts.slots
-            && counts.pages_free <= counts.pages
-            && counts.pages_promised <= counts.pages_free;
-        assert!(sane, "VIOLATION: {counts:?}");
+        card.check_mesh();
+        for counts in card.counts() {
+            let sane = counts.slots_free <= counts.slots
+                && counts.pages_free <= counts.pages
+                && counts.pages_promised <= counts.pages_free;
+            assert!(sane, "VIOLATION: {counts:?}");
+        }
     }
 
     fn strike(&mut self) {

@@ -72,6 +72,8 @@ pub struct ControllerInfo {
     pub in_capsule_bytes: u32,
     /// VWC: there is a volatile write cache.
     pub volatile_write_cache: bool,
+    /// FUSES: it takes fused pairs of Compare and Write.
+    pub fuses: bool,
     /// The active namespaces.
     pub namespaces: heapless::Vec<NamespaceInfo, MAX_NAMESPACES>,
 }
@@ -328,6 +330,7 @@ impl BringUp {
         let capsule_bytes = data.io_command_capsule.get().saturating_mul(16);
         self.info.in_capsule_bytes = capsule_bytes.checked_sub(size_of::<nvme::Command>() as u32)?;
         self.info.volatile_write_cache = data.volatile_write_cache & 1 != 0;
+        self.info.fuses = data.fused.get() & 1 != 0;
         Some(())
     }
 

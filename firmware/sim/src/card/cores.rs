@@ -3,35 +3,75 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use app::{CoreLoop, DataCore, Role};
+use app::{CoreLoop, CoreQueue, DataCore, Role};
 use hal_api::{Clock, Instant, Wake};
 use hal_fakes::{FakeFrameQueue, FakeNvme, FarEnd, NvmeControl, QueueNews};
 
 use crate::media::Time;
+use crate::settings::MOST_DATA_CORES;
 
-/// Queue pairs of a drive: for administration and for the one data core.
-pub const QUEUE_PAIRS: u16 = 2;
+/// Queue pairs of a drive at most: for administration and for each data core.
+const MOST_PAIRS: usize = 1 + MOST_DATA_CORES;
 /// Queue pairs of all drives together.
 const MOST_QUEUES: usize = 16;
 
-pub(super) type Data = DataCore<FakeFrameQueue, FakeNvme>;
+pub(super) type Data = DataCore<CoreQueue<FakeFrameQueue>, FakeNvme>;
+
+thread_local! {
+    /// Data cores that another core has woken, a bit for each. The card's functions for that can hold nothing.
+    static WOKEN: Cell<u32> = const { Cell::new(0) };
+}
+
+/// A core wakes the data core of this number.
+pub(super) fn wake(number: usize) {
+    WOKEN.set(WOKEN.get() | 1 << number);
+}
+
+/// The data cores that were woken since this was last asked.
+pub(super) fn take_woken() -> u32 {
+    WOKEN.take()
+}
 
 /// A data core that its loop and the simulator share.
 #[derive(Clone)]
-pub(super) struct SharedData(pub Rc<RefCell<&'static mut Data>>);
+pub(super) struct SharedData {
+    pub core: Rc<RefCell<&'static mut Data>>,
+    /// It has asked for interrupts, and sleeps or has just been woken.
+    armed: Rc<Cell<bool>>,
+}
 
-impl Role for SharedData {
+impl SharedData {
+    pub fn new(core: &'static mut Data) -> Self {
+        Self { core: Rc::new(RefCell::new(core)), armed: Rc::default() }
+    }
+}
+
+/// A data core in its loop. The loop disarms as soon as a sleep is over, which here is when it has only begun: what was armed
+/// stays so until the next turn, so that other cores see that this one sleeps.
+struct DataRole {
+    data: SharedData,
+    asleep: Rc<Cell<Option<Sleep>>>,
+}
+
+impl Role for DataRole {
     fn poll(&mut self, now: Instant, budget: u32) -> u32 {
-        self.0.borrow_mut().poll(now, budget)
+        let mut core = self.data.core.borrow_mut();
+        if self.data.armed.take() {
+            core.disarm();
+        }
+        core.poll(now, budget)
     }
     fn arm(&mut self) -> bool {
-        self.0.borrow_mut().arm()
+        self.data.armed.set(true);
+        self.data.core.borrow_mut().arm()
     }
     fn disarm(&mut self) {
-        self.0.borrow_mut().disarm();
+        if self.asleep.get().is_none() && self.data.armed.take() {
+            self.data.core.borrow_mut().disarm();
+        }
     }
     fn next_deadline(&mut self, now: Instant) -> Instant {
-        self.0.borrow_mut().next_deadline(now)
+        self.data.core.borrow_mut().next_deadline(now)
     }
 }
 
@@ -74,20 +114,30 @@ impl Wake for SimWake {
     }
 }
 
-/// The devices that wake a core. Drives by their place in the world, as far as they are in.
+/// The drives by their number in the world, as far as they are in, each with the place in which its card has it.
+pub(super) type Plugs = Rc<RefCell<Vec<Option<(usize, NvmeControl)>>>>;
+
+/// The devices that wake a core.
 #[derive(Clone, Default)]
 pub(super) struct Devices {
     pub port: Option<FarEnd>,
-    pub drives: Rc<RefCell<Vec<Option<NvmeControl>>>>,
+    pub drives: Plugs,
+    /// The data core's number, and how many there are; none for a core that has nothing to do with drives.
+    pub data_core: (usize, usize),
 }
 
 impl Devices {
-    /// Looks at the queue pairs of all drives.
+    /// Looks at the core's queue pairs of all drives: those for I/O go by the cores' numbers, that for administration is at
+    /// the home of the drive's place.
     fn each_queue(&self, mut look: impl FnMut(usize, QueueNews)) {
-        for (place, drive) in self.drives.borrow().iter().enumerate() {
-            let Some(drive) = drive else { continue };
-            for qid in 0..QUEUE_PAIRS {
-                look(place * usize::from(QUEUE_PAIRS) + usize::from(qid), drive.news(qid));
+        let (core, cores) = self.data_core;
+        for (index, drive) in self.drives.borrow().iter().enumerate() {
+            let Some((place, drive)) = drive else { continue };
+            if place.checked_rem(cores) == Some(core) {
+                look(index * MOST_PAIRS, drive.news(0));
+            }
+            if cores > 0 {
+                look(index * MOST_PAIRS + 1 + core, drive.news(1 + core as u16));
             }
         }
     }
@@ -122,35 +172,56 @@ pub(super) struct Core {
     pub turns: CoreLoop<'static, 'static, SimClock, SimWake>,
     pub asleep: Rc<Cell<Option<Sleep>>>,
     pub devices: Devices,
+    /// The data core that runs here.
+    pub data: Option<SharedData>,
     /// When it takes its next turn; while it sleeps, when it is woken.
     pub next: Instant,
     /// Since when work has waited for it while it sleeps.
     pub waiting_since: Option<Instant>,
+    /// It does nothing until then.
+    pub paused_until: Instant,
 }
 
 impl Core {
-    fn new(roles: Vec<&'static mut dyn Role>, devices: Devices, time: &Time) -> Self {
+    fn new(
+        control: Vec<&'static mut dyn Role>,
+        data: Option<SharedData>,
+        devices: Devices,
+        time: &Time,
+    ) -> Self {
         let asleep = Rc::new(Cell::new(None));
         let wake = SimWake { asleep: Rc::clone(&asleep), devices: devices.clone() };
+        let role = data.clone().map(|data| DataRole { data, asleep: Rc::clone(&asleep) });
+        let role = role.map(|role| Box::leak(Box::new(role)) as &'static mut dyn Role);
+        let roles: Vec<_> = role.into_iter().chain(control).collect();
         let turns = CoreLoop::new(Vec::leak(roles), SimClock(time.clone()), wake);
-        Self { turns, asleep, devices, next: time.now(), waiting_since: None }
+        let (next, paused_until) = (time.now(), Instant::ZERO);
+        Self { turns, asleep, devices, data, next, waiting_since: None, paused_until }
+    }
+
+    /// Whether work waits for it in its devices, or in the rings from other cores.
+    pub fn has_waiting(&self) -> bool {
+        self.devices.wait() || self.data.as_ref().is_some_and(|data| data.core.borrow_mut().has_waiting())
     }
 }
 
-/// The cores of the plan: one that does all, or one for control and one for data.
+/// The cores of the plan: one that does all, or one for control and the others for data.
 pub(super) fn cores(
     one_core: bool,
     control: Vec<Box<dyn Role>>,
-    data: &SharedData,
-    devices: &Devices,
+    data: &[SharedData],
+    devices: &[Devices],
     time: &Time,
 ) -> Vec<Core> {
     let leak = |role: Box<dyn Role>| Box::leak(role) as &'static mut dyn Role;
-    let control = control.into_iter().map(leak);
-    let data = leak(Box::new(data.clone()));
-    if one_core {
-        let roles = core::iter::once(data).chain(control).collect();
-        return vec![Core::new(roles, devices.clone(), time)];
+    let mut control: Vec<_> = control.into_iter().map(leak).collect();
+    let mut cores = Vec::new();
+    if !one_core {
+        cores.push(Core::new(core::mem::take(&mut control), None, Devices::default(), time));
     }
-    vec![Core::new(control.collect(), Devices::default(), time), Core::new(vec![data], devices.clone(), time)]
+    for (data, devices) in data.iter().zip(devices) {
+        let control = core::mem::take(&mut control);
+        cores.push(Core::new(control, Some(data.clone()), devices.clone(), time));
+    }
+    cores
 }

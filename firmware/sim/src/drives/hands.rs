@@ -108,7 +108,7 @@ impl Drives {
         hands.slots.set_link(slot, looks);
         hands.slots.set_not_ready(slot, attempts);
         let (device, control) = self.all[index].controller();
-        card.admit(index, &control);
+        card.admit(index, slot, &control);
         hands.slots.insert(slot, device);
         self.all[index].standing = Some(Standing::new(slot, hands.slots.has_power(slot), now));
         let values = [index as u64, slot as u64];

@@ -39,6 +39,8 @@ pub(super) struct Association {
     controller_id: u16,
     wanted_queues: u16,
     pub in_capsule_bytes: u32,
+    /// FUSES: fused pairs are taken.
+    pub fuses: bool,
     pub namespaces: Vec<u32>,
     keep_alive: Duration,
     next_keep_alive: Instant,
@@ -126,6 +128,7 @@ impl Host {
             controller_id: 0,
             wanted_queues: 0,
             in_capsule_bytes: 0,
+            fuses: false,
             namespaces: Vec::new(),
             keep_alive: Duration::from_millis(u64::from(self.settings.keep_alive_ms)),
             next_keep_alive: Instant::FAR_FUTURE,
@@ -287,6 +290,7 @@ impl Host {
             association.controller_id = info.controller_id;
             association.wanted_queues = info.io_queues.min(self.settings.io_queues);
             association.in_capsule_bytes = info.in_capsule_bytes;
+            association.fuses = info.fuses;
             for namespace in &info.namespaces {
                 let known = common.targets.get(&namespace.nsid);
                 let same = known.is_some_and(|known| {

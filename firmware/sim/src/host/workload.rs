@@ -58,7 +58,7 @@ impl Host {
                 self.next_command = now + NO_NAMESPACE;
                 return;
             };
-            if self.random.u32(0..PAIR_ONE_IN) == 0 {
+            if self.random.u32(0..PAIR_ONE_IN) == 0 && association.fuses {
                 self.start_pair(association, target, common);
                 continue;
             }

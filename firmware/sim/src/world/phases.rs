@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use app::PoolCounts;
 use hal_api::Instant;
 
 use super::World;
@@ -56,17 +55,17 @@ impl Returns {
 impl World {
     /// The whole run.
     pub fn run(&mut self) {
-        let fresh = self.start();
+        self.start();
         let end = self.now() + Duration::from_millis(self.settings.faulty_ms);
         while self.now() < end {
             self.step();
         }
-        self.finish(fresh);
+        self.finish();
     }
 
     /// Hosts go in every way that there is and come back, so many times in all.
     pub fn run_cycles(&mut self, cycles: u64) {
-        let fresh = self.start();
+        self.start();
         let mut returns = Returns::new(self.hosts.len());
         let mut last = self.now();
         while returns.count < cycles {
@@ -84,11 +83,11 @@ impl World {
             }
             assert!(self.now() < last + MEND_LIMIT, "VIOLATION: no host has come back for {MEND_LIMIT:?}");
         }
-        self.finish(fresh);
+        self.finish();
     }
 
-    /// Until all drives that are there are ready, and what the pools hold then.
-    fn start(&mut self) -> PoolCounts {
+    /// Until all drives that are there are ready, and the pools are whole then.
+    fn start(&mut self) {
         // Nobody connects before it is known what an idle card holds.
         self.common.over = true;
         self.until("all drives are ready", START_LIMIT, |world| {
@@ -97,13 +96,12 @@ impl World {
             card.drives_ready() == (0..drives).filter(|&index| world.drives.is_there(index)).count()
         });
         self.common.over = false;
-        let counts = self.card.as_ref().map(Card::counts).expect("a card");
+        self.until("the pools are whole", START_LIMIT, |world| world.card.as_ref().is_some_and(Card::is_whole));
         self.begin_faults();
-        counts
     }
 
     /// Faults end, all mends, all blocks are read, all hosts go, and all is back.
-    fn finish(&mut self, fresh: PoolCounts) {
+    fn finish(&mut self) {
         self.mend();
         self.await_mended();
         if self.settings.ends {
@@ -116,15 +114,9 @@ impl World {
         }
         self.audit();
         self.part();
-        // A drive that was not there at the start has taken its pages since.
-        let absent = self.settings.drives.iter().filter(|drive| drive.absent).count() as u32;
-        let pages_free = fresh.pages_free - absent * drive::limits::DRIVE_PAGES;
-        self.until("everything is back", RETURN_LIMIT, |world| {
-            let Some(card) = &world.card else { return false };
-            let counts = card.counts();
-            counts == PoolCounts { pages_free, ..fresh } && card.at_drives() == (0, 0)
-        });
-        self.common.trace.event(Kind::Quiet, &[], format_args!("{fresh:?}"));
+        self.until("everything is back", RETURN_LIMIT, |world| world.card.as_ref().is_some_and(Card::is_whole));
+        let counts = self.card.as_ref().map(Card::counts);
+        self.common.trace.event(Kind::Quiet, &[], format_args!("{counts:?}"));
     }
 
     /// All hosts shut their controllers down, and nobody is there to miss what the drives' caches lose then.
@@ -225,7 +217,7 @@ impl World {
         while !done(self) {
             if self.now() >= end {
                 let hosts: Vec<String> = self.hosts.iter().map(Host::describe).collect();
-                let card = self.card.as_ref().map(|card| (card.counts(), card.at_drives()));
+                let card = self.card.as_ref().map(|card| (card.counts(), card.at_drives(), card.pending_changes()));
                 panic!(
                     "VIOLATION: after {limit:?} it is not true that {what}\n{}\n{card:?}",
                     hosts.join("\n")
