@@ -126,11 +126,11 @@ impl Card {
         let mut devices = heapless::Vec::new();
         let plugs: Plugs = Rc::new(RefCell::new((0..most).map(|_| None).collect()));
         for (place, (index, drive, control)) in drives.into_iter().enumerate() {
-            control.reach_as(&reach);
             assert!(devices.push(drive).is_ok(), "too many drives");
             plugs.borrow_mut()[index] = Some((place, control));
         }
         let mut data = data_cores(settings.data_cores, port, devices, &reach, random.u64(..), time.now());
+        plugs.borrow().iter().flatten().for_each(|(_, control)| control.reach_as(&reach));
         let (button, end) = (Button::default(), &*Box::leak(Box::new(OrderlyEnd::new())));
         end.set_cores(data.len() as u8);
         data.iter_mut().for_each(|data| data.end_when_asked(end));
@@ -262,10 +262,12 @@ impl Card {
     /// The addresses of the drives that carry requests out, on all data cores.
     #[must_use]
     pub fn ready_drives(&self) -> Vec<u16> {
-        let mut ready: Vec<(u8, u16)> = self.each_core(|data| {
-            let homes = data.drives().numbered().filter(|(_, drive)| drive.is_home() && drive.is_ready());
-            homes.map(|(number, drive)| (number, drive.address())).collect::<Vec<_>>()
-        }).concat();
+        let mut ready: Vec<(u8, u16)> = self
+            .each_core(|data| {
+                let homes = data.drives().numbered().filter(|(_, drive)| drive.is_home() && drive.is_ready());
+                homes.map(|(number, drive)| (number, drive.address())).collect::<Vec<_>>()
+            })
+            .concat();
         for data in &self.data {
             let data = data.core.borrow();
             ready.retain(|(number, _)| data.drives().get(*number).is_some_and(drive::Drive::is_ready));
@@ -419,11 +421,14 @@ fn data_cores(
     let mut between = Arena::leak_for_host(mesh_bytes(count) + steered_port_bytes(count, 1, mtu));
     let _ = take_woken();
     let queues = steered_ports([[port]], steering, &mut between, wake).expect("enough memory");
-    let parts: Vec<_> = queues.into_iter().map(|queues| {
-        let pages = DmaRegion::leak_for_host(sizes.pages * PAGE_BYTES);
-        reach.allow_dma(&pages);
-        (queues, Memory { arena: Arena::leak_for_host(sizes.private_bytes), pages })
-    }).collect();
+    let parts: Vec<_> = queues
+        .into_iter()
+        .map(|queues| {
+            let pages = DmaRegion::leak_for_host(sizes.pages * PAGE_BYTES);
+            reach.allow_dma(&pages);
+            (queues, Memory { arena: Arena::leak_for_host(sizes.private_bytes), pages })
+        })
+        .collect();
     let (options, warnings) = Options::parse("ip=10.0.0.1/24 nqn=nqn.2014-08.org.example:card");
     assert!(warnings.is_empty());
     let data = assemble_cores(parts.into_iter(), drives, &options, &sizes, &mut between, seed, now);

@@ -95,8 +95,12 @@ impl World {
             let drives = world.drives.all.len();
             card.drives_ready() == (0..drives).filter(|&index| world.drives.is_there(index)).count()
         });
+        // A drive that is not there has not taken its pages.
+        if self.settings.drives.iter().all(|drive| !drive.absent) {
+            let whole = |world: &Self| world.card.as_ref().is_some_and(Card::is_whole);
+            self.until("the pools are whole", START_LIMIT, whole);
+        }
         self.common.over = false;
-        self.until("the pools are whole", START_LIMIT, |world| world.card.as_ref().is_some_and(Card::is_whole));
         self.begin_faults();
     }
 
@@ -114,7 +118,9 @@ impl World {
         }
         self.audit();
         self.part();
-        self.until("everything is back", RETURN_LIMIT, |world| world.card.as_ref().is_some_and(Card::is_whole));
+        self.until("everything is back", RETURN_LIMIT, |world| {
+            world.card.as_ref().is_some_and(Card::is_whole)
+        });
         let counts = self.card.as_ref().map(Card::counts);
         self.common.trace.event(Kind::Quiet, &[], format_args!("{counts:?}"));
     }
@@ -217,7 +223,8 @@ impl World {
         while !done(self) {
             if self.now() >= end {
                 let hosts: Vec<String> = self.hosts.iter().map(Host::describe).collect();
-                let card = self.card.as_ref().map(|card| (card.counts(), card.at_drives(), card.pending_changes()));
+                let card =
+                    self.card.as_ref().map(|card| (card.counts(), card.at_drives(), card.pending_changes()));
                 panic!(
                     "VIOLATION: after {limit:?} it is not true that {what}\n{}\n{card:?}",
                     hosts.join("\n")
