@@ -293,6 +293,19 @@ impl Subsystem {
         })
     }
 
+    /// Whether this core, the controller's home, knows of one of its I/O queues on another core, or is ending the controller there: else no such
+    /// queue may be open.
+    #[must_use]
+    pub fn accounts_for(&self, cntlid: u16, queue_id: u16) -> bool {
+        let bit = 1u128.checked_shl(u32::from(queue_id)).unwrap_or(0);
+        let elsewhere = |controller: &Controller| match controller.part {
+            Part::Home { queues_elsewhere, .. } => queues_elsewhere & bit != 0,
+            Part::Delegate { .. } => false,
+        };
+        let known = self.home_controller(cntlid).is_some_and(|(_, controller)| elsewhere(controller));
+        known || self.is_still_ending(cntlid)
+    }
+
     /// A controller ends, as its home says. For a reset its delegate takes no commands any more and stays until
     /// [`Self::drop_delegate`]; a removed one is gone. Returns what its connections here know it by.
     pub fn end_delegate(&mut self, cntlid: u16, reason: EndReason) -> Option<ControllerHandle> {

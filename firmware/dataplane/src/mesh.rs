@@ -67,6 +67,23 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
         self.subsystem.pending_changes()
     }
 
+    /// The I/O queues that are open here, by CNTLID and number.
+    pub fn io_queues(&self) -> impl Iterator<Item = (u16, u16)> {
+        self.target.io_queues()
+    }
+
+    /// Where a controller lives, by its CNTLID.
+    #[must_use]
+    pub fn home_of(&self, cntlid: u16) -> u8 {
+        self.subsystem.home_of(cntlid)
+    }
+
+    /// Whether this core knows of an I/O queue that another core has of a controller that lives here: else none may be open.
+    #[must_use]
+    pub fn accounts_for(&self, cntlid: u16, queue_id: u16) -> bool {
+        self.subsystem.accounts_for(cntlid, queue_id)
+    }
+
     /// Whether frames or messages wait for this core, from its ports or from other cores.
     pub fn has_waiting(&mut self) -> bool {
         let frames = self.stacks.iter_mut().any(|stack| stack.has_frame());

@@ -163,6 +163,13 @@ impl Target {
         Ok(QueueIndex(index as u16))
     }
 
+    /// The I/O queues that are open here, by CNTLID and number.
+    pub fn io_queues(&self) -> impl Iterator<Item = (u16, u16)> {
+        let open = self.queues.iter().filter(|queue| queue.is_open());
+        let io = |queue: &Queue| Some((queue.cntlid, queue.context?.queue_id)).filter(|(_, id)| *id > 0);
+        open.filter_map(io)
+    }
+
     /// Receives, works and sends for one connection, at most about `budget` PDUs. Call it when the stream has
     /// bytes or regained room, and when the connection [is ready](Self::next_ready).
     pub fn poll<B: Backend>(

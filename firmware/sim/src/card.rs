@@ -4,6 +4,7 @@
 //! wakes it. Work that waits in a device for long while its core sleeps is a lost wake-up.
 
 mod cores;
+mod steered;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -23,10 +24,12 @@ use hal_mem::{Arena, DmaRegion, PAGE_BYTES};
 use crate::kinds::Kind;
 use crate::media::Time;
 use crate::network::Network;
+use crate::rss::Rss;
 use crate::settings::{CARD_MEMORY_BYTES, Settings};
 use crate::trace::Trace;
 
 use cores::{Core, Data, Devices, Plugs, SharedData, cores, take_woken, wake};
+use steered::CheckedQueue;
 
 /// The card's station address.
 pub const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
@@ -120,8 +123,13 @@ impl Card {
             receive_checksums_verified: settings.receive_checksums_verified,
             transmit_checksum_offload: settings.transmit_checksum_offload,
         };
-        let (port, far) = frame_queue_pair(info, info, PORT_BUFFERS);
-        let port_index = network.plug(far, MAC, settings.receive_checksums_verified);
+        let pairs = (0..settings.port_queues).map(|_| frame_queue_pair(info, info, PORT_BUFFERS));
+        let (ports, far): (Vec<_>, Vec<_>) = pairs.unzip();
+        let key = Steering::key_from(random.u64(..));
+        // A device that steers by itself, in its own way, is right only now and then.
+        let of_device = if settings.port_steers { key } else { Steering::key_from(random.u64(..)) };
+        let rss = Rss::new(of_device, settings.port_queues);
+        let port_index = network.plug_queues(far, Some(rss), MAC, settings.receive_checksums_verified);
         assert_eq!(port_index, 0, "the card's port is the first");
         let mut devices = heapless::Vec::new();
         let plugs: Plugs = Rc::new(RefCell::new((0..most).map(|_| None).collect()));
@@ -129,7 +137,8 @@ impl Card {
             assert!(devices.push(drive).is_ok(), "too many drives");
             plugs.borrow_mut()[index] = Some((place, control));
         }
-        let mut data = data_cores(settings.data_cores, port, devices, &reach, random.u64(..), time.now());
+        let steering = &*Box::leak(Box::new(Steering::new(&key, settings.data_cores)));
+        let mut data = data_cores(ports, steering, devices, &reach, random.u64(..), time.now());
         plugs.borrow().iter().flatten().for_each(|(_, control)| control.reach_as(&reach));
         let (button, end) = (Button::default(), &*Box::leak(Box::new(OrderlyEnd::new())));
         end.set_cores(data.len() as u8);
@@ -146,9 +155,9 @@ impl Card {
             let rings: Vec<_> = rings.collect();
             control.push(Box::new(HotPlugRole::new(HotPlug::with_cores(slots, rings))));
         }
-        let count = data.len();
+        let (count, ports) = (data.len(), network.watch_queues(port_index));
         let of_core = |core| Devices {
-            port: (core == 0).then(|| network.watch(0)),
+            port: ports.get(core).cloned(),
             drives: Rc::clone(&plugs),
             data_core: (core, count),
         };
@@ -247,6 +256,22 @@ impl Card {
         assert!(faults.iter().all(|&faults| faults == 0), "VIOLATION: mesh faults {faults:?}");
     }
 
+    /// A controller's home knows of all its I/O queues at any time: it has granted them, and a reset is not complete, nor a queue's
+    /// number free, before the core that has it is done.
+    pub fn check_homes(&self) {
+        for (core, data) in self.data.iter().enumerate() {
+            let data = data.core.borrow();
+            for (cntlid, queue_id) in data.io_queues() {
+                let home = usize::from(data.home_of(cntlid));
+                let knows = home == core || self.data[home].core.borrow().accounts_for(cntlid, queue_id);
+                assert!(
+                    knows,
+                    "VIOLATION: core {core} has queue {queue_id} of controller {cntlid}, of which its home {home} does not know"
+                );
+            }
+        }
+    }
+
     /// Connects that waited for writes of their hosts' lost connections.
     #[must_use]
     pub fn held_connects(&self) -> u64 {
@@ -327,10 +352,11 @@ impl Card {
         core.asleep.get().map_or(core.next, |sleep| core.next.min(sleep.deadline))
     }
 
-    /// Whether the core that has the port takes turns.
+    /// Whether the core that has this queue of the port takes turns.
     #[must_use]
-    pub fn is_awake(&self) -> bool {
-        self.cores.iter().any(|core| core.devices.port.is_some() && core.asleep.get().is_none())
+    pub fn is_awake(&self, queue: usize) -> bool {
+        let mut cores = self.cores.iter().filter(|core| core.devices.port.is_some());
+        cores.nth(queue).is_some_and(|core| core.asleep.get().is_none())
     }
 
     /// A core does nothing for so long.
@@ -408,22 +434,24 @@ impl Card {
 
 /// What `app` makes of the card's data cores.
 fn data_cores(
-    count: usize,
-    port: FakeFrameQueue,
+    ports: Vec<FakeFrameQueue>,
+    steering: &'static Steering,
     drives: heapless::Vec<FakeNvme, { app::sizes::MAX_DRIVES }>,
     reach: &NvmeControl,
     seed: u64,
     now: Instant,
 ) -> Vec<&'static mut Data> {
-    let mtu = hal_api::FrameQueue::info(&port).mtu;
+    let (count, mtu) = (steering.cores(), hal_api::FrameQueue::info(&ports[0]).mtu);
     let sizes = Sizes::of(CARD_MEMORY_BYTES);
-    let steering = Box::leak(Box::new(Steering::new(&Steering::key_from(seed), count)));
-    let mut between = Arena::leak_for_host(mesh_bytes(count) + steered_port_bytes(count, 1, mtu));
+    let mut between = Arena::leak_for_host(mesh_bytes(count) + steered_port_bytes(count, ports.len(), mtu));
     let _ = take_woken();
-    let queues = steered_ports([[port]], steering, &mut between, wake).expect("enough memory");
+    let rss = Rss::new(*steering.key(), count);
+    let queues = steered_ports([ports], steering, &mut between, wake).expect("enough memory");
     let parts: Vec<_> = queues
         .into_iter()
-        .map(|queues| {
+        .enumerate()
+        .map(|(core, queues)| {
+            let queues = queues.into_iter().map(|queue| CheckedQueue::new(queue, core, rss)).collect();
             let pages = DmaRegion::leak_for_host(sizes.pages * PAGE_BYTES);
             reach.allow_dma(&pages);
             (queues, Memory { arena: Arena::leak_for_host(sizes.private_bytes), pages })

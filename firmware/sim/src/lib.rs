@@ -17,6 +17,7 @@ mod media;
 mod network;
 mod oracle;
 mod pattern;
+mod rss;
 pub mod settings;
 pub mod trace;
 mod watch;

@@ -15,6 +15,7 @@ use hal_fakes::{FakeFrameQueue, FarEnd};
 
 use crate::kinds::Kind;
 use crate::media::Time;
+use crate::rss::Rss;
 use crate::settings::Weather;
 use crate::trace::{Trace, digest};
 
@@ -39,7 +40,10 @@ struct Flight {
 
 #[derive(Debug)]
 struct Port {
-    far: FakeFrameQueue,
+    /// The network's end of each queue of the device.
+    queues: Vec<FakeFrameQueue>,
+    /// How the device chooses among them. What it has no rule for goes to the first.
+    rss: Option<Rss>,
     mac: [u8; 6],
     /// Its device drops what is damaged.
     verifies: bool,
@@ -84,7 +88,18 @@ impl Network {
 
     /// Plugs a cable in, or another device into the cable of `mac`; `far` is the network's end of it.
     pub fn plug(&mut self, far: FakeFrameQueue, mac: [u8; 6], verifies: bool) -> usize {
-        let port = Port { far, mac, verifies, cut: [Instant::ZERO; 2], last: Instant::ZERO };
+        self.plug_queues(vec![far], None, mac, verifies)
+    }
+
+    /// The same for a device with several queues, to which it steers by `rss`.
+    pub fn plug_queues(
+        &mut self,
+        queues: Vec<FakeFrameQueue>,
+        rss: Option<Rss>,
+        mac: [u8; 6],
+        verifies: bool,
+    ) -> usize {
+        let port = Port { queues, rss, mac, verifies, cut: [Instant::ZERO; 2], last: Instant::ZERO };
         if let Some(known) = self.ports.iter().position(|port| port.mac == mac) {
             self.ports[known] = port;
             return known;
@@ -93,10 +108,16 @@ impl Network {
         self.ports.len() - 1
     }
 
-    /// A look at what waits in the device of a port.
+    /// A look at what waits in the first queue of a port's device.
     #[must_use]
     pub fn watch(&self, port: usize) -> FarEnd {
-        self.ports[port].far.far_end()
+        self.ports[port].queues[0].far_end()
+    }
+
+    /// A look at what waits in each queue of a port's device.
+    #[must_use]
+    pub fn watch_queues(&self, port: usize) -> Vec<FarEnd> {
+        self.ports[port].queues.iter().map(FakeFrameQueue::far_end).collect()
     }
 
     /// Good weather from now on, and no cuts.
@@ -133,15 +154,17 @@ impl Network {
 
     /// Takes what the device of a port has sent.
     pub fn collect(&mut self, port: usize) {
-        while let Some(frame) = self.ports[port].far.halves().0.receive(<[u8]>::to_vec) {
-            self.trace.detail(
-                Kind::Frame,
-                &[port as u64, frame.len() as u64, digest(&frame[..frame.len().min(HASHED_BYTES)])],
-                format_args!("port {port}, {} bytes{}", frame.len(), summary(&frame)),
-            );
-            self.route(port, &frame);
+        for queue in 0..self.ports[port].queues.len() {
+            while let Some(frame) = self.ports[port].queues[queue].halves().0.receive(<[u8]>::to_vec) {
+                self.trace.detail(
+                    Kind::Frame,
+                    &[port as u64, frame.len() as u64, digest(&frame[..frame.len().min(HASHED_BYTES)])],
+                    format_args!("port {port}, {} bytes{}", frame.len(), summary(&frame)),
+                );
+                self.route(port, &frame);
+            }
+            self.ports[port].queues[queue].flush();
         }
-        self.ports[port].far.flush();
     }
 
     /// Puts a frame on the wire that no device has made.
@@ -154,8 +177,9 @@ impl Network {
         }
     }
 
-    /// Brings what has arrived; returns the port. Where `card_is_awake` the card may be in the middle of a turn.
-    pub fn deliver(&mut self, card_is_awake: bool) -> Option<usize> {
+    /// Brings what has arrived; returns the port. Where `is_awake` says so of one of the card's queues, its core may be in the middle
+    /// of a turn.
+    pub fn deliver(&mut self, is_awake: impl Fn(usize) -> bool) -> Option<usize> {
         let now = self.time.now();
         if self.next_arrival() > now {
             return None;
@@ -167,10 +191,12 @@ impl Network {
             self.trace.detail(Kind::FrameCut, &values, format_args!("towards port {port}"));
             return Some(port);
         }
-        let end = &mut self.ports[port].far;
+        let Port { queues, rss, .. } = &mut self.ports[port];
+        let queue = rss.and_then(|rss| rss.queue_of(&frame)).unwrap_or(0);
+        let end = &mut queues[queue];
         let lost = end.frames_lost();
         // In the middle of a turn, between the look at the queue and the request for an interrupt.
-        if port == 0 && card_is_awake && self.random.u32(0..8) == 0 {
+        if port == 0 && is_awake(queue) && self.random.u32(0..8) == 0 {
             end.inject_late(&frame);
         } else {
             end.inject(&frame);

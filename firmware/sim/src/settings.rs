@@ -113,6 +113,10 @@ pub struct Chaos {
 pub struct Settings {
     /// Data cores.
     pub data_cores: usize,
+    /// Queues of the port: one for each data core, or fewer.
+    pub port_queues: usize,
+    /// The port steers by the card's key; otherwise by one of its own, so that most frames have to be passed on.
+    pub port_steers: bool,
     /// Whether control and the one data core share one loop.
     pub one_core: bool,
     /// The port checks TCP checksums of what it receives.
@@ -173,6 +177,9 @@ impl Settings {
         }
         self.data_cores = random.usize(2..=MOST_DATA_CORES);
         self.one_core = false;
+        // Half of the ports have one queue.
+        self.port_queues = if random.bool() { 1 } else { random.usize(2..=self.data_cores) };
+        self.port_steers = random.u32(0..3) > 0;
         for drive in &mut self.drives {
             let most = self.data_cores as u16;
             drive.io_queues = if random.u32(0..3) == 0 { random.u16(1..=most) } else { most };
@@ -296,6 +303,8 @@ impl Settings {
         let base = random.u64(5..=400);
         Self {
             data_cores: 1,
+            port_queues: 1,
+            port_steers: true,
             one_core: random.u32(0..3) == 0,
             receive_checksums_verified: random.bool(),
             transmit_checksum_offload: random.bool(),

@@ -167,8 +167,9 @@ impl World {
         self.common.trace.set_now(at);
         match actor {
             Actor::Network => {
-                let awake = self.card.as_ref().is_some_and(Card::is_awake);
-                if self.network.deliver(awake) == Some(0) {
+                let card = self.card.as_ref();
+                let is_awake = |queue| card.is_some_and(|card| card.is_awake(queue));
+                if self.network.deliver(is_awake) == Some(0) {
                     self.interrupt();
                 }
             }
@@ -193,6 +194,7 @@ impl World {
     fn turn(&mut self, core: usize) {
         let Some(card) = &mut self.card else { return };
         card.turn(core);
+        card.check_homes();
         self.network.collect(0);
         if core == 0 {
             self.follow_control();

@@ -3,19 +3,21 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use app::{CoreLoop, CoreQueue, DataCore, Role};
+use app::{CoreLoop, DataCore, Role};
 use hal_api::{Clock, Instant, Wake};
-use hal_fakes::{FakeFrameQueue, FakeNvme, FarEnd, NvmeControl, QueueNews};
+use hal_fakes::{FakeNvme, FarEnd, NvmeControl, QueueNews};
 
 use crate::media::Time;
 use crate::settings::MOST_DATA_CORES;
+
+use super::steered::CheckedQueue;
 
 /// Queue pairs of a drive at most: for administration and for each data core.
 const MOST_PAIRS: usize = 1 + MOST_DATA_CORES;
 /// Queue pairs of all drives together.
 const MOST_QUEUES: usize = 16;
 
-pub(super) type Data = DataCore<CoreQueue<FakeFrameQueue>, FakeNvme>;
+pub(super) type Data = DataCore<CheckedQueue, FakeNvme>;
 
 thread_local! {
     /// Data cores that another core has woken, a bit for each. The card's functions for that can hold nothing.
