@@ -5,7 +5,7 @@
 //! blocks wait that long, from whichever queue they come. A pair holds one lock, and waits for nothing but commands at
 //! drives while it does. `docs/design/fused.md` says more.
 
-use controller::{Backend, BlockWork, Operation};
+use controller::{Backend, BackendNamespace, BlockWork, Operation};
 use hal_api::Instant;
 use hal_log::debug;
 use nvme::{Command, Status};
@@ -165,9 +165,9 @@ impl<B: Backend> Turn<'_, '_, B> {
                     Ok(direction)
                 }
                 Ok(_) => {
-                    let different = Status::INVALID_FIELD.do_not_retry();
-                    self.break_off(first, different);
-                    Err(different)
+                    let status = self.why_no_pair(first, slot);
+                    self.break_off(first, status);
+                    Err(status)
                 }
                 Err(status) => {
                     self.break_off(first, Status::ABORTED_FAILED_FUSED);
@@ -191,17 +191,36 @@ impl<B: Backend> Turn<'_, '_, B> {
         }
     }
 
-    /// Both commands name the same blocks.
+    /// Both commands are for the same blocks.
     fn is_pair(&self, first: u16, second: u16) -> bool {
+        self.name_same_blocks(first, second) && self.namespace_of(first) == self.namespace_of(second)
+    }
+
+    fn name_same_blocks(&self, first: u16, second: u16) -> bool {
         let (first, second) = (self.slots.at(first), self.slots.at(second));
         match (&first.doer, &second.doer) {
             (Doer::Block(compare), Doer::Block(write)) => {
-                compare.namespace == write.namespace
-                    && compare.start_block == write.start_block
+                compare.start_block == write.start_block
                     && compare.blocks == write.blocks
                     && first.command.nsid == second.command.nsid
             }
             _ => false,
+        }
+    }
+
+    fn namespace_of(&self, slot: u16) -> Option<BackendNamespace> {
+        match &self.slots.at(slot).doer {
+            Doer::Block(block) => Some(block.namespace),
+            _ => None,
+        }
+    }
+
+    fn why_no_pair(&self, first: u16, second: u16) -> Status {
+        if self.name_same_blocks(first, second) {
+            // Its drive went between the two commands, and has come back in another place: the host may send them again.
+            Status::NAMESPACE_NOT_READY
+        } else {
+            Status::INVALID_FIELD.do_not_retry()
         }
     }
 

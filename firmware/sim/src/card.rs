@@ -13,8 +13,8 @@ use std::time::Duration;
 use app::options::Options;
 use app::sizes::{Sizes, mesh_bytes};
 use app::{
-    HotPlug, HotPlugRole, LineState, Memory, OrderlyEnd, PoolCounts, Power, PowerRole, Role,
-    SHUTDOWN_LIMIT, Steering, assemble_cores, drive_ends, steered_port_bytes, steered_ports,
+    HotPlug, HotPlugRole, LineState, Memory, OrderlyEnd, PoolCounts, Power, PowerRole, Role, SHUTDOWN_LIMIT,
+    Steering, assemble_cores, drive_ends, steered_port_bytes, steered_ports,
 };
 use fastrand::Rng;
 use hal_api::{Instant, PortInfo};

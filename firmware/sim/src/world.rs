@@ -369,11 +369,12 @@ impl World {
             }
             for &namespace in &drive.namespaces {
                 self.common.oracle.power_lost(namespace);
-                // With the whole card gone, hosts know.
-                if self.card.is_none() {
-                    self.common.oracle.loss_is_known(namespace, None);
-                }
             }
+        }
+        // With the whole card gone, hosts know: also of what went before, and which it had not told them of yet.
+        if self.card.is_none() {
+            let namespaces = self.drives.all.iter().flat_map(|drive| &drive.namespaces);
+            namespaces.for_each(|&namespace| self.common.oracle.loss_is_known(namespace, None));
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use controller::Operation;
+use controller::{BackendNamespace, Namespace, Operation};
 use nvme::opcode::{self, io};
 use nvme::{Command, Status};
 
@@ -122,6 +122,33 @@ fn a_pair_of_different_blocks_is_none() {
         assert_eq!(found, [(first, Status::INVALID_FIELD), (second, Status::INVALID_FIELD)]);
     }
     assert_eq!(card.ram.submitted, 0);
+    card.assert_clean();
+}
+
+#[test]
+fn a_pair_whose_namespace_comes_to_another_drive_between_its_commands_may_be_sent_again() {
+    let mut card = Card::new();
+    let (_, mut host) = Host::pair(&mut card, NO_DIGESTS, |_| {});
+    let data = Payload::InCapsule(vec![0; BLOCK]);
+    let first = host.start(&mut card, fused(io::COMPARE, 8, 1), &data);
+    card.run();
+    let namespace = card.subsystem.namespaces()[0];
+    assert!(card.subsystem.detach(1));
+    let backend = BackendNamespace { drive: namespace.backend.drive + 1, ..namespace.backend };
+    card.subsystem.attach(Namespace { backend, ..namespace }).unwrap();
+    let second = host.start(&mut card, fused(io::WRITE, 8, 1), &data);
+    card.run();
+    let replies = host.replies(&mut card);
+    // Without DNR.
+    let again = Status::NAMESPACE_NOT_READY.with_more();
+    let found: Vec<_> = replies
+        .iter()
+        .map(|reply| match reply {
+            Reply::Response { cid, status, .. } => (*cid, *status),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(found, [(first, again), (second, again)]);
     card.assert_clean();
 }
 
