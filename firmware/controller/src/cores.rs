@@ -13,6 +13,7 @@ use message::{
 use nvme::Status;
 
 use crate::association::Failure;
+use crate::backend::BackendNamespace;
 use crate::namespace::Namespace;
 use crate::slot::{ControllerHandle, Part};
 use crate::subsystem::Subsystem;
@@ -23,16 +24,16 @@ pub type Message = CoreMessage<Namespace>;
 /// Fences that may be pending at a time: one for each host that comes.
 const MAX_FENCES: usize = 32;
 /// Namespaces that may be on their way out at a time.
-const MAX_DETACHES: usize = crate::config::MAX_NAMESPACES;
+pub(crate) const MAX_DETACHES: usize = crate::config::MAX_NAMESPACES;
 /// Ends of controllers that may be pending: each controller may be reset and removed.
 const MAX_ENDS: usize = MAX_CHANGES - MAX_FENCES - MAX_DETACHES;
 
 /// A change that this core has begun.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Begun {
-    change: Change,
+pub(crate) struct Begun {
+    pub(crate) change: Change,
     /// For the end of a controller: whose it was.
-    host_id: [u8; 16],
+    pub(crate) host_id: [u8; 16],
 }
 
 /// A change that another core has begun and this one has not confirmed yet.
@@ -60,7 +61,7 @@ pub enum Mark {
 /// The other data cores.
 #[derive(Debug)]
 pub struct Cores {
-    mesh: Mesh<Message>,
+    pub(crate) mesh: Mesh<Message>,
     changes: Quiesces<Begun, MAX_CHANGES>,
     owed: &'static mut [Option<Owed>],
     owed_count: usize,
@@ -105,8 +106,12 @@ pub enum Heard {
     Ended,
     /// Look at [`Subsystem::settle`]: there is a change to make.
     Change(Change),
-    /// Serve this namespace.
+    /// The registrar says: serve this namespace.
     Attach(Namespace),
+    /// To the registrar: a drive has this namespace.
+    Found(Namespace),
+    /// To the registrar: a drive has this namespace no more, or none at all.
+    Gone(BackendNamespace),
     /// A port has these addresses now.
     Addresses {
         /// The place of the port.
@@ -172,7 +177,7 @@ impl Cores {
         self.mesh.takes_news(to) && self.mesh.send(to, message).is_ok()
     }
 
-    fn begin(&mut self, begun: Begun, cores: CoreSet) -> Option<u32> {
+    pub(crate) fn begin(&mut self, begun: Begun, cores: CoreSet) -> Option<u32> {
         let change = begun.change;
         let number = self.changes.begin(begun, cores).ok()?;
         let own = self.mesh.core();
@@ -186,7 +191,7 @@ impl Cores {
         Some(number)
     }
 
-    fn count(&self, which: impl Fn(&Begun) -> bool) -> usize {
+    pub(crate) fn count(&self, which: impl Fn(&Begun) -> bool) -> usize {
         self.changes.pending().filter(|pending| which(&pending.what)).count()
     }
 
@@ -300,6 +305,8 @@ impl Subsystem {
             }
             Message::Confirm { number, lost } => return self.confirmed(from, number, lost),
             Message::Attach(namespace) => return Heard::Attach(namespace),
+            Message::Found(namespace) => return Heard::Found(namespace),
+            Message::Gone { drive, nsid } => return Heard::Gone(BackendNamespace { drive, nsid }),
             Message::DriveSettled { drive } => return Heard::DriveSettled { drive },
             Message::Addresses { port, addresses } => return Heard::Addresses { port, addresses },
             Message::LossTold { cntlid, host_id, nsid, at } => {
@@ -409,24 +416,6 @@ impl Subsystem {
         self.cores.as_ref().is_some_and(|cores| cores.count(is_end) > 0)
     }
 
-    /// Takes a namespace away on all cores: here at once, as [`Self::detach`], whose answer it gives; there by [`Change::Detach`].
-    pub fn detach_everywhere(&mut self, nsid: u32) -> bool {
-        let detached = self.detach(nsid);
-        if let Some(cores) = self.cores.as_mut().filter(|_| detached) {
-            let others = cores.mesh.others();
-            let begun = Begun { change: Change::Detach { nsid }, host_id: [0; 16] };
-            let pending = cores.count(|begun| matches!(begun.change, Change::Detach { .. }));
-            if pending >= MAX_DETACHES || cores.begin(begun, others).is_none() {
-                error!(
-                    "namespace {}: too many others are being detached, other cores go on serving it",
-                    nsid
-                );
-                cores.faults += 1;
-            }
-        }
-        detached
-    }
-
     /// Tells all other cores the addresses of a port. False when some could not be told now.
     pub fn tell_addresses(&mut self, port: u8, addresses: [Option<Address>; 2]) -> bool {
         let Some(cores) = self.cores.as_mut() else { return true };
@@ -442,12 +431,7 @@ impl Subsystem {
         self.post_to_others(&Message::DriveSettled { drive });
     }
 
-    /// Tells all other cores of a namespace to serve.
-    pub fn tell_attached(&mut self, namespace: &Namespace) {
-        self.post_to_others(&Message::Attach(*namespace));
-    }
-
-    fn post_to_others(&mut self, message: &Message) {
+    pub(crate) fn post_to_others(&mut self, message: &Message) {
         let Some(cores) = self.cores.as_mut() else { return };
         for core in cores.mesh.others().iter() {
             cores.post(core, message.clone());
@@ -495,6 +479,8 @@ impl Subsystem {
         homes < self.slots.len() / 2 && ends + 2 * (homes + 1) <= MAX_ENDS
     }
 }
+
+mod registrar;
 
 #[cfg(test)]
 mod tests;

@@ -18,6 +18,7 @@ use crate::mesh::MeshState;
 use crate::net_role::Connections;
 use crate::plug_role::Plug;
 use crate::readiness::Readiness;
+use crate::registrar::Candidates;
 use crate::shutdown::{Ending, HostFlush};
 
 /// How often what takes seconds is looked at: time-outs of connections and hosts, pool counts, the address.
@@ -72,6 +73,7 @@ pub struct DataCore<F: FrameQueue, D: NvmeDevice + 'static> {
     pub(crate) pool: PagePool,
     pub(crate) connections: Connections,
     pub(crate) readiness: Readiness,
+    pub(crate) candidates: Candidates,
     pub(crate) tcp_port: u16,
     pub(crate) plug: Plug<D>,
     pub(crate) ending: Ending,
@@ -86,6 +88,7 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
     pub fn new(parts: Parts<F, D>) -> Self {
         Self {
             readiness: Readiness::new(parts.drives_at_boot),
+            candidates: Candidates::default(),
             stacks: parts.stacks,
             drives: parts.drives,
             subsystem: parts.subsystem,
@@ -140,6 +143,7 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
     fn tick(&mut self, now: Instant) {
         self.report_addresses();
         self.plug_and_unplug(now);
+        self.look_at_candidates(now);
         self.hear_of_end(now);
         let mut environment =
             Environment { subsystem: &mut self.subsystem, pool: &mut self.pool, backend: &mut self.drives };
@@ -181,7 +185,7 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> Role for DataCore<F, D> {
             self.next_tick = now + TICK;
             self.tick(now);
         }
-        let heard = self.hear_cores(now);
+        let heard = self.hear_cores(now, budget);
         let frames = self.receive_frames(now, budget);
         self.note_frames(now);
         let mut work = heard + frames;

@@ -38,9 +38,12 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
 
     fn drive_event(&mut self, drive: u8, event: DriveEvent, now: Instant) {
         match event {
-            // The drive's home has said it to this core, and it says so to all others.
-            DriveEvent::NamespaceFound(info) => self.attach(drive, &info),
-            DriveEvent::NamespaceGone { nsid } => self.detach(drive, nsid),
+            // The drive's home alone hears this from it.
+            DriveEvent::NamespaceFound(info) => self.found(served(drive, &info), now),
+            DriveEvent::NamespaceGone { nsid } => {
+                hal_log::warn!("drive {} namespace {} is gone", drive, nsid);
+                self.gone(BackendNamespace { drive, nsid }, now);
+            }
             DriveEvent::WritesLost { nsid } => {
                 // Each core hears it from the drive: no Flush is sent before all have.
                 let found_at = self.drives.get(drive).map_or(now, Drive::loss_found_at);
@@ -59,43 +62,11 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
         }
     }
 
-    fn attach(&mut self, drive: u8, info: &NamespaceInfo) {
-        let namespace = served(drive, info);
-        let nsid = namespace.nsid;
-        if self.take_up_again(&namespace) {
-            hal_log::info!("drive {} namespace {} is back as namespace {}", drive, info.nsid, nsid);
-            return self.subsystem.tell_attached(&namespace);
-        }
-        match self.subsystem.attach(namespace) {
-            Ok(()) => {
-                hal_log::info!(
-                    "drive {} namespace {}: {} blocks of {} bytes, served as namespace {}",
-                    drive,
-                    info.nsid,
-                    info.blocks,
-                    1u32 << info.block_shift,
-                    nsid,
-                );
-                self.subsystem.tell_attached(&namespace);
-            }
-            Err(error) => {
-                hal_log::warn!("drive {} namespace {} is not served: {}", drive, info.nsid, error.name())
-            }
-        }
-    }
-
     /// The NSID under which hosts see a drive's namespace, or have until its drive began to leave.
     fn served_as(&self, drive: u8, nsid: u32) -> Option<u32> {
         let backend = BackendNamespace { drive, nsid };
         let found = self.subsystem.namespaces().iter().find(|namespace| namespace.backend == backend);
         found.map(|namespace| namespace.nsid).or_else(|| self.plug.leaving(backend))
-    }
-
-    fn detach(&mut self, drive: u8, nsid: u32) {
-        if let Some(served) = self.served_as(drive, nsid) {
-            self.subsystem.detach_everywhere(served);
-            hal_log::warn!("drive {} namespace {} is gone, it was namespace {}", drive, nsid, served);
-        }
     }
 }
 

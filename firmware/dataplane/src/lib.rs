@@ -13,6 +13,7 @@ mod mesh;
 mod net_role;
 mod plug_role;
 mod readiness;
+mod registrar;
 mod shutdown;
 
 pub use core_loop::{CoreLoop, EMPTY_TURNS_BEFORE_SLEEP, Role, TURN_BUDGET, Turns};

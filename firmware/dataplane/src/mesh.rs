@@ -9,7 +9,6 @@ use hal_api::{FrameQueue, Instant, NvmeDevice};
 use message::Change;
 use nvmeof::{Environment, Settling};
 
-use crate::core_loop::TURN_BUDGET;
 use crate::data_core::{DataCore, MAX_PORTS};
 
 /// After so many frames all that had come before them is in, although more of them wait: as many as a device and the rings
@@ -90,14 +89,14 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
         frames || self.subsystem.has_messages() || self.drives.has_messages()
     }
 
-    /// Takes in what other cores say.
-    pub(crate) fn hear_cores(&mut self, now: Instant) -> u32 {
+    /// Takes in what other cores say, `budget` messages at most.
+    pub(crate) fn hear_cores(&mut self, now: Instant, budget: u32) -> u32 {
         if !self.subsystem.has_others() {
             return 0;
         }
         self.mesh.turn += 1;
         let mut heard = 0;
-        while heard < TURN_BUDGET
+        while heard < budget
             && let Some((from, message)) = self.subsystem.take_message()
         {
             heard += 1;
@@ -116,6 +115,8 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
                     self.target.settle(now, &mut self.subsystem, settling);
                 }
                 Heard::Attach(namespace) => self.attach_as_told(namespace),
+                Heard::Found(namespace) => self.register(namespace, now),
+                Heard::Gone(gone) => self.unregister(gone, now),
                 Heard::Addresses { port, addresses } => self.follow(port, addresses),
                 Heard::DriveSettled { drive } => _ = self.readiness.settled(drive),
                 Heard::Detached { nsid } => hal_log::info!("namespace {} is detached on all cores", nsid),
@@ -183,13 +184,10 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
         }
     }
 
-    /// The home of its drive serves a namespace: so does this core, by its own queue.
+    /// The registrar serves a namespace: so does this core, by its own queue.
     fn attach_as_told(&mut self, namespace: Namespace) {
         let nsid = namespace.nsid;
-        if self.take_up_again(&namespace) {
-            return;
-        }
-        if let Err(error) = self.subsystem.attach(namespace) {
+        if let Err(error) = self.subsystem.replace(namespace) {
             hal_log::warn!("namespace {} is not served on this core: {}", nsid, error.name());
         }
     }

@@ -8,6 +8,7 @@ use controller::config::MAX_NAMESPACES;
 use controller::{BackendNamespace, Namespace};
 use hal_api::{FrameQueue, Instant, NvmeDevice};
 use message::{DataEnds, DriveReply, DriveRequest};
+use nvme::NSID_ALL;
 
 use crate::data_core::DataCore;
 
@@ -56,7 +57,7 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
         }
         // Once a drive is out, or this core has let go of it, it has told all its losses.
         self.plug.leaving.retain(|(leaving, _)| self.drives.get(leaving.drive).is_some());
-        self.forget_replaced();
+        self.forget_replaced(now);
     }
 
     fn add_drive(&mut self, place: u8, device: D) {
@@ -78,7 +79,7 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
         if in_order {
             hal_log::info!("drive {} is being taken out", number);
             self.note_leaving(number, now);
-            return self.detach_all(number);
+            return self.gone(all_of(number), now);
         }
         let kept = self.subsystem.namespaces().iter().filter(|namespace| namespace.backend.drive == number);
         let kept = kept.count();
@@ -88,7 +89,7 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
         }
         let pulled = self.plug.pulled.get_mut(usize::from(place));
         if let Some(earlier) = pulled.and_then(|pulled| pulled.replace(number)) {
-            self.detach_all(earlier);
+            self.gone(all_of(earlier), now);
         }
     }
 
@@ -102,7 +103,7 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
         }
     }
 
-    /// Another core, the home of its drive, takes a namespace away. That the drive is on its way out, and what it could not flush,
+    /// The registrar takes a namespace away. That the drive is on its way out, and what it could not flush,
     /// comes by other rings, earlier or later.
     pub(crate) fn note_detached(&mut self, nsid: u32, now: Instant) {
         let attached = self.subsystem.namespaces().iter().find(|namespace| namespace.nsid == nsid);
@@ -135,30 +136,15 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
     }
 
     /// A drive that works in the place of a pulled one has replaced it.
-    fn forget_replaced(&mut self) {
+    fn forget_replaced(&mut self, now: Instant) {
         for place in 0..MAX_PLACES {
             let present = self.drives.number_in(place).and_then(|number| self.drives.get(number));
             if !present.is_some_and(|drive| drive.is_ready() && !drive.has_work()) {
                 continue;
             }
             if let Some(pulled) = self.plug.pulled.get_mut(place).and_then(Option::take) {
-                self.detach_all(pulled);
+                self.gone(all_of(pulled), now);
             }
-        }
-    }
-
-    fn detach_all(&mut self, drive: u8) {
-        loop {
-            let mut namespaces = self.subsystem.namespaces().iter();
-            let Some(found) = namespaces.find(|namespace| namespace.backend.drive == drive) else { return };
-            let (nsid, backend) = (found.nsid, found.backend);
-            self.subsystem.detach_everywhere(nsid);
-            hal_log::info!(
-                "drive {} namespace {} is detached, it was namespace {}",
-                drive,
-                backend.nsid,
-                nsid
-            );
         }
     }
 
@@ -177,4 +163,8 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
         self.subsystem.detach(namespace.nsid);
         false
     }
+}
+
+fn all_of(drive: u8) -> BackendNamespace {
+    BackendNamespace { drive, nsid: NSID_ALL }
 }

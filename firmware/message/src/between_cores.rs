@@ -265,9 +265,18 @@ pub enum CoreMessage<N> {
         /// For a fence: lost writes that the host has not heard of from this core.
         lost: LostList,
     },
-    /// From a drive's home: serve this namespace; one of the same NSID leads there now.
+    /// From the registrar: serve this namespace; one of the same NSID leads there now.
     Attach(N),
-    /// From a drive's home: it has come up or failed for the first time, and its namespaces were told of before.
+    /// From a drive's home to the registrar: it has this namespace.
+    Found(N),
+    /// From a drive's home to the registrar: it has this namespace no more.
+    Gone {
+        /// The drive.
+        drive: u8,
+        /// The namespace, as the drive knows it; FFFFFFFFh for all of them.
+        nsid: u32,
+    },
+    /// From a drive's home: it has come up or failed for the first time, and the registrar was told of its namespaces before.
     DriveSettled {
         /// Which.
         drive: u8,

@@ -13,10 +13,14 @@ use crate::between_cores::{
 
 /// Messages in a ring.
 pub const MESH_RING_ENTRIES: usize = 16;
-/// Messages that wait for room in a ring: Connect requests and answers, queues that are gone, changes and confirmations, namespaces,
-/// drives that have come up, and what is told late.
-pub const BACKLOG_ENTRIES: usize =
-    2 * MAX_CONNECT_REQUESTS + MAX_QUEUES + 2 * MAX_CHANGES + MAX_NAMESPACES + MAX_DRIVES_TOLD + NEWS_LIMIT;
+/// Messages that wait for room in a ring: Connect requests and answers, queues that are gone, changes and confirmations, namespaces
+/// that are found and gone or to be served, drives that have come up, and what is told late.
+pub const BACKLOG_ENTRIES: usize = 2 * MAX_CONNECT_REQUESTS
+    + MAX_QUEUES
+    + 2 * MAX_CHANGES
+    + 2 * MAX_NAMESPACES
+    + MAX_DRIVES_TOLD
+    + NEWS_LIMIT;
 /// What can be told late keeps off when as many wait: the rest is for what cannot.
 const NEWS_LIMIT: usize = 16;
 

@@ -162,7 +162,7 @@ impl Card {
             data_core: (core, count),
         };
         let devices: Vec<_> = (0..count).map(of_core).collect();
-        let data: Vec<_> = data.into_iter().map(SharedData::new).collect();
+        let data: Vec<_> = data.into_iter().map(|data| SharedData::new(data, random.fork())).collect();
         let cores = cores(settings.one_core, control, &data, &devices, time);
         Self {
             data,

@@ -51,7 +51,7 @@ pub struct Card {
 }
 
 impl Card {
-    /// A card of `memory_bytes` with one data core and these drives, whose serial numbers are made different, until they are ready.
+    /// A card of `memory_bytes` with one data core and these drives, whose serial numbers are made different where none are given, until they are ready.
     pub fn boot(memory_bytes: usize, drives: impl IntoIterator<Item = NvmeConfig>) -> Self {
         Self::boot_cores(memory_bytes, 1, 0, drives)
     }
@@ -85,7 +85,9 @@ impl Card {
         let (mut drives, mut controls) = (heapless::Vec::new(), Vec::new());
         for (index, config) in configs.into_iter().enumerate() {
             let queue_pairs = cores as u16 + 1;
-            let config = NvmeConfig { serial: format!("DRIVE{index}"), queue_pairs, ..config };
+            let is_plain = config.serial == NvmeConfig::default().serial;
+            let serial = if is_plain { format!("DRIVE{index}") } else { config.serial };
+            let config = NvmeConfig { serial, queue_pairs, ..config };
             let (drive, control) = FakeNvme::new(config);
             assert!(drives.push(drive).is_ok(), "too many drives");
             controls.push(control);
@@ -152,7 +154,9 @@ impl Card {
             self.order ^= self.order << 13;
             self.order ^= self.order >> 7;
             self.order ^= self.order << 17;
-            work += self.cores[(self.order >> 20) as usize % cores].poll(self.now, BUDGET);
+            // A core that looks a moment earlier sees less of what is on its way to it, or nothing.
+            let budget = if cores > 1 && self.order % 4 == 0 { (self.order >> 40) as u32 % 4 } else { BUDGET };
+            work += self.cores[(self.order >> 20) as usize % cores].poll(self.now, budget);
         }
         if let Some(hot_plug) = &mut self.hot_plug {
             work += hot_plug.poll(self.now, BUDGET);

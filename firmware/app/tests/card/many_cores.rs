@@ -311,6 +311,25 @@ fn a_drive_that_gives_fewer_queues_than_there_are_cores_is_shared() {
 }
 
 #[test]
+fn of_two_drives_with_one_identity_all_cores_serve_the_same_one() {
+    for seed in 0..16 * SEEDS {
+        println!("seed {seed}");
+        let cores = 2 + seed as usize % 3;
+        let twin = NvmeConfig { serial: "TWIN".into(), ..NvmeConfig::default() };
+        let mut card = Card::boot_cores(96 << 20, cores, seed, [twin.clone(), twin]);
+        card.pass(Duration::from_millis(300));
+        for (index, drive) in card.drives.iter().enumerate() {
+            drive.write_disk(1, 0, &[index as u8 + 1; 4096]);
+        }
+        let mut host = Spread::connect(&mut card, 1, seed as usize % cores, cores);
+        let namespaces = host.namespaces(&mut card);
+        assert_eq!(namespaces.len(), 1);
+        let found = read_by_all(&mut card, &mut host, namespaces[0]);
+        assert!(found.iter().all(|one| *one == found[0] && one.0 == Status::SUCCESS), "{found:?}");
+    }
+}
+
+#[test]
 fn drives_come_and_go_on_all_cores() {
     for seed in 0..SEEDS {
         println!("seed {seed}");

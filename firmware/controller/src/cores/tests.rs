@@ -405,9 +405,9 @@ fn a_fence_needs_each_core_and_brings_what_the_host_has_not_heard() {
 #[test]
 fn a_namespace_goes_and_comes_on_all_cores() {
     let mut card = Card::new();
-    assert!(card.cores[2].detach_everywhere(3));
-    assert!(card.cores[2].namespaces().is_empty());
-    for core in [0, 1] {
+    assert!(card.cores[0].detach_everywhere(3));
+    assert!(card.cores[0].namespaces().is_empty());
+    for core in [1, 2] {
         card.expect_change(core);
         card.cores[core].settle(|subsystem, owed| match owed.change {
             Change::Detach { nsid } => subsystem.detach(nsid),
@@ -415,10 +415,26 @@ fn a_namespace_goes_and_comes_on_all_cores() {
         });
         assert!(card.cores[core].namespaces().is_empty());
     }
-    card.hear(2);
-    assert_eq!(card.hear(2), Some(Heard::Detached { nsid: 3 }));
-    card.cores[2].tell_attached(&namespace(7));
-    assert_eq!(card.hear(0), Some(Heard::Attach(namespace(7))));
+    card.hear(0);
+    assert_eq!(card.hear(0), Some(Heard::Detached { nsid: 3 }));
+    card.cores[0].tell_attached(&namespace(7));
+    assert_eq!(card.hear(1), Some(Heard::Attach(namespace(7))));
+}
+
+#[test]
+fn homes_of_drives_report_to_one_core_and_do_as_it_says() {
+    let mut card = Card::new();
+    assert!(card.cores[0].is_registrar() && !card.cores[2].is_registrar());
+    card.cores[2].report_found(&namespace(7));
+    let gone = BackendNamespace { drive: 5, nsid: nvme::NSID_ALL };
+    card.cores[2].report_gone(gone);
+    assert_eq!(card.hear(0), Some(Heard::Found(namespace(7))));
+    assert_eq!(card.hear(0), Some(Heard::Gone(gone)));
+    // The registrar's word goes above what a core has heard of drives.
+    let moved = Namespace { backend: gone, blocks: 9, uuid: [9; 16], ..namespace(3) };
+    assert_eq!(card.cores[2].replace(moved), Ok(()));
+    let served = card.cores[2].namespaces().iter().find(|namespace| namespace.nsid == 3).unwrap();
+    assert_eq!((served.backend, served.blocks), (gone, 9));
 }
 
 #[test]

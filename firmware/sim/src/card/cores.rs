@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use app::{CoreLoop, DataCore, Role};
+use fastrand::Rng;
 use hal_api::{Clock, Instant, Wake};
 use hal_fakes::{FakeNvme, FarEnd, NvmeControl, QueueNews};
 
@@ -40,11 +41,20 @@ pub(super) struct SharedData {
     pub core: Rc<RefCell<&'static mut Data>>,
     /// It has asked for interrupts, and sleeps or has just been woken.
     armed: Rc<Cell<bool>>,
+    random: Rc<RefCell<Rng>>,
 }
 
 impl SharedData {
-    pub fn new(core: &'static mut Data) -> Self {
-        Self { core: Rc::new(RefCell::new(core)), armed: Rc::default() }
+    pub fn new(core: &'static mut Data, random: Rng) -> Self {
+        let (core, random) = (Rc::new(RefCell::new(core)), Rc::new(RefCell::new(random)));
+        Self { core, armed: Rc::default(), random }
+    }
+
+    /// What the next turn may take from each source. Now and then little or nothing: turns here follow each other, while those of
+    /// real cores overlap, so that one may look at its drives before it sees what another has said by then.
+    fn budget(&self, whole: u32) -> u32 {
+        let mut random = self.random.borrow_mut();
+        if random.u32(0..8) == 0 { random.u32(0..4) } else { whole }
     }
 }
 
@@ -61,7 +71,7 @@ impl Role for DataRole {
         if self.data.armed.take() {
             core.disarm();
         }
-        core.poll(now, budget)
+        core.poll(now, self.data.budget(budget))
     }
     fn arm(&mut self) -> bool {
         self.data.armed.set(true);

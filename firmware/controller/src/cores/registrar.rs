@@ -1,0 +1,75 @@
+//! Which namespaces are served: one core says so, so that all serve the same in whatever order drives come and go.
+//!
+//! The homes of drives report to it what they find and what has gone, and all cores, homes too, do as it says. Two drives with the same
+//! identity would otherwise be served under one NSID by different cores.
+
+use hal_log::error;
+use message::{Change, CoreMessage as Message};
+
+use crate::backend::BackendNamespace;
+use crate::cores::{Begun, MAX_DETACHES};
+use crate::namespace::{AttachError, Namespace};
+use crate::subsystem::Subsystem;
+
+/// The data core that says which namespaces there are.
+const REGISTRAR: u8 = 0;
+
+impl Subsystem {
+    /// Whether this core says which namespaces there are.
+    #[must_use]
+    pub fn is_registrar(&self) -> bool {
+        self.core() == REGISTRAR
+    }
+
+    /// Reports a namespace of a drive whose home is this core to the registrar, another core.
+    pub fn report_found(&mut self, namespace: &Namespace) {
+        if let Some(cores) = self.cores.as_mut() {
+            cores.post(REGISTRAR, Message::Found(*namespace));
+        }
+    }
+
+    /// Reports to the registrar, another core, that a drive has lost a namespace, or for good all of them ([`nvme::NSID_ALL`]).
+    pub fn report_gone(&mut self, gone: BackendNamespace) {
+        if let Some(cores) = self.cores.as_mut() {
+            cores.post(REGISTRAR, Message::Gone { drive: gone.drive, nsid: gone.nsid });
+        }
+    }
+
+    /// Serves a namespace as the registrar says, in place of another one of its NSID.
+    ///
+    /// # Errors
+    /// [`AttachError`]: the registrar would have refused it too.
+    pub fn replace(&mut self, namespace: Namespace) -> Result<(), AttachError> {
+        if self.rebind(&namespace) {
+            return Ok(());
+        }
+        self.detach(namespace.nsid);
+        self.attach(namespace)
+    }
+
+    /// Takes a namespace away on all cores: here at once, as [`Self::detach`], whose answer it gives; there by [`Change::Detach`].
+    /// For the registrar alone.
+    pub fn detach_everywhere(&mut self, nsid: u32) -> bool {
+        debug_assert!(self.is_registrar());
+        let detached = self.detach(nsid);
+        if let Some(cores) = self.cores.as_mut().filter(|_| detached) {
+            let others = cores.mesh.others();
+            let begun = Begun { change: Change::Detach { nsid }, host_id: [0; 16] };
+            let pending = cores.count(|begun| matches!(begun.change, Change::Detach { .. }));
+            if pending >= MAX_DETACHES || cores.begin(begun, others).is_none() {
+                error!(
+                    "namespace {}: too many others are being detached, other cores go on serving it",
+                    nsid
+                );
+                cores.faults += 1;
+            }
+        }
+        detached
+    }
+
+    /// Tells all other cores of a namespace to serve. For the registrar alone.
+    pub fn tell_attached(&mut self, namespace: &Namespace) {
+        debug_assert!(self.is_registrar());
+        self.post_to_others(&Message::Attach(*namespace));
+    }
+}
