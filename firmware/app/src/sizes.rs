@@ -4,21 +4,21 @@ use drive::DRIVE_BACKLOG_ENTRIES;
 use hal_mem::{PAGE_BYTES, PagePool};
 use message::{BACKLOG_ENTRIES, MESH_RING_ENTRIES};
 
-/// TCP connections at once: each is an NVMe queue.
+/// TCP connections of each data core at once: each is an NVMe queue.
 pub const MAX_CONNECTIONS: u16 = dataplane::MAX_CONNECTIONS;
-/// NVMe controllers at once, discovery controllers among them.
+/// NVMe controllers at once that live on a data core, discovery controllers among them.
 pub const MAX_CONTROLLERS: usize = 48;
-/// TCP connections of one address: two associations of a Linux host with 16 processors, and some more. A quarter of
-/// all places is left to others.
-pub const MAX_CONNECTIONS_PER_ADDRESS: u16 = 48;
-/// NVMe controllers of one address.
-pub const MAX_CONTROLLERS_PER_ADDRESS: u16 = 24;
+/// TCP connections of one address to a data core: 32 controllers with two I/O queues each. A quarter of the core's places
+/// is left to others (docs/design/slow-hosts.md says why it is counted for each core).
+pub const MAX_CONNECTIONS_PER_ADDRESS: u16 = 96;
+/// NVMe controllers of one address that live on a data core.
+pub const MAX_CONTROLLERS_PER_ADDRESS: u16 = 32;
 /// Ethernet ports.
 pub const MAX_PORTS: usize = dataplane::MAX_PORTS;
 /// Drives.
 pub const MAX_DRIVES: usize = 16;
-/// Command slots at most: 64 queues of 128 entries.
-pub const MAX_SLOTS: u16 = 8192;
+/// Command slots of a data core at most: 64 I/O queues of 128 entries with their admin queues, and a quarter besides.
+pub const MAX_SLOTS: u16 = 12_288;
 /// Data pages at most: 512 MiB.
 pub const MAX_PAGES: usize = 131_072;
 /// Data pages of the general class that the commands of one connection may hold: two transfers of 1 MiB for
@@ -27,7 +27,7 @@ pub const MAX_PAGES_PER_CONNECTION: u32 = 8192;
 /// Pages that an entry of a queue is promised for in-capsule data of 8 KiB.
 const PAGES_PER_ENTRY: usize = 2;
 /// Private memory of a card with the least and with the most memory, in bytes.
-const PRIVATE_BYTES: core::ops::RangeInclusive<usize> = 8 << 20..=64 << 20;
+const PRIVATE_BYTES: core::ops::RangeInclusive<usize> = 16 << 20..=128 << 20;
 
 /// How a card's free memory is divided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

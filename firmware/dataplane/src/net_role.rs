@@ -13,9 +13,11 @@ use crate::core_loop::TURN_BUDGET;
 use crate::data_core::{DataCore, MAX_PORTS};
 use crate::shutdown::Ending;
 
-/// Connections on one core: more would make an idle turn of the stack expensive.
-pub const MAX_CONNECTIONS: u16 = 64;
-const _: () = assert!(MAX_CONNECTIONS as u32 <= u64::BITS);
+/// Connections on one core; only those that there are cost turns anything.
+pub const MAX_CONNECTIONS: u16 = 128;
+// Each may have a queue of another core's controller to give back.
+const _: () = assert!(MAX_CONNECTIONS as usize <= message::MAX_QUEUES);
+const OPEN_WORDS: usize = (MAX_CONNECTIONS as usize).div_ceil(u64::BITS as usize);
 
 /// Between two lines about connections that are refused.
 const REFUSAL_LOG_PERIOD: Duration = Duration::from_secs(1);
@@ -34,7 +36,7 @@ struct Connection {
 pub(crate) struct Connections {
     of_queue: [Option<Connection>; MAX_CONNECTIONS as usize],
     /// A bit for each queue that has a connection.
-    open: u64,
+    open: [u64; OPEN_WORDS],
     /// The addresses of each port that the other cores know.
     told: [PortAddresses; MAX_PORTS],
     /// The queue that the next turn begins with, so that a low index is no advantage.
@@ -49,7 +51,7 @@ impl Connections {
     pub(crate) const fn new() -> Self {
         Self {
             of_queue: [None; MAX_CONNECTIONS as usize],
-            open: 0,
+            open: [0; OPEN_WORDS],
             told: [PortAddresses { main: None, ipv6: None }; MAX_PORTS],
             first: 0,
             idle_reported: true,
@@ -70,19 +72,23 @@ impl Connections {
 
     fn set(&mut self, queue: QueueIndex, connection: Option<Connection>) {
         if let Some(place) = self.of_queue.get_mut(usize::from(queue.0)) {
-            let bit = 1 << queue.0;
-            self.open = if connection.is_some() { self.open | bit } else { self.open & !bit };
             *place = connection;
+        }
+        let bit = 1u64 << (queue.0 % 64);
+        if let Some(word) = self.open.get_mut(usize::from(queue.0 / 64)) {
+            *word = if connection.is_some() { *word | bit } else { *word & !bit };
         }
     }
 
     /// The queues that have a connection now.
     fn open(&self) -> impl Iterator<Item = QueueIndex> + use<> {
-        let mut left = self.open;
-        core::iter::from_fn(move || {
-            let index = left.trailing_zeros();
-            left &= left.checked_sub(1)?;
-            Some(QueueIndex(index as u16))
+        (0u16..).step_by(64).zip(self.open).flat_map(|(first, word)| {
+            let mut left = word;
+            core::iter::from_fn(move || {
+                let bit = left.trailing_zeros() as u16;
+                left &= left.checked_sub(1)?;
+                Some(QueueIndex(first + bit))
+            })
         })
     }
 }

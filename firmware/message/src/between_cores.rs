@@ -17,7 +17,7 @@ pub const MAX_CONNECT_REQUESTS: usize = 16;
 /// Changes that one core has begun and that are not complete.
 pub const MAX_CHANGES: usize = 208;
 /// Connections of a core, and so queues that it may have to give back.
-pub const MAX_QUEUES: usize = 64;
+pub const MAX_QUEUES: usize = 128;
 /// Namespaces that a core may have to tell of.
 pub const MAX_NAMESPACES: usize = 64;
 /// Drives of which is told, once for each, that they have come up or failed.

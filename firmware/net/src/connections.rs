@@ -1,6 +1,6 @@
 //! The sockets of a stack: a fixed number, each of them spare, listening, or a connection.
 //!
-//! smoltcp's cost is linear in the sockets of its set, so that spare ones stay outside of it. Each port
+//! smoltcp's cost is linear in the sockets of its set, so that spare ones stay outside of it (`sockets.rs`). Each port
 //! has one listening socket, which is replaced as soon as a request has taken it.
 
 use core::net::{IpAddr, SocketAddr};
@@ -8,12 +8,13 @@ use core::time::Duration;
 
 use hal_api::Instant;
 use hal_mem::{Arena, OutOfMemory};
-use smoltcp::iface::{Context, SocketHandle, SocketSet, SocketStorage};
-use smoltcp::socket::{Socket, tcp};
+use smoltcp::iface::{Context, SocketHandle};
+use smoltcp::socket::tcp;
 use smoltcp::wire::IpEndpoint;
 
 use crate::config::{Config, Home, MAX_PORTS};
 use crate::frame::ConnectionRequest;
+use crate::sockets::Sockets;
 
 /// A connection that sends nothing is asked whether it lives.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
@@ -94,11 +95,13 @@ struct Slot {
     generation: u16,
 }
 
-/// All sockets of a stack. The set holds the DHCP socket besides.
+/// All sockets of a stack.
 pub(crate) struct Connections {
-    pub(crate) set: SocketSet<'static>,
+    pub(crate) sockets: Sockets,
     spare: &'static mut [Option<tcp::Socket<'static>>],
     slots: &'static mut [Slot],
+    /// Slots from here on are spare.
+    top: usize,
     ports: heapless::Vec<u16, MAX_PORTS>,
     ready: usize,
     /// Where the search for the port of the next own connection begins.
@@ -112,7 +115,7 @@ impl Connections {
     /// the first own connection.
     pub(crate) fn new(config: &Config<'_>, arena: &mut Arena, seed: u64) -> Result<Self, OutOfMemory> {
         let count = config.sockets.clamp(1, usize::from(u16::MAX));
-        let storage = arena.slice(count + 1, |_| SocketStorage::EMPTY)?;
+        let sockets = Sockets::new(count, arena)?;
         let slot = Slot { phase: Phase::Spare, handle: SocketHandle::default(), generation: 0 };
         let slots = arena.slice(count, |_| slot)?;
         let spare = arena.slice(count, |_| None)?;
@@ -123,8 +126,8 @@ impl Connections {
         }
         let ports = config.ports.iter().copied().filter(|port| *port != 0).take(MAX_PORTS).collect();
         let next_own_port = (seed >> 32) as u16 | FIRST_OWN_PORT;
-        let set = SocketSet::new(storage);
-        let mut connections = Self { set, spare, slots, ports, ready: 0, next_own_port, home: config.home };
+        let home = config.home;
+        let mut connections = Self { sockets, spare, slots, top: 0, ports, ready: 0, next_own_port, home };
         connections.listen(Instant::ZERO);
         Ok(connections)
     }
@@ -140,11 +143,11 @@ impl Connections {
         if self.ready == 0 {
             return None;
         }
-        let (index, slot) = self.slots.iter_mut().enumerate().find(|(_, slot)| slot.phase == Phase::Ready)?;
+        let (index, slot) = self.slots.iter_mut().take(self.top).enumerate().find(|(_, slot)| slot.phase == Phase::Ready)?;
         self.ready = self.ready.saturating_sub(1);
         slot.phase = Phase::Accepted;
         let id = ConnectionId { index: u16::try_from(index).ok()?, generation: slot.generation };
-        let socket = self.set.get::<tcp::Socket<'_>>(slot.handle);
+        let socket = self.sockets.set.get::<tcp::Socket<'_>>(slot.handle);
         // A connection that was reset meanwhile has no ends any more; the caller learns it from its state.
         let unknown = IpEndpoint::new(core::net::Ipv4Addr::UNSPECIFIED.into(), 0);
         let remote = socket.remote_endpoint().unwrap_or(unknown);
@@ -169,9 +172,10 @@ impl Connections {
         socket.connect(context, remote, local).map_err(|_| ConnectError::InvalidRemote)?;
         let socket = place.take().ok_or(ConnectError::NoSocket)?;
         let slot = self.slots.get_mut(usize::from(index)).ok_or(ConnectError::NoSocket)?;
-        slot.handle = self.set.add(socket);
         slot.phase = Phase::Accepted;
-        Ok(ConnectionId { index, generation: slot.generation })
+        let generation = slot.generation;
+        self.put_in(usize::from(index), socket);
+        Ok(ConnectionId { index, generation })
     }
 
     /// A port of ours that no connection to `remote` has and whose replies come to this core; those of one remote differ
@@ -186,8 +190,8 @@ impl Connections {
             if !comes_home || self.ports.contains(&port) {
                 continue;
             }
-            let taken = self.slots.iter().filter(|slot| slot.phase != Phase::Spare).any(|slot| {
-                let socket = self.set.get::<tcp::Socket<'_>>(slot.handle);
+            let taken = self.used().filter(|slot| slot.phase != Phase::Spare).any(|slot| {
+                let socket = self.sockets.set.get::<tcp::Socket<'_>>(slot.handle);
                 socket.local_endpoint().is_some_and(|end| end.port == port)
                     && socket.remote_endpoint().is_some_and(|end| is_same(end, remote))
             });
@@ -204,7 +208,7 @@ impl Connections {
         if slot.phase != Phase::Accepted || slot.generation != id.generation {
             return None;
         }
-        Some(self.set.get_mut(slot.handle))
+        Some(self.sockets.set.get_mut(slot.handle))
     }
 
     /// Takes a connection back from the caller; what is still open is closed in good order. Ignored for an id
@@ -229,7 +233,7 @@ impl Connections {
         // before it in the set would take it for a new one.
         let over = self.slots.get(index).is_some_and(|slot| {
             matches!(
-                self.set.get::<tcp::Socket<'_>>(slot.handle).state(),
+                self.sockets.set.get::<tcp::Socket<'_>>(slot.handle).state(),
                 tcp::State::TimeWait | tcp::State::Closed
             )
         });
@@ -243,13 +247,14 @@ impl Connections {
 
     /// Whether a socket gives way soon: one in its handshake, or released.
     pub(crate) fn gives_way_soon(&self) -> bool {
-        self.slots.iter().any(|slot| matches!(slot.phase, Phase::Handshake(_) | Phase::Lingering(_)))
+        self.used().any(|slot| matches!(slot.phase, Phase::Handshake(_) | Phase::Lingering(_)))
     }
 
     /// After smoltcp saw a request: a socket that took it is replaced.
     pub(crate) fn after_request(&mut self, now: Instant) {
-        for slot in self.slots.iter_mut().filter(|slot| matches!(slot.phase, Phase::Listening(_))) {
-            if self.set.get::<tcp::Socket<'_>>(slot.handle).state() != tcp::State::Listen {
+        let used = self.slots.iter_mut().take(self.top);
+        for slot in used.filter(|slot| matches!(slot.phase, Phase::Listening(_))) {
+            if self.sockets.set.get::<tcp::Socket<'_>>(slot.handle).state() != tcp::State::Listen {
                 slot.phase = Phase::Handshake(now);
             }
         }
@@ -259,12 +264,12 @@ impl Connections {
     /// Looks at every socket in use and moves on what has changed.
     pub(crate) fn review(&mut self, now: Instant) {
         let mut changed = false;
-        for index in 0..self.slots.len() {
+        for index in 0..self.top {
             let Some(slot) = self.slots.get_mut(index) else { break };
             if slot.phase == Phase::Spare {
                 continue;
             }
-            let socket = self.set.get::<tcp::Socket<'_>>(slot.handle);
+            let socket = self.sockets.set.get::<tcp::Socket<'_>>(slot.handle);
             let next = next_phase(slot.phase, socket, now);
             if next == slot.phase {
                 continue;
@@ -296,14 +301,16 @@ impl Connections {
             if !self.slots.iter().any(|slot| slot.phase == Phase::Spare) {
                 self.evict(now);
             }
-            let Some(slot) = self.slots.iter_mut().find(|slot| slot.phase == Phase::Spare) else { return };
+            let Some(index) = self.slots.iter().position(|slot| slot.phase == Phase::Spare) else { return };
             let Some(mut socket) = self.spare.iter_mut().find_map(Option::take) else { return };
             socket.set_congestion_control(tcp::CongestionControl::Reno);
             if socket.listen(port).is_err() {
                 debug_assert!(false, "a spare socket is closed and the port is not zero");
             }
-            slot.handle = self.set.add(socket);
-            slot.phase = Phase::Listening(port);
+            if let Some(slot) = self.slots.get_mut(index) {
+                slot.phase = Phase::Listening(port);
+            }
+            self.put_in(index, socket);
         }
     }
 
@@ -311,13 +318,13 @@ impl Connections {
     /// was released first. A peer that closes and then answers nothing would keep its sockets for [`LINGER`] each, and
     /// nobody counts them any more.
     fn evict(&mut self, now: Instant) {
-        let over = self.slots.iter().position(|slot| {
+        let over = self.used().position(|slot| {
             matches!(slot.phase, Phase::Lingering(_))
-                && self.set.get::<tcp::Socket<'_>>(slot.handle).state() == tcp::State::TimeWait
+                && self.sockets.set.get::<tcp::Socket<'_>>(slot.handle).state() == tcp::State::TimeWait
         });
         let oldest = |since: fn(Phase, Instant) -> Option<Instant>| {
             let of_slot = |(index, slot): (usize, &Slot)| since(slot.phase, now).map(|since| (since, index));
-            self.slots.iter().enumerate().filter_map(of_slot).min().map(|(_, index)| index)
+            self.used().enumerate().filter_map(of_slot).min().map(|(_, index)| index)
         };
         let handshake = |phase, now: Instant| match phase {
             Phase::Handshake(since) if now.since(since) >= HANDSHAKE_GRACE => Some(since),
@@ -334,11 +341,12 @@ impl Connections {
     }
 
     fn has_listener(&self, port: u16) -> bool {
-        self.slots.iter().any(|slot| slot.phase == Phase::Listening(port))
+        self.used().any(|slot| slot.phase == Phase::Listening(port))
     }
 
     fn stop_listening(&mut self, port: u16) {
-        if let Some(index) = self.slots.iter().position(|slot| slot.phase == Phase::Listening(port)) {
+        let listener = self.used().position(|slot| slot.phase == Phase::Listening(port));
+        if let Some(index) = listener {
             self.make_spare(index);
         }
     }
@@ -346,14 +354,29 @@ impl Connections {
     /// The slot whose connection has the same two ends as the request.
     fn index_of(&self, request: &ConnectionRequest) -> Option<usize> {
         let same = |end: Option<IpEndpoint>, address| end.is_some_and(|end| is_same(end, address));
-        self.slots.iter().position(|slot| {
+        self.used().position(|slot| {
             if matches!(slot.phase, Phase::Spare | Phase::Listening(_)) {
                 return false;
             }
-            let socket = self.set.get::<tcp::Socket<'_>>(slot.handle);
+            let socket = self.sockets.set.get::<tcp::Socket<'_>>(slot.handle);
             same(socket.remote_endpoint(), request.source)
                 && same(socket.local_endpoint(), request.destination)
         })
+    }
+
+    /// The slots in use, and spare ones between them.
+    fn used(&self) -> impl Iterator<Item = &Slot> {
+        self.slots.iter().take(self.top)
+    }
+
+    /// Puts a socket into the set, for a slot that was spare.
+    fn put_in(&mut self, index: usize, socket: tcp::Socket<'static>) {
+        let others = handles(self.slots, self.top, index);
+        let handle = self.sockets.add(socket, others);
+        if let Some(slot) = self.slots.get_mut(index) {
+            slot.handle = handle;
+            self.top = self.top.max(index + 1);
+        }
     }
 
     /// Takes a socket out of the set, whatever it is doing. In one place of the image, where smoltcp's checks count once.
@@ -364,13 +387,23 @@ impl Connections {
             return;
         }
         slot.phase = Phase::Spare;
-        if let Socket::Tcp(mut socket) = self.set.remove(slot.handle) {
+        let handle = slot.handle;
+        if let Some(mut socket) = self.sockets.remove(handle, handles(self.slots, self.top, index)) {
             socket.abort();
             if let Some(place) = self.spare.iter_mut().find(|place| place.is_none()) {
                 *place = Some(socket);
             }
         }
+        let used = |slot: &Slot| slot.phase != Phase::Spare;
+        self.top = self.slots.iter().take(self.top).rposition(used).map_or(0, |last| last + 1);
     }
+}
+
+/// The handles of all slots in use but for `index`.
+fn handles(slots: &mut [Slot], top: usize, index: usize) -> impl Iterator<Item = &mut SocketHandle> {
+    let used = slots.iter_mut().take(top).enumerate();
+    let others = used.filter(move |(place, slot)| *place != index && slot.phase != Phase::Spare);
+    others.map(|(_, slot)| &mut slot.handle)
 }
 
 fn is_same(end: IpEndpoint, address: SocketAddr) -> bool {

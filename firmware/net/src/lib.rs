@@ -21,6 +21,7 @@ mod config;
 mod connections;
 mod device;
 mod frame;
+mod sockets;
 mod stack;
 mod steered_queue;
 mod steering;

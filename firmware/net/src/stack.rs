@@ -4,7 +4,7 @@ use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 
 use hal_api::{FrameQueue, FrameReceive, FrameTransmit, Instant, Moved};
-use hal_mem::{Arena, OutOfMemory};
+use hal_mem::{Arena, CopyCount, OutOfMemory};
 use smoltcp::iface::{Interface, PollResult};
 use smoltcp::wire::{EthernetAddress, HardwareAddress};
 
@@ -36,6 +36,8 @@ pub struct Counters {
     pub connections_refused: u64,
     /// Sockets that no connection uses now.
     pub sockets_free: usize,
+    /// Bytes copied to take tags off.
+    pub copied_bytes: u64,
 }
 
 /// The TCP/IP stack of one Ethernet queue pair.
@@ -48,6 +50,7 @@ pub struct Stack<F: FrameQueue> {
     scratch: &'static mut [u8],
     /// A received frame without its VLAN tag.
     untagged: &'static mut [u8],
+    copied: CopyCount,
     now: Instant,
     /// Something may have to be sent.
     dirty: bool,
@@ -90,7 +93,7 @@ impl<F: FrameQueue> Stack<F> {
             let mut device = FrameDevice { capabilities, frame: None, transmit, scratch, sent };
             Interface::new(smoltcp, &mut device, to_smoltcp(now))
         };
-        let address = AddressState::new(config, mac.0, link_up, &mut interface, &mut connections.set, now);
+        let address = AddressState::new(config, mac.0, link_up, &mut interface, &mut connections.sockets, now);
         Ok(Self {
             queue,
             interface,
@@ -99,6 +102,7 @@ impl<F: FrameQueue> Stack<F> {
             capabilities,
             scratch,
             untagged,
+            copied: CopyCount::new(),
             now,
             dirty: true,
             deadline: now,
@@ -123,8 +127,8 @@ impl<F: FrameQueue> Stack<F> {
         if now >= self.next_tick {
             self.next_tick = now + TICK;
             let link_up = self.queue.link_is_up();
-            let (interface, set) = (&mut self.interface, &mut self.connections.set);
-            self.dirty |= self.address.tick(link_up, interface, set, now);
+            let (interface, sockets) = (&mut self.interface, &mut self.connections.sockets);
+            self.dirty |= self.address.tick(link_up, interface, sockets, now);
             timers = true;
         }
         if self.timers_stale && now >= self.timers_seen + TIMER_GRAIN {
@@ -271,7 +275,8 @@ impl<F: FrameQueue> Stack<F> {
     /// What the stack has seen since the start.
     #[must_use]
     pub fn counters(&self) -> Counters {
-        Counters { sockets_free: self.connections.free(), ..self.counters }
+        let (sockets_free, copied_bytes) = (self.connections.free(), self.copied.bytes());
+        Counters { sockets_free, copied_bytes, ..self.counters }
     }
 
     /// The queue pair, for what only its owner may ask it.
@@ -280,7 +285,8 @@ impl<F: FrameQueue> Stack<F> {
     }
 
     fn ingress(&mut self, budget: usize) -> usize {
-        let Self { queue, interface, connections, capabilities, scratch, untagged, counters, now, .. } = self;
+        let Self { queue, interface, connections, capabilities, scratch, untagged, copied, counters, now, .. } =
+            self;
         let (mut receive, mut transmit) = queue.halves();
         let mut received = 0;
         // An answer needs room: without it the frame waits in the queue.
@@ -288,7 +294,7 @@ impl<F: FrameQueue> Stack<F> {
             let frame_taken = receive.receive(|frame| {
                 let frame = match capabilities.vlan {
                     None => frame,
-                    Some(vlan) => match without_tag(frame, vlan, untagged) {
+                    Some(vlan) => match without_tag(frame, vlan, untagged, copied) {
                         Some(frame) => frame,
                         None => return,
                     },
@@ -320,7 +326,7 @@ impl<F: FrameQueue> Stack<F> {
                     scratch,
                     sent: &mut counters.frames_sent,
                 };
-                interface.poll_ingress_single(to_smoltcp(*now), &mut device, &mut connections.set);
+                interface.poll_ingress_single(to_smoltcp(*now), &mut device, &mut connections.sockets.set);
                 if request.is_some() {
                     connections.after_request(*now);
                 }
@@ -355,7 +361,7 @@ impl<F: FrameQueue> Stack<F> {
                 scratch: self.scratch,
                 sent: &mut self.counters.frames_sent,
             };
-            let result = self.interface.poll_egress(timestamp, &mut device, &mut self.connections.set);
+            let result = self.interface.poll_egress(timestamp, &mut device, &mut self.connections.sockets.set);
             sent = (self.counters.frames_sent - before) as usize;
             if result == PollResult::None {
                 // Out of room in the middle of a pass is also `None`.
@@ -368,7 +374,7 @@ impl<F: FrameQueue> Stack<F> {
 
     fn review(&mut self) {
         self.connections.review(self.now);
-        if self.address.review(&mut self.interface, &mut self.connections.set, self.now) {
+        if self.address.review(&mut self.interface, &mut self.connections.sockets, self.now) {
             self.dirty = true;
         }
         self.log_refusals();
@@ -377,7 +383,7 @@ impl<F: FrameQueue> Stack<F> {
     fn read_timers(&mut self) {
         self.timers_stale = false;
         self.timers_seen = self.now;
-        let next = self.interface.poll_at(to_smoltcp(self.now), &self.connections.set);
+        let next = self.interface.poll_at(to_smoltcp(self.now), &self.connections.sockets.set);
         self.deadline = match next {
             // What is due now and was not sent in the pass before cannot be sent now; ask again soon.
             Some(at) => from_smoltcp(at).max(self.now + TIMER_GRAIN),

@@ -6,7 +6,7 @@
 //! what the stack makes of a frame.
 
 use hal_api::{ChecksumRequest, FrameQueue, FrameReceive, FrameTransmit, Moved, PortInfo};
-use hal_mem::{Arena, FrameConsumer, FrameProducer, OutOfMemory, copy_counted, frame_ring, frame_ring_bytes};
+use hal_mem::{Arena, CopyCount, FrameConsumer, FrameProducer, OutOfMemory, frame_ring, frame_ring_bytes};
 
 use crate::steering::{MAX_CORES_OF_PORT, Steer, Steering};
 
@@ -26,6 +26,8 @@ pub struct SteeringCounters {
     pub dropped: u64,
     /// Frames sent for cores without a queue pair.
     pub carried: u64,
+    /// Bytes of all these.
+    pub copied_bytes: u64,
 }
 
 /// The queue of one data core; see [`steered_queues`].
@@ -58,6 +60,7 @@ struct Receiving<W> {
     /// The source that is asked first: the one after who gave last.
     next: usize,
     counters: SteeringCounters,
+    copied: CopyCount,
     /// Frames moved for others since that was last asked for.
     moved: Moved,
 }
@@ -151,6 +154,7 @@ impl<F: FrameQueue, W: FnMut(usize)> SteeredQueue<F, W> {
                 left: [SOURCE_BUDGET; 1 + MAX_CORES_OF_PORT],
                 next: 0,
                 counters: SteeringCounters::default(),
+                copied: CopyCount::new(),
                 moved: Moved::default(),
             },
             transmit: Transmitting { out: None, own_left: usize::MAX },
@@ -175,7 +179,7 @@ impl<F: FrameQueue, W: FnMut(usize)> SteeredQueue<F, W> {
     /// What it has done for other cores.
     #[must_use]
     pub fn counters(&self) -> SteeringCounters {
-        self.receive.counters
+        SteeringCounters { copied_bytes: self.receive.copied.bytes(), ..self.receive.counters }
     }
 
     /// The device's queue pair, for what only its owner may ask it.
@@ -186,6 +190,7 @@ impl<F: FrameQueue, W: FnMut(usize)> SteeredQueue<F, W> {
     /// Moves what other cores have queued to the device: one frame of each in turn, as far as there is room.
     fn carry(&mut self) {
         let Some(device) = self.device.as_mut() else { return };
+        let copied = &self.receive.copied;
         let mut transmit = device.halves().1;
         let mut left = [SOURCE_BUDGET; MAX_CORES_OF_PORT];
         let (mut moved, mut silent) = (0, 0);
@@ -196,7 +201,7 @@ impl<F: FrameQueue, W: FnMut(usize)> SteeredQueue<F, W> {
             let ring = self.carried.get_mut(core).and_then(Option::as_mut);
             let carried = left.zip(ring).and_then(|(left, ring)| {
                 *left -= 1;
-                ring.pop(|frame, note| carry_frame(&mut transmit, frame, note))
+                ring.pop(|frame, note| carry_frame(&mut transmit, frame, note, copied))
             });
             (moved, silent) = if carried.is_some() { (moved + 1, 0) } else { (moved, silent + 1) };
         }
@@ -219,9 +224,9 @@ impl<F: FrameQueue, W: FnMut(usize)> SteeredQueue<F, W> {
     }
 }
 
-fn carry_frame(transmit: &mut impl FrameTransmit, frame: &[u8], note: u32) {
+fn carry_frame(transmit: &mut impl FrameTransmit, frame: &[u8], note: u32, copied: &CopyCount) {
     // There is room, and the frame is no longer than one that the device takes.
-    let sent = transmit.transmit(frame.len(), |room| copy_counted(frame, room), |_| checksum_request(note));
+    let sent = transmit.transmit(frame.len(), |room| copied.copy(frame, room), |_| checksum_request(note));
     debug_assert!(sent.is_ok());
 }
 
@@ -246,7 +251,8 @@ impl<W: FnMut(usize)> Receiving<W> {
 
     fn pass_on(&mut self, core: usize, frame: &[u8]) {
         let ring = self.to.get_mut(core).and_then(Option::as_mut);
-        let passed = ring.map(|ring| ring.push(frame.len(), |slot| copy_counted(frame, slot), |_| 0).is_ok());
+        let copied = &self.copied;
+        let passed = ring.map(|ring| ring.push(frame.len(), |slot| copied.copy(frame, slot), |_| 0).is_ok());
         match passed {
             Some(true) => self.counters.passed_on += 1,
             _ => self.counters.dropped += 1,

@@ -1,7 +1,7 @@
 //! The VLAN tag that all frames of a port carry (IEEE 802.1Q). smoltcp knows none: it is taken off before a frame
 //! reaches it, which copies the frame, and put in behind it, which moves 12 bytes.
 
-use hal_mem::copy_counted;
+use hal_mem::CopyCount;
 
 use crate::frame::be16;
 
@@ -18,7 +18,12 @@ pub(crate) fn is_usable(vlan: u16) -> bool {
 }
 
 /// The frame without its tag, in `place`; `None` where it is none of this VLAN.
-pub(crate) fn without_tag<'a>(frame: &[u8], vlan: u16, place: &'a mut [u8]) -> Option<&'a [u8]> {
+pub(crate) fn without_tag<'a>(
+    frame: &[u8],
+    vlan: u16,
+    place: &'a mut [u8],
+    copied: &CopyCount,
+) -> Option<&'a [u8]> {
     if be16(frame, ADDRESSES_BYTES)? != ETHERTYPE
         || be16(frame, ADDRESSES_BYTES + 2)? & IDENTIFIER_MASK != vlan
     {
@@ -27,8 +32,8 @@ pub(crate) fn without_tag<'a>(frame: &[u8], vlan: u16, place: &'a mut [u8]) -> O
     let (addresses, rest) = (frame.get(..ADDRESSES_BYTES)?, frame.get(ADDRESSES_BYTES + TAG_BYTES..)?);
     let place = place.get_mut(..frame.len().checked_sub(TAG_BYTES)?)?;
     let (head, tail) = place.split_at_mut_checked(ADDRESSES_BYTES)?;
-    copy_counted(addresses, head);
-    copy_counted(rest, tail);
+    copied.copy(addresses, head);
+    copied.copy(rest, tail);
     Some(place)
 }
 
@@ -55,13 +60,14 @@ mod tests {
         assert_eq!(tagged[..18], [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 0x81, 0, 1, 0x23, 12, 13]);
         // The priority is somebody else's business.
         tagged[14] |= 0xe0;
-        let mut place = [0; 60];
-        assert_eq!(without_tag(&tagged, 0x123, &mut place), Some(&frame[..]));
-        assert_eq!(without_tag(&tagged, 0x124, &mut place), None);
-        assert_eq!(without_tag(&frame, 0x123, &mut place), None);
-        assert_eq!(without_tag(&tagged, 0x123, &mut place[..59]), None, "too long");
+        let (mut place, copied) = ([0; 60], CopyCount::new());
+        assert_eq!(without_tag(&tagged, 0x123, &mut place, &copied), Some(&frame[..]));
+        assert_eq!(without_tag(&tagged, 0x124, &mut place, &copied), None);
+        assert_eq!(without_tag(&frame, 0x123, &mut place, &copied), None);
+        assert_eq!(without_tag(&tagged, 0x123, &mut place[..59], &copied), None, "too long");
+        assert_eq!(copied.bytes(), 60);
         for end in 0..16 {
-            assert_eq!(without_tag(&tagged[..end], 0x123, &mut place), None);
+            assert_eq!(without_tag(&tagged[..end], 0x123, &mut place, &copied), None);
             put_tag(&mut tagged.clone()[..end], 7);
         }
     }

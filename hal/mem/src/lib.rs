@@ -1,4 +1,4 @@
-//! DMA memory, page pools, rings between cores, fences, MMIO and the one counted copy function.
+//! DMA memory, page pools, rings between cores, fences, MMIO and the counted copies.
 //!
 //! Everything that a device may touch lives in a [`DmaRegion`]. Nobody holds a Rust reference to such
 //! memory: it is reached through copies ([`PagePool::read`], [`PagePool::write`]) and volatile accesses,
@@ -16,7 +16,7 @@ mod ring;
 mod sync;
 
 pub use arena::{Arena, OutOfMemory};
-pub use copy::{copied_bytes, copy_counted, copy_from_device_memory, copy_to_device_memory};
+pub use copy::CopyCount;
 pub use dma::DmaRegion;
 pub use fence::{device_full_fence, device_read_fence, device_write_fence};
 pub use frame_ring::{FrameConsumer, FrameProducer, frame_ring, frame_ring_bytes};

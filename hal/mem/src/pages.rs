@@ -6,8 +6,7 @@
 
 use hal_api::DeviceAddress;
 
-use crate::DmaRegion;
-use crate::copy::{copy_from_device_memory, copy_to_device_memory};
+use crate::{CopyCount, DmaRegion};
 
 /// Size of a page in bytes; the memory page size (CC.MPS = 0) used with all drives.
 pub const PAGE_BYTES: usize = 4096;
@@ -92,6 +91,7 @@ pub struct PagePool {
     free: u32,
     /// Promised to reservations and not yet taken out of them; never more than `free`.
     promised: u32,
+    copied: CopyCount,
 }
 
 impl PagePool {
@@ -107,7 +107,8 @@ impl PagePool {
             *link = if index + 1 < pages { index as u32 + 1 } else { NONE };
         }
         let first_free = if pages == 0 { NONE } else { 0 };
-        Self { region, next: links, pages: pages as u32, first_free, free: pages as u32, promised: 0 }
+        let pages = pages as u32;
+        Self { region, next: links, pages, first_free, free: pages, promised: 0, copied: CopyCount::new() }
     }
 
     /// Pages that the pool has in all, free or taken.
@@ -132,6 +133,12 @@ impl PagePool {
     #[must_use]
     pub const fn promised(&self) -> u32 {
         self.promised
+    }
+
+    /// Bytes copied into and out of the pages since the start.
+    #[must_use]
+    pub fn copied_bytes(&self) -> u64 {
+        self.copied.bytes()
     }
 
     /// Takes `count` pages; `None` when fewer are available. Their contents are what was there before: every
@@ -215,7 +222,7 @@ impl PagePool {
                 break;
             }
             // SAFETY: `place()` gives an address inside the region with `room` bytes after it.
-            unsafe { copy_to_device_memory(now, place) };
+            unsafe { self.copied.copy_to_device(now, place) };
             self.advance(cursor, now.len());
             written += now.len();
             bytes = rest;
@@ -233,7 +240,7 @@ impl PagePool {
             }
             let Some(part) = bytes.get_mut(read..read + now) else { break };
             // SAFETY: `place()` gives an address inside the region with `room` bytes after it.
-            unsafe { copy_from_device_memory(place, part) };
+            unsafe { self.copied.copy_from_device(place, part) };
             self.advance(cursor, now);
             read += now;
         }
@@ -323,6 +330,7 @@ mod tests {
         assert_eq!(pool.skip(&mut cursor, 4096), 4096);
         assert_eq!(pool.read(&mut cursor, &mut back[4096..]), 8192);
         assert_eq!(back[4096..], data[4096..]);
+        assert_eq!(pool.copied_bytes(), data.len() as u64 + 8192);
         assert_eq!(pool.addresses(&pages).count(), 3);
         pool.give_back(pages);
         assert_eq!(pool.free(), 8);

@@ -45,6 +45,8 @@ pub struct Queue {
     pub piece: usize,
     /// Asked for with the admin queue's Connect.
     pub keep_alive_ms: u32,
+    /// Asked for with Connect.
+    pub entries_zero_based: u16,
 }
 
 /// A host with an admin queue and an I/O queue.
@@ -99,6 +101,7 @@ impl Queue {
             generous: true,
             piece: 128 * 1024,
             keep_alive_ms: KEEP_ALIVE_MS,
+            entries_zero_based: QUEUE_ENTRIES_ZERO_BASED,
         }
     }
 
@@ -114,7 +117,7 @@ impl Queue {
         connect.opcode = opcode::FABRICS;
         connect.fabrics_kind = fabrics::CONNECT;
         connect.queue_id.set(queue_id);
-        connect.sq_size.set(QUEUE_ENTRIES_ZERO_BASED);
+        connect.sq_size.set(self.entries_zero_based);
         connect.keep_alive_ms.set(if queue_id == 0 { self.keep_alive_ms } else { 0 });
         let mut data = ConnectData::new_zeroed();
         data.host_id = [host; 16];

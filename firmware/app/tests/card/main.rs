@@ -7,6 +7,7 @@ mod card;
 mod chaos;
 mod fused;
 mod host;
+mod limits;
 mod many_cores;
 mod own_host;
 mod plug;

@@ -95,7 +95,7 @@ impl Spread {
 }
 
 /// Waits until all hosts have gone from all cores; what their pools hold then.
-fn all_idle(card: &mut Card) -> Vec<PoolCounts> {
+pub fn all_idle(card: &mut Card) -> Vec<PoolCounts> {
     card.run_until("all connections are gone", |card| {
         card.cores_are_quiet()
             && card.quarantined() == 0

@@ -193,3 +193,33 @@ pub(super) fn request(port: u16, sequence: i32) -> Vec<u8> {
     tcp.emit(&mut TcpPacket::new_unchecked(packet.payload_mut()), &source.into(), &ours.into(), &checksums);
     bytes
 }
+
+#[test]
+fn connections_go_on_while_others_come_and_go_in_numbers() {
+    let config = crate::Config { sockets: 60, receive_bytes: 4096, transmit_bytes: 4096, ..small() };
+    let mut world = World::new(&config, 1500, false);
+    let mut open = Vec::new();
+    for count in [3, 20, 50, 2, 40, 1] {
+        while open.len() > count {
+            let (handle, id) = open.swap_remove(1);
+            world.stack.release(id);
+            world.peer.socket(handle).close();
+        }
+        while open.len() < count {
+            open.push(world.connect());
+        }
+        for (index, (handle, _)) in open.iter().enumerate() {
+            world.peer.socket(*handle).send_slice(&[index as u8; 100]).unwrap();
+        }
+        for (index, (_, id)) in open.iter().enumerate() {
+            let all = |world: &mut World| world.stack.stream(*id).unwrap().received_bytes() == 100;
+            world.run_until(Duration::from_secs(1), all);
+            world.stack.stream(*id).unwrap().receive(|bytes| {
+                assert!(bytes.iter().all(|&byte| byte == index as u8));
+                bytes.len()
+            });
+        }
+        // What was released is over by then.
+        world.idle(Duration::from_secs(6));
+    }
+}

@@ -37,7 +37,7 @@ impl Peer {
             list.push(IpCidr::new(ADDRESS_6.into(), 64)).unwrap();
             list.push(IpCidr::new(LINK_LOCAL.into(), 64)).unwrap();
         });
-        let storage = Vec::leak((0..64).map(|_| SocketStorage::EMPTY).collect());
+        let storage = Vec::leak((0..128).map(|_| SocketStorage::EMPTY).collect());
         Self { queue, interface, set: SocketSet::new(storage), next_port: 40_000, sent: Vec::new() }
     }
 

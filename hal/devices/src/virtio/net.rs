@@ -153,6 +153,8 @@ pub struct NetCounters {
     pub bad_checksum: u64,
     /// Received frames dropped because their header, length or number of buffers makes no sense.
     pub malformed: u64,
+    /// Bytes copied to put received frames together that came in several buffers.
+    pub copied_bytes: u64,
     /// Notifications sent to the device.
     pub kicks: u64,
     /// Queues that the device broke (0 to 2): they carry no more frames until the port is set up anew.

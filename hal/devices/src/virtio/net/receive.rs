@@ -3,7 +3,7 @@
 use core::ptr::NonNull;
 
 use hal_api::{DeviceAddress, FrameReceive};
-use hal_mem::{DmaRegion, copy_from_device_memory};
+use hal_mem::{CopyCount, DmaRegion};
 
 use super::checksum::{Verdict, verify};
 use super::{
@@ -30,6 +30,7 @@ pub struct NetReceive {
     joining: Option<Joining>,
     ready: Option<Ready>,
     counters: NetCounters,
+    copied: CopyCount,
 }
 
 /// A frame of which not all buffers have been taken.
@@ -84,6 +85,7 @@ impl NetReceive {
             joining: None,
             ready: None,
             counters: NetCounters::default(),
+            copied: CopyCount::new(),
         };
         for id in 0..receive.ring.entries() {
             receive.post(id);
@@ -92,7 +94,11 @@ impl NetReceive {
     }
 
     pub(super) fn counters(&self) -> NetCounters {
-        NetCounters { broken_queues: u8::from(self.ring.fault().is_some()), ..self.counters }
+        NetCounters {
+            broken_queues: u8::from(self.ring.fault().is_some()),
+            copied_bytes: self.copied.bytes(),
+            ..self.counters
+        }
     }
 
     /// Returns the buffers of frames that were consumed.
@@ -177,7 +183,7 @@ impl NetReceive {
                 };
                 // SAFETY: the queue has checked that the device wrote no more than the buffer holds, which lies
                 // in its slot of the region.
-                unsafe { copy_from_device_memory(from, into) };
+                unsafe { self.copied.copy_from_device(from, into) };
                 joining.bytes += bytes;
             }
         }
