@@ -196,14 +196,35 @@ fn copied_line(line: &str, release: &str) -> Option<String> {
     Some(words.join(" ") + "\n")
 }
 
+/// Whether a line of a deb822 entry is that field.
+fn field(line: &str, name: &str) -> bool {
+    line.to_ascii_lowercase().starts_with(&format!("{name}:"))
+}
+
+/// Whether a deb822 entry is for packages of the release.
+fn has_packages(stanza: &str, release: &str) -> bool {
+    let words = |name| stanza.lines().filter(move |line| field(line, name)).flat_map(str::split_whitespace);
+    let disabled = stanza.lines().any(|line| field(line, "enabled") && line.trim_end().ends_with("no"));
+    !disabled && words("types").any(|word| word == "deb") && words("suites").any(|word| word == release)
+}
+
+/// An entry for the sources of what a file of apt's sources has packages of, of the release alone.
+fn source_entries(text: &str, release: &str, deb822: bool) -> String {
+    if !deb822 {
+        let lines = text.lines().filter(|line| copied_line(line, release).is_some());
+        return lines.map(|line| line.replacen("deb", "deb-src", 1) + "\n").collect();
+    }
+    let stanzas = text.split("\n\n").filter(|stanza| has_packages(stanza, release));
+    let turned = |line| if field(line, "types") { "Types: deb-src" } else { line };
+    stanzas
+        .flat_map(|stanza| stanza.lines().map(turned).chain([""]))
+        .map(|line| line.to_owned() + "\n")
+        .collect()
+}
+
 /// A deb822 entry for the release, turned towards its backports.
 fn copied_stanza(stanza: &str, release: &str) -> Option<String> {
-    let field = |line: &str, name: &str| line.to_ascii_lowercase().starts_with(&format!("{name}:"));
-    let suites = stanza.lines().find(|line| field(line, "suites"))?;
-    let binary =
-        stanza.lines().any(|line| field(line, "types") && line.split_whitespace().any(|w| w == "deb"));
-    let disabled = stanza.lines().any(|line| field(line, "enabled") && line.trim_end().ends_with("no"));
-    if !binary || disabled || !suites.split_whitespace().skip(1).any(|word| word == release) {
+    if !has_packages(stanza, release) {
         return None;
     }
     let mut copy = String::new();
@@ -282,6 +303,36 @@ impl PrivateApt {
         command
     }
 
+    /// Adds entries for the sources of packages, which a machine need not have.
+    pub fn add_sources(&self) -> Result<()> {
+        let release = os_release("VERSION_CODENAME");
+        let list = paths::read(&self.folder.join("sources.list")).unwrap_or_default();
+        let lists = self.folder.join("sources.list.d");
+        let (mut lines, mut stanzas) = (source_entries(&list, &release, false), String::new());
+        for entry in std::fs::read_dir(&lists)?.flatten() {
+            let text = paths::read(&entry.path())?;
+            match entry.path().extension().and_then(|extension| extension.to_str()) {
+                Some("list") => lines.push_str(&source_entries(&text, &release, false)),
+                Some("sources") => stanzas.push_str(&source_entries(&text, &release, true)),
+                _ => {}
+            }
+        }
+        std::fs::write(lists.join("source.list"), lines)?;
+        Ok(std::fs::write(lists.join("source.sources"), stanzas)?)
+    }
+
+    /// Downloads the source of a package in exactly that version; returns its archive as its authors have made it.
+    pub fn download_source(&self, package: &str, version: &str) -> Result<PathBuf> {
+        let exact = format!("{package}={version}");
+        let command = self.command("apt-get", &["source", "--download-only", &exact]);
+        Step::new(format!("downloading the source of {exact}"), command, 300).run()?;
+        let archive = std::fs::read_dir(self.folder.join("packages"))?.flatten().find(|entry| {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            name.starts_with(&format!("{package}_")) && name.contains(".orig.tar.") && !name.ends_with(".asc")
+        });
+        archive.map(|entry| entry.path()).with_context(|| format!("the source of {exact} has no archive"))
+    }
+
     /// Fetches the package lists into the folder.
     pub fn update(&self) -> Result<()> {
         Step::new("fetching package lists", self.command("apt-get", &["update"]), 180).run()
@@ -348,6 +399,22 @@ mod tests {
         assert_eq!(copy, "deb [signed-by=/k.gpg] http://mirror/debian bookworm-backports main\n");
         assert_eq!(copied_line("deb http://mirror/security bookworm-security main", "bookworm"), None);
         assert_eq!(copied_line("# deb http://mirror/debian bookworm main", "bookworm"), None);
+    }
+
+    #[test]
+    fn entries_for_sources_are_made_of_those_for_packages_of_the_release() {
+        let stanza =
+            "Types: deb\nURIs: http://mirror/debian\nSuites: bookworm bookworm-updates\nComponents: main\n";
+        let other = "Types: deb\nURIs: http://other\nSuites: nodistro\nComponents: main\n";
+        let entries = source_entries(&format!("{stanza}\n{other}"), "bookworm", true);
+        assert_eq!(
+            entries,
+            stanza.replace("deb\n", "deb-src\n").replace("mirror/deb-src", "mirror/debian") + "\n"
+        );
+        let lines =
+            "deb [signed-by=/k.gpg] http://mirror/debian bookworm main\ndeb http://other nodistro main\n";
+        let expected = "deb-src [signed-by=/k.gpg] http://mirror/debian bookworm main\n";
+        assert_eq!(source_entries(lines, "bookworm", false), expected);
     }
 
     #[test]

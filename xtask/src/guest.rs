@@ -2,6 +2,8 @@
 //!
 //! Neither root nor the machine's package database is needed: apt runs on a state of its own.
 
+pub mod addition;
+
 use crate::apt::PrivateApt;
 use crate::command::{Step, note};
 use crate::cpio::Archive;
@@ -84,15 +86,19 @@ fn download(recipe: &Recipe, cache: &Path) -> Result<()> {
     apt.download(&kernel)
 }
 
-fn unpack(cache: &Path, tree: &Path) -> Result<()> {
-    paths::created(tree.to_path_buf())?;
+/// Unpacks all packages of a cache.
+fn unpack_packages(cache: &Path, tree: &Path) -> Result<()> {
     let mut script = String::from("set -e\n");
     for package in files_below(&cache.join("packages"))?.iter().filter(|file| has_extension(file, "deb")) {
         script.push_str(&format!("dpkg -x '{}' '{}'\n", package.display(), tree.display()));
     }
     let mut command = Command::new("sh");
     command.args(["-c", &script]);
-    Step::new("unpacking packages", command, 300).run()?;
+    Step::new("unpacking packages", command, 300).run()
+}
+
+fn unpack(cache: &Path, tree: &Path) -> Result<()> {
+    unpack_packages(cache, &paths::created(tree.to_path_buf())?)?;
     let modules = tree.join("lib/modules");
     if !modules.exists() && tree.join("usr/lib/modules").exists() {
         paths::created(tree.join("lib"))?;

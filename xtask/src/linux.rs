@@ -211,6 +211,7 @@ impl Session<'_> {
             let environment = self.environment(served.as_ref(), stage);
             let mut host = Host::start(&HostPlan {
                 guest: self.guest,
+                addition: &[],
                 accelerator: self.accelerator,
                 processors: self.options.host_smp,
                 run: &self.test.text,

@@ -83,6 +83,7 @@ fn play(
     let environment = environment_of(&card.ready) + variables;
     let mut host = Host::start(&HostPlan {
         guest: &guest,
+        addition: &[],
         accelerator: accelerator::choose(&guest.kernel)?,
         processors: 2,
         run: &script.text,

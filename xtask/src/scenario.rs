@@ -19,6 +19,7 @@ use crate::report::{Job, Verdict};
 use crate::setup;
 use anyhow::{Result, bail};
 use file::Scenario;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What all scenarios of a run share.
 pub struct Stage {
@@ -26,6 +27,19 @@ pub struct Stage {
     bless: bool,
     /// The Linux host's files and how its machine is run; none where no scenario has a host.
     linux: Option<(Guest, &'static str)>,
+    /// What scenarios add to it, by name; or why that cannot be had.
+    additions: BTreeMap<String, Result<Vec<u8>, String>>,
+}
+
+impl Stage {
+    /// The archive of what a scenario adds to the Linux host.
+    fn addition(&self, name: &str) -> Result<&[u8]> {
+        match self.additions.get(name) {
+            Some(Ok(archive)) => Ok(archive),
+            Some(Err(why)) => bail!("{name} cannot be had: {why}"),
+            None => bail!("{name} was not prepared"),
+        }
+    }
 }
 
 /// The named scenario, or all of the board's, ready to run.
@@ -60,7 +74,13 @@ impl Plan {
         } else {
             None
         };
-        Ok(Self { scenarios, stage: Stage { image, bless, linux }, obstacle })
+        let hosts =
+            scenarios.iter().filter(|_| linux.is_some()).filter_map(|(_, scenario)| scenario.host.as_ref());
+        let names: BTreeSet<&String> = hosts.filter_map(|host| host.adds.as_ref()).collect();
+        let prepare =
+            |name: &String| (name.clone(), guest::addition::prepare(name).map_err(|why| format!("{why:#}")));
+        let additions = names.into_iter().map(prepare).collect();
+        Ok(Self { scenarios, stage: Stage { image, bless, linux, additions }, obstacle })
     }
 
     /// One for each scenario.

@@ -156,12 +156,7 @@ impl AddressState {
     }
 
     /// Takes over what DHCP has found out. Returns whether the address changed.
-    pub(crate) fn review(
-        &mut self,
-        interface: &mut Interface,
-        sockets: &mut Sockets,
-        now: Instant,
-    ) -> bool {
+    pub(crate) fn review(&mut self, interface: &mut Interface, sockets: &mut Sockets, now: Instant) -> bool {
         let Some(event) = sockets.dhcp().and_then(dhcpv4::Socket::poll) else { return false };
         match event {
             dhcpv4::Event::Configured(lease) => {

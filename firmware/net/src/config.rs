@@ -89,7 +89,10 @@ impl Config<'_> {
     pub const fn memory_bytes(&self) -> usize {
         let state = size_of::<Option<tcp::Socket<'static>>>() + 512;
         let socket = self.receive_bytes.saturating_add(self.transmit_bytes).saturating_add(state);
-        self.sockets.saturating_add(1).saturating_mul(socket).saturating_add(Sockets::memory_bytes(self.sockets) + 32 * 1024)
+        self.sockets
+            .saturating_add(1)
+            .saturating_mul(socket)
+            .saturating_add(Sockets::memory_bytes(self.sockets) + 32 * 1024)
     }
 
     /// Halves the buffers until everything fits in `bytes`; at 16 KiB each it stops, whether it fits or not.

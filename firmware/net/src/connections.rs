@@ -143,11 +143,12 @@ impl Connections {
         if self.ready == 0 {
             return None;
         }
-        let (index, slot) = self.slots.iter_mut().take(self.top).enumerate().find(|(_, slot)| slot.phase == Phase::Ready)?;
+        let (index, slot) =
+            self.slots.iter_mut().take(self.top).enumerate().find(|(_, slot)| slot.phase == Phase::Ready)?;
         self.ready = self.ready.saturating_sub(1);
         slot.phase = Phase::Accepted;
         let id = ConnectionId { index: u16::try_from(index).ok()?, generation: slot.generation };
-        let socket = self.sockets.set.get::<tcp::Socket<'_>>(slot.handle);
+        let socket = self.sockets.get(slot.handle);
         // A connection that was reset meanwhile has no ends any more; the caller learns it from its state.
         let unknown = IpEndpoint::new(core::net::Ipv4Addr::UNSPECIFIED.into(), 0);
         let remote = socket.remote_endpoint().unwrap_or(unknown);
@@ -191,7 +192,7 @@ impl Connections {
                 continue;
             }
             let taken = self.used().filter(|slot| slot.phase != Phase::Spare).any(|slot| {
-                let socket = self.sockets.set.get::<tcp::Socket<'_>>(slot.handle);
+                let socket = self.sockets.get(slot.handle);
                 socket.local_endpoint().is_some_and(|end| end.port == port)
                     && socket.remote_endpoint().is_some_and(|end| is_same(end, remote))
             });
@@ -232,10 +233,7 @@ impl Connections {
         // A repeated request belongs to the socket that has the first one; a listening socket that stands
         // before it in the set would take it for a new one.
         let over = self.slots.get(index).is_some_and(|slot| {
-            matches!(
-                self.sockets.set.get::<tcp::Socket<'_>>(slot.handle).state(),
-                tcp::State::TimeWait | tcp::State::Closed
-            )
+            matches!(self.sockets.get(slot.handle).state(), tcp::State::TimeWait | tcp::State::Closed)
         });
         if over && self.slots.get(index).is_some_and(|slot| matches!(slot.phase, Phase::Lingering(_))) {
             self.make_spare(index);
@@ -254,7 +252,7 @@ impl Connections {
     pub(crate) fn after_request(&mut self, now: Instant) {
         let used = self.slots.iter_mut().take(self.top);
         for slot in used.filter(|slot| matches!(slot.phase, Phase::Listening(_))) {
-            if self.sockets.set.get::<tcp::Socket<'_>>(slot.handle).state() != tcp::State::Listen {
+            if self.sockets.get(slot.handle).state() != tcp::State::Listen {
                 slot.phase = Phase::Handshake(now);
             }
         }
@@ -269,7 +267,7 @@ impl Connections {
             if slot.phase == Phase::Spare {
                 continue;
             }
-            let socket = self.sockets.set.get::<tcp::Socket<'_>>(slot.handle);
+            let socket = self.sockets.get(slot.handle);
             let next = next_phase(slot.phase, socket, now);
             if next == slot.phase {
                 continue;
@@ -320,7 +318,7 @@ impl Connections {
     fn evict(&mut self, now: Instant) {
         let over = self.used().position(|slot| {
             matches!(slot.phase, Phase::Lingering(_))
-                && self.sockets.set.get::<tcp::Socket<'_>>(slot.handle).state() == tcp::State::TimeWait
+                && self.sockets.get(slot.handle).state() == tcp::State::TimeWait
         });
         let oldest = |since: fn(Phase, Instant) -> Option<Instant>| {
             let of_slot = |(index, slot): (usize, &Slot)| since(slot.phase, now).map(|since| (since, index));
@@ -358,7 +356,7 @@ impl Connections {
             if matches!(slot.phase, Phase::Spare | Phase::Listening(_)) {
                 return false;
             }
-            let socket = self.sockets.set.get::<tcp::Socket<'_>>(slot.handle);
+            let socket = self.sockets.get(slot.handle);
             same(socket.remote_endpoint(), request.source)
                 && same(socket.local_endpoint(), request.destination)
         })
@@ -369,7 +367,8 @@ impl Connections {
         self.slots.iter().take(self.top)
     }
 
-    /// Puts a socket into the set, for a slot that was spare.
+    /// Puts a socket into the set, for a slot that was spare. Kept out of what takes frames.
+    #[inline(never)]
     fn put_in(&mut self, index: usize, socket: tcp::Socket<'static>) {
         let others = handles(self.slots, self.top, index);
         let handle = self.sockets.add(socket, others);

@@ -75,6 +75,12 @@ impl Sockets {
         }
     }
 
+    /// A connection's socket. As [`take`].
+    #[inline(never)]
+    pub(crate) fn get(&self, handle: SocketHandle) -> &tcp::Socket<'static> {
+        self.set.get(handle)
+    }
+
     /// Adds the socket of DHCP, once.
     pub(crate) fn add_dhcp(&mut self) {
         debug_assert!(self.dhcp.is_none() && self.used < SMALL, "the first sockets are few");
@@ -82,12 +88,14 @@ impl Sockets {
         self.dhcp = Some(put(&mut self.set, Socket::Dhcpv4(dhcpv4::Socket::new())));
     }
 
-    /// The socket of DHCP, where there is one.
+    /// The socket of DHCP, where there is one. Called in one place of the image, as [`take`].
+    #[inline(never)]
     pub(crate) fn dhcp(&mut self) -> Option<&mut dhcpv4::Socket<'static>> {
         Some(self.set.get_mut(self.dhcp?))
     }
 
-    /// Moves all sockets to the set of that size.
+    /// Moves all sockets to the set of that size. Rare, and so kept out of what takes frames.
+    #[inline(never)]
     fn change_size<'a>(&mut self, size: usize, handles: impl Iterator<Item = &'a mut SocketHandle>) {
         let from = self.size;
         let Ok([old, new]) = self.others.get_disjoint_mut([from, size]) else {
@@ -154,7 +162,16 @@ mod tests {
             }
             assert!(sockets.dhcp().is_some());
             let used = handles.len() + 1;
-            assert_eq!(sockets.places(), if used > 16 { 101 } else if used > 4 { 32 } else { 8 });
+            assert_eq!(
+                sockets.places(),
+                if used > 16 {
+                    101
+                } else if used > 4 {
+                    32
+                } else {
+                    8
+                }
+            );
         }
     }
 }

@@ -93,7 +93,8 @@ impl<F: FrameQueue> Stack<F> {
             let mut device = FrameDevice { capabilities, frame: None, transmit, scratch, sent };
             Interface::new(smoltcp, &mut device, to_smoltcp(now))
         };
-        let address = AddressState::new(config, mac.0, link_up, &mut interface, &mut connections.sockets, now);
+        let address =
+            AddressState::new(config, mac.0, link_up, &mut interface, &mut connections.sockets, now);
         Ok(Self {
             queue,
             interface,
@@ -285,8 +286,18 @@ impl<F: FrameQueue> Stack<F> {
     }
 
     fn ingress(&mut self, budget: usize) -> usize {
-        let Self { queue, interface, connections, capabilities, scratch, untagged, copied, counters, now, .. } =
-            self;
+        let Self {
+            queue,
+            interface,
+            connections,
+            capabilities,
+            scratch,
+            untagged,
+            copied,
+            counters,
+            now,
+            ..
+        } = self;
         let (mut receive, mut transmit) = queue.halves();
         let mut received = 0;
         // An answer needs room: without it the frame waits in the queue.
@@ -361,7 +372,8 @@ impl<F: FrameQueue> Stack<F> {
                 scratch: self.scratch,
                 sent: &mut self.counters.frames_sent,
             };
-            let result = self.interface.poll_egress(timestamp, &mut device, &mut self.connections.sockets.set);
+            let result =
+                self.interface.poll_egress(timestamp, &mut device, &mut self.connections.sockets.set);
             sent = (self.counters.frames_sent - before) as usize;
             if result == PollResult::None {
                 // Out of room in the middle of a pass is also `None`.

@@ -24,6 +24,8 @@ const LISTEN_INTERVAL: Duration = Duration::from_millis(10);
 pub struct HostPlan<'a> {
     /// Kernel and first file system.
     pub guest: &'a Guest,
+    /// An archive of more files ([`crate::guest::addition`]); may be empty.
+    pub addition: &'a [u8],
     /// Value of `-accel`.
     pub accelerator: &'static str,
     /// Number of processors.
@@ -199,6 +201,7 @@ fn initramfs(plan: &HostPlan) -> Result<TemporaryFile> {
     let initramfs = TemporaryFile(paths::state()?.join(paths::own_name("initramfs")));
     let mut file = std::fs::File::create(&initramfs.0)?;
     file.write_all(&plan.guest.initramfs)?;
+    file.write_all(plan.addition)?;
     file.write_all(&archive.finish())?;
     Ok(initramfs)
 }

@@ -96,6 +96,8 @@ pub struct LinuxHost {
     /// Decides which frames the network's weather hits.
     #[serde(default = "default_seed")]
     pub seed: u64,
+    /// A folder of `qemu/guests` with what the host has besides ([`crate::guest::addition`]).
+    pub adds: Option<String>,
     /// What the card still holds at the end is no failure.
     #[serde(default)]
     pub leaves_something: bool,

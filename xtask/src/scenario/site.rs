@@ -79,6 +79,10 @@ impl<'a> Site<'a> {
     /// Starts the host's machine.
     pub fn power_on(&mut self) -> Result<()> {
         let (guest, accelerator) = self.stage.linux.as_ref().context("the Linux host was not prepared")?;
+        let addition = match &self.plan.adds {
+            Some(name) => self.stage.addition(name)?,
+            None => &[],
+        };
         self.starts += 1;
         let script = paths::read(&paths::root()?.join(FOLDER).join("scenario.sh"))?;
         let log = match self.starts {
@@ -87,6 +91,7 @@ impl<'a> Site<'a> {
         };
         self.host = Some(Host::start(&HostPlan {
             guest,
+            addition,
             accelerator,
             processors: self.plan.processors,
             run: &script,
