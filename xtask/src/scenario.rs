@@ -20,6 +20,8 @@ use crate::setup;
 use anyhow::{Result, bail};
 use file::Scenario;
 use std::collections::{BTreeMap, BTreeSet};
+use regex::Regex;
+use site::Wires;
 
 /// What all scenarios of a run share.
 pub struct Stage {
@@ -42,7 +44,7 @@ impl Stage {
     }
 }
 
-/// The named scenario, or all of the board's, ready to run.
+/// The named scenarios, or all of the board's that run without being asked for, ready to run.
 pub struct Plan {
     scenarios: Vec<(String, Scenario)>,
     stage: Stage,
@@ -51,16 +53,20 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Reads the scenarios, and builds what they need.
-    pub fn new(only: Option<&str>, board: &str, bless: bool) -> Result<Self> {
+    /// Reads the scenarios, and builds what they need. `append` are boot arguments that come behind their own.
+    pub fn new(only: &[String], board: &str, bless: bool, append: &str) -> Result<Self> {
         let names = file::names()?;
-        if let Some(only) = only.filter(|only| !names.iter().any(|name| name == only)) {
+        let wanted: Vec<Regex> = only.iter().map(|name| pattern(name)).collect::<Result<_>>()?;
+        let of_nobody = |wanted: &Regex| !names.iter().any(|name| wanted.is_match(name));
+        if let Some((only, _)) = only.iter().zip(&wanted).find(|(_, wanted)| of_nobody(wanted)) {
             bail!("there is no scenario `{only}`; there are: {}", names.join(", "));
         }
         let mut scenarios: Vec<(String, Scenario)> = Vec::new();
-        for name in names.into_iter().filter(|name| only.is_none_or(|only| only == *name)) {
-            let scenario = file::read(&name)?;
-            if scenario.board == board {
+        for name in names {
+            let mut scenario = file::read(&name)?;
+            let asked_for = wanted.iter().any(|wanted| wanted.is_match(&name));
+            if scenario.board == board && (asked_for || only.is_empty() && !scenario.on_request) {
+                scenario.append = format!("{} {append}", scenario.append).trim().to_owned();
                 scenarios.push((name, scenario));
             }
         }
@@ -92,9 +98,32 @@ impl Plan {
             about: format!("{name} ({} of {count}): {}", number + 1, scenario.proves),
             work: Box::new(move || match &self.obstacle {
                 Some(why) if scenario.host.is_some() => Ok(Verdict::Skipped(why.clone())),
-                _ => play::play(name, scenario, &self.stage).map(|()| Verdict::Passed),
+                _ => match scenario.host.as_ref().map(Wires::new) {
+                    Some(Err(why)) => Ok(Verdict::Skipped(format!("{why:#}"))),
+                    wires => {
+                        let wires = wires.and_then(Result::ok);
+                        play::play(name, scenario, &self.stage, wires).map(|()| Verdict::Passed)
+                    }
+                },
             }),
         });
         jobs.collect()
+    }
+}
+
+/// A name in which `*` stands for anything.
+fn pattern(name: &str) -> Result<Regex> {
+    Ok(Regex::new(&format!("^{}$", regex::escape(name).replace(r"\*", ".*")))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_star_stands_for_anything() {
+        let fits = |text: &str, name: &str| pattern(text).unwrap().is_match(name);
+        assert!(fits("many-*", "many-rss") && fits("many", "many") && fits("*", "crash-hang"));
+        assert!(!fits("many", "many-rss") && !fits("many-*", "too-many-connections") && !fits("m.ny", "many"));
     }
 }

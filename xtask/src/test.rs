@@ -27,14 +27,18 @@ enum Part {
     Asan,
     /// Boot the image as each file of qemu/scenarios says, and judge its log
     Qemu {
-        /// Only this scenario, a file of qemu/scenarios without its `.toml`
-        scenario: Option<String>,
+        /// Only these scenarios, files of qemu/scenarios without their `.toml`; `*` stands for anything
+        #[arg(value_name = "SCENARIO")]
+        scenarios: Vec<String>,
         /// The board, a folder of boards/
         #[arg(long, default_value = "qemu-aarch64")]
         board: String,
         /// Take this run's logs as the expected ones from now on
         #[arg(long)]
         bless: bool,
+        /// More boot arguments for each of them, such as "plan=many"
+        #[arg(long, default_value = "")]
+        append: String,
     },
     /// The card as a Linux process over TAP, against the user-space host: data verified
     Hosted,
@@ -50,8 +54,8 @@ pub fn run(options: &Options) -> Result<()> {
         Some(Part::Loom) => report.check("loom", checks::loom_tests),
         Some(Part::Sim) => report.check("sim", sim::test),
         Some(Part::Asan) => report.part("asan", checks::asan_tests),
-        Some(Part::Qemu { scenario, board, bless }) => {
-            let plan = scenario::Plan::new(scenario.as_deref(), board, *bless)?;
+        Some(Part::Qemu { scenarios, board, bless, append }) => {
+            let plan = scenario::Plan::new(scenarios, board, *bless, append)?;
             report.together(machines_at_once(), plan.jobs());
         }
         Some(Part::Hosted) => native::test(&report),
@@ -80,7 +84,7 @@ fn all(report: &Report, full: bool) {
 fn in_machines(report: &Report, full: bool) {
     let hosted = ["verify", "tap"].map(linux::Options::hosted);
     let linux = [linux::Options::all(full)].into_iter().chain(hosted).map(linux::Plan::new);
-    let scenarios = scenario::Plan::new(None, "qemu-aarch64", false);
+    let scenarios = scenario::Plan::new(&[], "qemu-aarch64", false, "");
     let linux: Vec<_> = linux.collect();
     let mut jobs = Vec::new();
     // What stops a whole part (an image that does not build) is that part's failure, not the end of the run.

@@ -19,6 +19,7 @@ use crate::net_role::Connections;
 use crate::plug_role::Plug;
 use crate::readiness::Readiness;
 use crate::registrar::Candidates;
+use crate::report::Reports;
 use crate::shutdown::{Ending, HostFlush};
 
 /// How often what takes seconds is looked at: time-outs of connections and hosts, pool counts, the address.
@@ -74,6 +75,7 @@ pub struct DataCore<F: FrameQueue, D: NvmeDevice + 'static> {
     pub(crate) connections: Connections,
     pub(crate) readiness: Readiness,
     pub(crate) candidates: Candidates,
+    pub(crate) reports: Reports,
     pub(crate) tcp_port: u16,
     pub(crate) plug: Plug<D>,
     pub(crate) ending: Ending,
@@ -89,6 +91,7 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
         Self {
             readiness: Readiness::new(parts.drives_at_boot),
             candidates: Candidates::default(),
+            reports: Reports::new(),
             stacks: parts.stacks,
             drives: parts.drives,
             subsystem: parts.subsystem,
@@ -157,25 +160,9 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
         }
         if self.readiness.report(now, &self.subsystem) {
             // What the pools hold before the first host is what later reports are compared with.
-            self.connections.note_idle(false);
+            self.reports.note_idle(false);
         }
-        self.report_idle_pools();
-    }
-
-    /// Says what the pools hold each time the last host has gone: a leak shows as a number that falls.
-    fn report_idle_pools(&mut self) {
-        let counts = self.pool_counts();
-        let idle = counts.connections == 0 && counts.draining == 0;
-        if self.connections.note_idle(idle) {
-            hal_log::info!(
-                "no host connected: {} of {} slots free, {} of {} pages free, {} promised",
-                counts.slots_free,
-                counts.slots,
-                counts.pages_free,
-                counts.pages,
-                counts.pages_promised,
-            );
-        }
+        self.report();
     }
 }
 

@@ -14,6 +14,7 @@ mod net_role;
 mod plug_role;
 mod readiness;
 mod registrar;
+mod report;
 mod shutdown;
 
 pub use core_loop::{CoreLoop, EMPTY_TURNS_BEFORE_SLEEP, Role, TURN_BUDGET, Turns};

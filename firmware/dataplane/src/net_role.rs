@@ -41,8 +41,6 @@ pub(crate) struct Connections {
     told: [PortAddresses; MAX_PORTS],
     /// The queue that the next turn begins with, so that a low index is no advantage.
     first: u16,
-    /// Whether the pools were reported since the last host went.
-    idle_reported: bool,
     /// When the next refusal may be told of.
     next_refusal_log: Instant,
 }
@@ -54,16 +52,8 @@ impl Connections {
             open: [0; OPEN_WORDS],
             told: [PortAddresses { main: None, ipv6: None }; MAX_PORTS],
             first: 0,
-            idle_reported: true,
             next_refusal_log: Instant::ZERO,
         }
-    }
-
-    /// True once each time that the card has become idle.
-    pub(crate) fn note_idle(&mut self, idle: bool) -> bool {
-        let report = idle && !self.idle_reported;
-        self.idle_reported = idle;
-        report
     }
 
     fn get(&self, queue: QueueIndex) -> Option<Connection> {

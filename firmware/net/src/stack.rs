@@ -30,6 +30,12 @@ pub struct Counters {
     pub frames_received: u64,
     /// Frames sent.
     pub frames_sent: u64,
+    /// Frames that this core's queue has received for other cores and passed on.
+    pub frames_passed_on: u64,
+    /// Those of them that were dropped.
+    pub frames_dropped: u64,
+    /// Frames sent for other cores.
+    pub frames_carried: u64,
     /// Connections accepted.
     pub connections_accepted: u64,
     /// Requests refused because all sockets were in use.
@@ -144,7 +150,7 @@ impl<F: FrameQueue> Stack<F> {
         if received > 0 || timers {
             self.review();
         }
-        let Moved { passed_on, carried } = self.queue.take_moved();
+        let Moved { passed_on, carried, .. } = self.take_moved();
         self.frames_taken = self.frames_taken.wrapping_add((received + passed_on) as u64);
         sent + received + usize::from(timers) + passed_on + carried
     }
@@ -174,7 +180,7 @@ impl<F: FrameQueue> Stack<F> {
         let mut receive = self.queue.halves().0;
         let dropped = (0..limit).map_while(|_| receive.receive(|_| ())).count();
         drop(receive);
-        let passed_on = self.queue.take_moved().passed_on;
+        let passed_on = self.take_moved().passed_on;
         self.frames_taken = self.frames_taken.wrapping_add((dropped + passed_on) as u64);
         dropped
     }
@@ -283,6 +289,15 @@ impl<F: FrameQueue> Stack<F> {
     /// The queue pair, for what only its owner may ask it.
     pub fn queue(&mut self) -> &mut F {
         &mut self.queue
+    }
+
+    /// What the queue has moved for other cores since the last call.
+    fn take_moved(&mut self) -> Moved {
+        let moved = self.queue.take_moved();
+        self.counters.frames_passed_on += moved.passed_on as u64;
+        self.counters.frames_dropped += moved.dropped as u64;
+        self.counters.frames_carried += moved.carried as u64;
+        moved
     }
 
     fn ingress(&mut self, budget: usize) -> usize {

@@ -249,14 +249,15 @@ impl<W: FnMut(usize)> Receiving<W> {
         }
     }
 
-    fn pass_on(&mut self, core: usize, frame: &[u8]) {
+    /// True when the other core will see it.
+    fn pass_on(&mut self, core: usize, frame: &[u8]) -> bool {
         let ring = self.to.get_mut(core).and_then(Option::as_mut);
         let copied = &self.copied;
-        let passed = ring.map(|ring| ring.push(frame.len(), |slot| copied.copy(frame, slot), |_| 0).is_ok());
-        match passed {
-            Some(true) => self.counters.passed_on += 1,
-            _ => self.counters.dropped += 1,
-        }
+        let passed = ring
+            .is_some_and(|ring| ring.push(frame.len(), |slot| copied.copy(frame, slot), |_| 0).is_ok());
+        let count = if passed { &mut self.counters.passed_on } else { &mut self.counters.dropped };
+        *count += 1;
+        passed
     }
 
     /// Passes a frame of the device on to those to whom it belongs. True when it is also, or only, this core's.
@@ -277,8 +278,9 @@ impl<W: FnMut(usize)> Receiving<W> {
             }
         };
         if owner != self.core {
-            self.pass_on(owner, frame);
+            let passed = self.pass_on(owner, frame);
             self.moved.passed_on += 1;
+            self.moved.dropped += usize::from(!passed);
         }
         owner == self.core
     }

@@ -72,6 +72,8 @@ pub struct Counts {
     pub draining: u16,
     /// All places for connections.
     pub connections_total: u16,
+    /// Connections that are an I/O queue of a controller.
+    pub io_queues: u16,
 }
 
 /// Events since the start.
@@ -367,6 +369,7 @@ impl Target {
             connections: count(Queue::is_open),
             draining: count(|queue| queue.phase == Phase::Draining),
             connections_total: self.queues.len() as u16,
+            io_queues: count(|queue| queue.carries_out() && queue.context.is_some_and(|of| of.queue_id > 0)),
         }
     }
 

@@ -98,6 +98,8 @@ impl<T: FrameTransmit> FrameTransmit for &mut T {
 pub struct Moved {
     /// Received here and passed on.
     pub passed_on: usize,
+    /// Those of them that were dropped, because the other core's ring was full.
+    pub dropped: usize,
     /// Sent here for a core that has no queue of its own at the device.
     pub carried: usize,
 }

@@ -235,6 +235,18 @@ impl Inventory {
                     );
                     self.polled = true;
                 }
+                if options.data_cores > 1 {
+                    let by = if port.steers() { "the device (RSS)" } else { "software" };
+                    hal_log::info!(
+                        "PCI {:02x}:{:02x}.{}: port with {} queue pairs for {} data cores, steered by {}",
+                        at.0,
+                        at.1,
+                        at.2,
+                        port.pairs(),
+                        options.data_cores,
+                        by
+                    );
+                }
                 let _ = self.ports.push(port);
             }
             Err(error) => {

@@ -34,12 +34,31 @@ impl Wire {
 
     /// A wire through the kernel. The error is the reason why this machine does not give one.
     pub fn taps(mtu: u32) -> Result<Self> {
-        NetworkNamespace::new(mtu).map(Self::Taps)
+        Self::taps_with_queues(mtu, 1)
+    }
+
+    /// As [`Wire::taps`]; the card's interface has so many queues, among which its device spreads by the card's own hash.
+    pub fn taps_with_queues(mtu: u32, queues: u32) -> Result<Self> {
+        NetworkNamespace::new(mtu, queues).map(Self::Taps)
     }
 
     /// Value of the card's `-netdev`, without an id.
     pub fn card_netdev(&self) -> String {
-        self.netdev("server=on", "card", Side::Card)
+        let queues = self.card_queues();
+        let queues = if queues > 1 { format!(",queues={queues}") } else { String::new() };
+        self.netdev("server=on", "card", Side::Card) + &queues
+    }
+
+    /// More properties of the card's device.
+    pub fn card_properties(&self) -> String {
+        if self.card_queues() > 1 { ",mq=on,rss=on".to_owned() } else { String::new() }
+    }
+
+    fn card_queues(&self) -> u32 {
+        match self {
+            Self::Taps(namespace) => namespace.queues,
+            _ => 1,
+        }
     }
 
     /// Value of the host's `-netdev`, without an id.
@@ -64,16 +83,20 @@ impl Wire {
     pub fn enclose(&self, command: Command) -> Command {
         let Self::Taps(namespace) = self else { return command };
         let mut enclosed = Command::new("ip");
-        enclosed.args(["netns", "exec", &namespace.0]).arg(command.get_program()).args(command.get_args());
+        enclosed.args(["netns", "exec", &namespace.name]).arg(command.get_program()).args(command.get_args());
         enclosed
     }
 }
 
 /// A network namespace with the interfaces `card` and `host` on one bridge. Ends with the value.
-pub struct NetworkNamespace(String);
+pub struct NetworkNamespace {
+    name: String,
+    /// Of the interface `card`.
+    queues: u32,
+}
 
 impl NetworkNamespace {
-    fn new(mtu: u32) -> Result<Self> {
+    fn new(mtu: u32, queues: u32) -> Result<Self> {
         if !Path::new("/dev/net/tun").exists() {
             return Err(anyhow!("this machine has no /dev/net/tun"));
         }
@@ -81,14 +104,15 @@ impl NetworkNamespace {
             return Err(anyhow!("this machine has no `ip` (package iproute2)"));
         }
         remove_left_overs();
-        let namespace = Self(paths::own_name("penstock"));
-        let made = output(Command::new("ip").args(["netns", "add", &namespace.0]), 10);
+        let namespace = Self { name: paths::own_name("penstock"), queues };
+        let made = output(Command::new("ip").args(["netns", "add", &namespace.name]), 10);
         made.context(
             "a network namespace cannot be made: that takes root, with CAP_NET_ADMIN and CAP_SYS_ADMIN",
         )?;
         namespace.ip("link add name bridge type bridge")?;
         for interface in ["card", "host"] {
-            namespace.ip(&format!("tuntap add dev {interface} mode tap"))?;
+            let several = if interface == "card" && queues > 1 { " multi_queue" } else { "" };
+            namespace.ip(&format!("tuntap add dev {interface} mode tap{several}"))?;
             namespace.ip(&format!("link set dev {interface} mtu {mtu} master bridge up"))?;
         }
         namespace.ip("link set dev bridge up")?;
@@ -97,7 +121,7 @@ impl NetworkNamespace {
 
     fn ip(&self, arguments: &str) -> Result<String> {
         let mut command = Command::new("ip");
-        command.args(["-n", &self.0]).args(arguments.split(' '));
+        command.args(["-n", &self.name]).args(arguments.split(' '));
         output(&mut command, 10).with_context(|| format!("`ip {arguments}` in a network namespace"))
     }
 }
@@ -105,7 +129,7 @@ impl NetworkNamespace {
 impl Drop for NetworkNamespace {
     fn drop(&mut self) {
         // What cannot be removed is left to the next run.
-        let _ = output(Command::new("ip").args(["netns", "del", &self.0]), 10);
+        let _ = output(Command::new("ip").args(["netns", "del", &self.name]), 10);
     }
 }
 

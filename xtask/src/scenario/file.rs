@@ -30,6 +30,9 @@ pub struct Scenario {
     /// `kernel` (QEMU loads the image) or `u-boot` (U-Boot does, by `booti`).
     #[serde(default)]
     pub boot: Boot,
+    /// It runs only where it is asked for by its name or a pattern.
+    #[serde(default)]
+    pub on_request: bool,
     /// Boot arguments.
     #[serde(default)]
     pub append: String,
@@ -93,6 +96,9 @@ pub struct LinuxHost {
     /// Ethernet ports, each on a wire to one of the card's: the n-th is 10.0.(n-1).2, the host's seed is for the first.
     #[serde(default = "default_ports")]
     pub ports: u32,
+    /// What the wires are.
+    #[serde(default)]
+    pub wire: Wire,
     /// Decides which frames the network's weather hits.
     #[serde(default = "default_seed")]
     pub seed: u64,
@@ -101,6 +107,21 @@ pub struct LinuxHost {
     /// What the card still holds at the end is no failure.
     #[serde(default)]
     pub leaves_something: bool,
+}
+
+/// What joins the host to the card.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case", tag = "kind")]
+pub enum Wire {
+    /// A socket through this process, which may disturb it.
+    #[default]
+    Relay,
+    /// A bridge in a network namespace; the card's end has so many queues.
+    Taps {
+        /// Queue pairs of the card's device.
+        #[serde(default = "default_queues")]
+        queues: u32,
+    },
 }
 
 /// Who loads the image.
@@ -190,6 +211,10 @@ fn default_ports() -> u32 {
     1
 }
 
+fn default_queues() -> u32 {
+    1
+}
+
 fn default_seed() -> u64 {
     20_261_122
 }
@@ -226,6 +251,12 @@ pub fn parse(text: &str) -> Result<Scenario> {
     anyhow::ensure!(
         !scenario.expect.is_empty() || scenario.host.is_some(),
         "expected `expect = [...]` or `[host]`: without either nothing would be judged"
+    );
+    let quiet = |host: &LinuxHost| host.wire != Wire::Relay && host.ports == 1;
+    let disturbed = scenario.steps.iter().any(|step| step.needs_relay());
+    anyhow::ensure!(
+        scenario.host.as_ref().is_none_or(|host| host.wire == Wire::Relay || quiet(host) && !disturbed),
+        "expected no `wire`, since it has more than one port, or a step disturbs the network"
     );
     let lonely = scenario.steps.iter().find(|step| step.needs_host() && scenario.host.is_none());
     anyhow::ensure!(lonely.is_none(), "expected `[host]`, since a step is about the host");

@@ -6,7 +6,7 @@ use super::faults::Faults;
 use super::file::{Boot, Scenario};
 use super::golden;
 use super::judge::Judge;
-use super::site::Site;
+use super::site::{Site, Wires};
 use super::step::{Action, Step, Switch};
 use crate::card_log::{CardLog, Line, Ready, ready};
 use crate::command::{say, tail};
@@ -34,9 +34,9 @@ const BOOT_LIMIT: Duration = Duration::from_secs(120);
 const IDLE: &str = r"^no host connected: \d+ of \d+ slots free";
 
 /// Runs a scenario.
-pub fn play(name: &str, scenario: &Scenario, stage: &Stage) -> Result<()> {
-    let site = match &scenario.host {
-        Some(host) => Some(Site::new(name, scenario, host, stage)?),
+pub fn play(name: &str, scenario: &Scenario, stage: &Stage, wires: Option<Wires>) -> Result<()> {
+    let site = match scenario.host.as_ref().zip(wires) {
+        Some((host, wires)) => Some(Site::new(name, scenario, host, wires, stage)?),
         None => None,
     };
     let log = paths::logs()?.join(format!("qemu-{name}.serial"));
@@ -87,8 +87,8 @@ struct Play<'a> {
     faults: Faults,
     drives: TemporaryFolder,
     sockets: TemporaryFolder,
-    /// Of each port.
-    nets: Vec<String>,
+    /// Of each port: its `-netdev`, and more properties of its device.
+    nets: Vec<(String, String)>,
     port: u16,
 }
 
@@ -105,9 +105,9 @@ impl<'a> Play<'a> {
         let port = qemu::free_port(DYNAMIC_PORTS)?;
         let nets = match &site {
             Some(site) => site.card_netdevs(),
-            None => vec![scenario.net.replace("{port}", &port.to_string())],
+            None => vec![(scenario.net.replace("{port}", &port.to_string()), String::new())],
         };
-        let mut command = card(scenario, stage, &drives, &nets)?;
+        let mut command = card(scenario, stage, &drives, &nets, site.as_ref())?;
         command.args(["-qmp", &qemu::control(&control_of(&sockets))]);
         let vm = Vm::start(&mut command, log)?;
         if let Some(site) = &mut site {
@@ -162,7 +162,7 @@ impl<'a> Play<'a> {
     /// Where the network was to be bad, it was.
     fn weather_has_hit(&mut self) -> Result<()> {
         if self.scenario.steps.iter().any(|step| matches!(step.action, Action::Network(_))) {
-            let Passed { frames, lost, disturbed } = self.site()?.relay().passed();
+            let Passed { frames, lost, disturbed } = self.site()?.relay()?.passed();
             say(&format!("  of {frames} frames {lost} were lost and {disturbed} disturbed otherwise"));
             anyhow::ensure!(lost + disturbed > 0, "the bad network has hit nothing");
         }
@@ -228,11 +228,11 @@ impl<'a> Play<'a> {
                 let mut qmp = self.site()?.qmp()?;
                 commands.iter().try_for_each(|command| qmp.send(&command.0).map(drop))?;
             }
-            Action::Network(weather) => self.site()?.relay().set_weather(*weather),
+            Action::Network(weather) => self.site()?.relay()?.set_weather(*weather),
             Action::Reset(side) => {
-                self.site()?.relay().reset_towards(*side);
+                self.site()?.relay()?.reset_towards(*side);
                 self.until(step.limit, "no connection carried so much data", &mut |play| {
-                    Ok(play.site()?.relay().has_reset())
+                    Ok(play.site()?.relay()?.has_reset())
                 })?;
             }
             Action::Flood(flood) => self.site()?.flood(*flood, card)?,
@@ -276,7 +276,7 @@ impl<'a> Play<'a> {
 
     /// Starts the card anew, with the drives that it had at first, as they are now.
     fn start_again(&mut self) -> Result<()> {
-        let mut command = card(self.scenario, self.stage, &self.drives, &self.nets)?;
+        let mut command = card(self.scenario, self.stage, &self.drives, &self.nets, self.site.as_ref())?;
         command.args(["-qmp", &qemu::control(&control_of(&self.sockets))]);
         let log = self.vm.log().with_extension("again.serial");
         self.vm = Vm::start(&mut command, &log)?;
@@ -432,7 +432,6 @@ fn control_of(sockets: &TemporaryFolder) -> PathBuf {
     sockets.join("control")
 }
 
-/// The card's QEMU, but for its control socket.
 /// What some core's pools hold that they did not hold before the first host came; each core speaks for itself.
 fn kept(lines: &[Line], idle: &Regex) -> Option<String> {
     let cores: BTreeSet<&str> = lines.iter().filter_map(|line| line.core()).collect();
@@ -452,7 +451,14 @@ fn kept(lines: &[Line], idle: &Regex) -> Option<String> {
     (!has_spoken).then(|| "no core has said what its pools hold".to_owned())
 }
 
-fn card(scenario: &Scenario, stage: &Stage, drives: &TemporaryFolder, nets: &[String]) -> Result<Command> {
+/// The card's QEMU, but for its control socket.
+fn card(
+    scenario: &Scenario,
+    stage: &Stage,
+    drives: &TemporaryFolder,
+    nets: &[(String, String)],
+    site: Option<&Site>,
+) -> Result<Command> {
     let mut command = machine(scenario)?.command();
     if !scenario.restarts {
         // A reset is an end: what comes after it is another boot.
@@ -472,10 +478,13 @@ fn card(scenario: &Scenario, stage: &Stage, drives: &TemporaryFolder, nets: &[St
     for drive in &scenario.drive {
         drive.add(&mut command, drives.path())?;
     }
-    for (number, net) in nets.iter().enumerate() {
-        qemu::add_port(&mut command, number, net);
+    for (number, (net, properties)) in nets.iter().enumerate() {
+        qemu::add_port_with(&mut command, number, net, properties);
     }
-    Ok(command)
+    Ok(match site {
+        Some(site) => site.enclose(command),
+        None => command,
+    })
 }
 
 fn machine(scenario: &Scenario) -> Result<Machine> {

@@ -1,7 +1,7 @@
 //! What is at the other end of the card's wire: the relay, and a Linux host that does what steps ask for.
 
 use super::Stage;
-use super::file::{LinuxHost, Scenario};
+use super::file::{self, LinuxHost, Scenario};
 use super::step::Action;
 use crate::card_log::Ready;
 use crate::command::say;
@@ -16,11 +16,35 @@ use crate::qmp::Qmp;
 use anyhow::{Context, Result, bail};
 use regex::Regex;
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// What QEMU's drives call themselves (Identify Controller, MN): with the serial number it makes the NSID.
 const DRIVE_MODEL: &str = "QEMU NVMe Ctrl";
+
+/// The wires of a scenario.
+pub struct Wires {
+    /// One for each port.
+    of_ports: Vec<Wire>,
+    /// The first of them, where it can be told to disturb what passes.
+    relay: Option<Arc<Relay>>,
+}
+
+impl Wires {
+    /// As the host's table says. The error is the reason why this machine does not give such a wire.
+    pub fn new(plan: &LinuxHost) -> Result<Self> {
+        if let file::Wire::Taps { queues } = plan.wire {
+            return Ok(Self { of_ports: vec![Wire::taps_with_queues(1500, queues)?], relay: None });
+        }
+        let relay = Arc::new(Relay::new(plan.seed)?);
+        let mut of_ports = vec![Wire::Relayed(Arc::clone(&relay))];
+        for _ in 1..plan.ports {
+            of_ports.push(Wire::Relayed(Arc::new(Relay::new(plan.seed)?)));
+        }
+        Ok(Self { of_ports, relay: Some(relay) })
+    }
+}
 
 /// The host's end.
 pub struct Site<'a> {
@@ -29,9 +53,7 @@ pub struct Site<'a> {
     pieces: Vec<String>,
     drives: Vec<&'a str>,
     sockets: TemporaryFolder,
-    relay: Arc<Relay>,
-    /// One for each port; only the first passes through the relay that can be told to disturb it.
-    wires: Vec<Wire>,
+    wires: Wires,
     log: PathBuf,
     host: Option<Host>,
     starts: u32,
@@ -46,12 +68,13 @@ pub struct Site<'a> {
 
 impl<'a> Site<'a> {
     /// The wire, and a host that starts.
-    pub fn new(name: &str, scenario: &'a Scenario, plan: &'a LinuxHost, stage: &'a Stage) -> Result<Self> {
-        let relay = Arc::new(Relay::new(plan.seed)?);
-        let mut wires = vec![Wire::Relayed(Arc::clone(&relay))];
-        for _ in 1..plan.ports {
-            wires.push(Wire::Relayed(Arc::new(Relay::new(plan.seed)?)));
-        }
+    pub fn new(
+        name: &str,
+        scenario: &'a Scenario,
+        plan: &'a LinuxHost,
+        wires: Wires,
+        stage: &'a Stage,
+    ) -> Result<Self> {
         let pieces = scenario.steps.iter().map(|step| step.script().unwrap_or_default().to_owned()).collect();
         let plugged = scenario.steps.iter().filter_map(|step| match &step.action {
             Action::Plug(drive) => Some(drive),
@@ -65,7 +88,6 @@ impl<'a> Site<'a> {
             drives,
             sockets: TemporaryFolder::for_sockets()?,
             wires,
-            relay,
             log: paths::logs()?.join(format!("qemu-{name}-host.log")),
             host: None,
             starts: 0,
@@ -97,7 +119,7 @@ impl<'a> Site<'a> {
             run: &script,
             pieces: &self.pieces,
             environment: "TARGET=card\nLACKS=\n",
-            wires: &self.wires,
+            wires: &self.wires.of_ports,
             control: Some(&self.control()),
             log: &log,
         })?);
@@ -183,23 +205,31 @@ impl<'a> Site<'a> {
         Qmp::open(&self.control())
     }
 
-    /// The wire.
-    pub fn relay(&self) -> &Relay {
-        &self.relay
+    /// The wire that can be disturbed.
+    pub fn relay(&self) -> Result<&Arc<Relay>> {
+        self.wires.relay.as_ref().context("this wire cannot be disturbed")
     }
 
     /// Begins a flood, or ends it.
     pub fn flood(&mut self, flood: Flood, card: &Ready) -> Result<()> {
         self.flood = None;
         if flood.syn_per_s > 0 {
-            self.flood = Some(RunningFlood::start(flood, &self.relay, &card.address, card.port)?);
+            self.flood = Some(RunningFlood::start(flood, self.relay()?, &card.address, card.port)?);
         }
         Ok(())
     }
 
-    /// Value of the card's `-netdev` for each port, without an id.
-    pub fn card_netdevs(&self) -> Vec<String> {
-        self.wires.iter().map(Wire::card_netdev).collect()
+    /// For each port of the card: value of `-netdev`, without an id, and more properties of its device.
+    pub fn card_netdevs(&self) -> Vec<(String, String)> {
+        self.wires.of_ports.iter().map(|wire| (wire.card_netdev(), wire.card_properties())).collect()
+    }
+
+    /// The command, run where the wires are.
+    pub fn enclose(&self, command: Command) -> Command {
+        match self.wires.of_ports.first() {
+            Some(wire) => wire.enclose(command),
+            None => command,
+        }
     }
 
     /// The end of the console.

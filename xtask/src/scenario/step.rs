@@ -263,6 +263,11 @@ impl Step {
         }
     }
 
+    /// Whether it takes a wire that this process can disturb.
+    pub fn needs_relay(&self) -> bool {
+        matches!(self.action, Action::Flood(_) | Action::Network(_) | Action::Reset(_))
+    }
+
     /// Whether it makes no sense without a host.
     pub fn needs_host(&self) -> bool {
         use Action::{Console, Finish, Flood, HostPower, HostQmp, Network, Reset, Run, Start};
