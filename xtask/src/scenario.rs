@@ -44,6 +44,15 @@ impl Stage {
     }
 }
 
+/// What every scenario of a run has beside what its file says.
+#[derive(Debug, Default)]
+pub struct More<'a> {
+    /// Boot arguments that come behind its own.
+    pub append: &'a str,
+    /// Number of cores where the file has none.
+    pub smp: Option<u32>,
+}
+
 /// The named scenarios, or all of the board's that run without being asked for, ready to run.
 pub struct Plan {
     scenarios: Vec<(String, Scenario)>,
@@ -53,8 +62,8 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Reads the scenarios, and builds what they need. `append` are boot arguments that come behind their own.
-    pub fn new(only: &[String], board: &str, bless: bool, append: &str) -> Result<Self> {
+    /// Reads the scenarios, and builds what they need.
+    pub fn new(only: &[String], board: &str, bless: bool, more: &More) -> Result<Self> {
         let names = file::names()?;
         let wanted: Vec<Regex> = only.iter().map(|name| pattern(name)).collect::<Result<_>>()?;
         let of_nobody = |wanted: &Regex| !names.iter().any(|name| wanted.is_match(name));
@@ -66,7 +75,8 @@ impl Plan {
             let mut scenario = file::read(&name)?;
             let asked_for = wanted.iter().any(|wanted| wanted.is_match(&name));
             if scenario.board == board && (asked_for || only.is_empty() && !scenario.on_request) {
-                scenario.append = format!("{} {append}", scenario.append).trim().to_owned();
+                scenario.append = format!("{} {}", scenario.append, more.append).trim().to_owned();
+                scenario.smp = scenario.smp.or(more.smp);
                 scenarios.push((name, scenario));
             }
         }
@@ -124,6 +134,8 @@ mod tests {
     fn a_star_stands_for_anything() {
         let fits = |text: &str, name: &str| pattern(text).unwrap().is_match(name);
         assert!(fits("many-*", "many-rss") && fits("many", "many") && fits("*", "crash-hang"));
-        assert!(!fits("many", "many-rss") && !fits("many-*", "too-many-connections") && !fits("m.ny", "many"));
+        assert!(
+            !fits("many", "many-rss") && !fits("many-*", "too-many-connections") && !fits("m.ny", "many")
+        );
     }
 }

@@ -1,6 +1,7 @@
 //! `cargo xtask test`, `prepush` and `ci`: the parts and their order.
 
 use crate::report::{Report, machines_at_once};
+use crate::scenario::More;
 use crate::{checks, linux, native, panics, scenario, setup, sim, size, tidy};
 use anyhow::{Result, anyhow};
 use clap::{Args, Subcommand};
@@ -39,6 +40,9 @@ enum Part {
         /// More boot arguments for each of them, such as "plan=many"
         #[arg(long, default_value = "")]
         append: String,
+        /// Number of cores of those that do not say
+        #[arg(long)]
+        smp: Option<u32>,
     },
     /// The card as a Linux process over TAP, against the user-space host: data verified
     Hosted,
@@ -54,8 +58,8 @@ pub fn run(options: &Options) -> Result<()> {
         Some(Part::Loom) => report.check("loom", checks::loom_tests),
         Some(Part::Sim) => report.check("sim", sim::test),
         Some(Part::Asan) => report.part("asan", checks::asan_tests),
-        Some(Part::Qemu { scenarios, board, bless, append }) => {
-            let plan = scenario::Plan::new(scenarios, board, *bless, append)?;
+        Some(Part::Qemu { scenarios, board, bless, append, smp }) => {
+            let plan = scenario::Plan::new(scenarios, board, *bless, &More { append, smp: *smp })?;
             report.together(machines_at_once(), plan.jobs());
         }
         Some(Part::Hosted) => native::test(&report),
@@ -84,7 +88,7 @@ fn all(report: &Report, full: bool) {
 fn in_machines(report: &Report, full: bool) {
     let hosted = ["verify", "tap"].map(linux::Options::hosted);
     let linux = [linux::Options::all(full)].into_iter().chain(hosted).map(linux::Plan::new);
-    let scenarios = scenario::Plan::new(&[], "qemu-aarch64", false, "");
+    let scenarios = scenario::Plan::new(&[], "qemu-aarch64", false, &More::default());
     let linux: Vec<_> = linux.collect();
     let mut jobs = Vec::new();
     // What stops a whole part (an image that does not build) is that part's failure, not the end of the run.

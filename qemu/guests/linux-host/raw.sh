@@ -68,6 +68,15 @@ data_header() {
     number 2 "$1" && number 2 "$2" && number 4 0 && number 4 "$3" && number 4 0
 }
 
+# write_4k NAME CID NSID BLOCK FILE: the file's 4 KiB as a write of 8 blocks; its end is 24 more bytes.
+write_4k() {
+    before=$(wc -c < "/tmp/$1.in")
+    io_command "$2" 1 "$3" "$4" 8 4096 > "/tmp/$1.out"
+    received "$1" $((before + 24))
+    tag=$(od -A n -t u2 -j $((before + 10)) -N 2 "/tmp/$1.in")
+    { data_header "$2" $tag 4096 && cat "$5"; } > "/tmp/$1.out"
+}
+
 # raw NAME: opens a connection and exchanges ICReq and ICResp.
 raw() {
     mkfifo "/tmp/$1.out"

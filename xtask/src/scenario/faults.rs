@@ -4,7 +4,7 @@ use super::step::{Fail, Slow};
 use crate::paths::TemporaryFolder;
 use crate::qemu::{self, Drive};
 use crate::qmp::Qmp;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -38,7 +38,38 @@ impl Faults {
 
     /// The drive serves so many operations a second from now on.
     pub fn slow(&mut self, qmp: &mut Qmp, slow: &Slow) -> Result<()> {
-        self.throttle(qmp, &slow.drive, &json!({"iops-total": slow.iops}))
+        let limits = match (slow.iops, slow.per_minute) {
+            (Some(iops), None) => json!({"iops-total": iops}),
+            // One a second, and what is larger than this counts as several.
+            (None, Some(count @ 1..)) => json!({"iops-total": 1, "iops-size": (4096 * count).div_ceil(60)}),
+            _ => bail!("expected one of `iops` and `per_minute`"),
+        };
+        self.throttle(qmp, &slow.drive, &limits)
+    }
+
+    /// The drive keeps the next write until it is let go; what comes later overtakes it. Whoever resets the drive
+    /// meanwhile waits for ever, and QEMU with it.
+    pub fn hold(&mut self, qmp: &mut Qmp, drive: &str) -> Result<()> {
+        let node = self.node(drive);
+        qmp.command("blockdev-add", json!({"driver": "blkdebug", "node-name": node, "image": drive}))?;
+        self.put_before(qmp, drive, Some((node, None)))?;
+        self.debug(qmp, drive, "break pwritev held")
+    }
+
+    /// The drive carries out what it keeps.
+    pub fn let_go(&mut self, qmp: &mut Qmp, drive: &str) -> Result<()> {
+        self.debug(qmp, drive, "resume held")
+    }
+
+    fn debug(&self, qmp: &mut Qmp, drive: &str, command: &str) -> Result<()> {
+        let (node, _) = self.before.get(drive).with_context(|| format!("drive {drive} keeps nothing"))?;
+        let line = format!("qemu-io {node} \"{command}\"");
+        let answer = qmp.command("human-monitor-command", json!({"command-line": line}))?;
+        // It is silent where all is well.
+        match answer.as_str().map(str::trim) {
+            Some("") | None => Ok(()),
+            Some(error) => bail!("QEMU's answer to `{line}`: {error}"),
+        }
     }
 
     /// The drive ends next to nothing from now on: a byte a second. What it holds ends when it is mended or reset.

@@ -292,6 +292,8 @@ impl<'a> Play<'a> {
             Action::Fail(fail) => self.faults.fail(&mut qmp, fail),
             Action::Slow(slow) => self.faults.slow(&mut qmp, slow),
             Action::Hang(drive) => self.faults.hang(&mut qmp, drive),
+            Action::Hold(drive) => self.faults.hold(&mut qmp, drive),
+            Action::LetGo(drive) => self.faults.let_go(&mut qmp, drive),
             Action::Mend(drive) => self.faults.mend(&mut qmp, drive),
             Action::Plug(drive) => self.faults.plug(&mut qmp, drive, &self.drives),
             Action::Unplug(drive) => {

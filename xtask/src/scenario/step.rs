@@ -46,6 +46,10 @@ pub enum Action {
     Slow(Slow),
     /// A drive takes I/O from now on and does not end it, until it is mended or reset.
     Hang(String),
+    /// A drive keeps the next write that comes to it, and only that, until it is let go.
+    Hold(String),
+    /// A drive carries out the write that it keeps.
+    LetGo(String),
     /// A drive is well again.
     Mend(String),
     /// A new drive is plugged in.
@@ -128,7 +132,9 @@ pub struct Slow {
     /// The drive's name.
     pub drive: String,
     /// Operations a second.
-    pub iops: u64,
+    pub iops: Option<u64>,
+    /// Operations of 4 KiB a minute.
+    pub per_minute: Option<u64>,
 }
 
 /// A step as it stands in the file.
@@ -148,6 +154,8 @@ pub struct Table {
     fail: Option<Fail>,
     slow: Option<Slow>,
     hang: Option<String>,
+    hold: Option<String>,
+    let_go: Option<String>,
     mend: Option<String>,
     plug: Option<Drive>,
     unplug: Option<String>,
@@ -182,7 +190,7 @@ impl TryFrom<Table> for Step {
                 Err(format!("expected one of `{other}` and `{one}`; a step does one thing"))
             }
             _ => Err(
-                "expected one of card, device, console, run, start, finish, qmp, host_qmp, fail, slow, hang, mend, plug, \
+                "expected one of card, device, console, run, start, finish, qmp, host_qmp, fail, slow, hang, hold, let_go, mend, plug, \
                       unplug, network, reset, flood, link, host_power, card_power, pause_s"
                     .to_owned(),
             ),
@@ -205,6 +213,8 @@ impl Table {
             ("fail", self.fail.map(Action::Fail)),
             ("slow", self.slow.map(Action::Slow)),
             ("hang", self.hang.map(Action::Hang)),
+            ("hold", self.hold.map(Action::Hold)),
+            ("let_go", self.let_go.map(Action::LetGo)),
             ("mend", self.mend.map(Action::Mend)),
             ("plug", self.plug.map(Action::Plug)),
             ("unplug", self.unplug.map(Action::Unplug)),
@@ -233,7 +243,12 @@ impl Action {
                 let kinds: Vec<&str> = on.iter().map(|kind| kind.name()).collect();
                 format!("drive {drive}: each {} fails with error {errno}", kinds.join(" and "))
             }
-            Self::Slow(Slow { drive, iops }) => format!("drive {drive} serves {iops} operations a second"),
+            Self::Slow(Slow { drive, iops: Some(iops), .. }) => {
+                format!("drive {drive} serves {iops} operations a second")
+            }
+            Self::Slow(Slow { drive, .. }) => format!("drive {drive} serves next to nothing"),
+            Self::Hold(drive) => format!("drive {drive} keeps the next write"),
+            Self::LetGo(drive) => format!("drive {drive} carries out the write that it keeps"),
             Self::Hang(drive) => format!("drive {drive} takes I/O and does not end it"),
             Self::Mend(drive) => format!("drive {drive} is well again"),
             Self::Plug(drive) => format!("drive {} is plugged in", drive.name),

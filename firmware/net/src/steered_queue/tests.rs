@@ -191,7 +191,9 @@ fn a_full_ring_drops_and_the_others_go_on() {
     let frame = bench.segment(hearing, 99).0;
     bench.inject(0, &frame);
     assert!(bench.receive(0).is_none());
-    assert_eq!(bench.queues[0].counters().dropped, 40 - RING_FRAMES as u64);
+    let dropped = 40 - RING_FRAMES;
+    assert_eq!(bench.queues[0].counters().dropped, dropped as u64);
+    assert_eq!(bench.queues[0].take_moved(), Moved { passed_on: 41, dropped, carried: 0 });
     assert_eq!(bench.receive(2).map(|frame| number(&frame)), Some(99));
     let got: Vec<_> = std::iter::from_fn(|| bench.receive(1)).map(|frame| number(&frame)).collect();
     assert_eq!(got, (0..RING_FRAMES as u32).collect::<Vec<_>>());
