@@ -62,8 +62,8 @@ impl Faults {
     }
 
     fn debug(&self, qmp: &mut Qmp, drive: &str, command: &str) -> Result<()> {
-        let (node, _) = self.before.get(drive).with_context(|| format!("drive {drive} keeps nothing"))?;
-        let line = format!("qemu-io {node} \"{command}\"");
+        // By its device: a write that is kept holds the lock that naming a node would take.
+        let line = format!("qemu-io -d {} \"{command}\"", self.device(drive));
         let answer = qmp.command("human-monitor-command", json!({"command-line": line}))?;
         // It is silent where all is well.
         match answer.as_str().map(str::trim) {
@@ -144,14 +144,18 @@ impl Faults {
         format!("{drive}-fault{}", self.made)
     }
 
+    /// The device that has the drive's blocks.
+    fn device(&self, drive: &str) -> String {
+        if self.plugged.contains(drive) { format!("nvme-{drive}") } else { qemu::namespace_id(drive) }
+    }
+
     fn put_before(
         &mut self,
         qmp: &mut Qmp,
         drive: &str,
         new: Option<(String, Option<String>)>,
     ) -> Result<()> {
-        let device =
-            if self.plugged.contains(drive) { format!("nvme-{drive}") } else { qemu::namespace_id(drive) };
+        let device = self.device(drive);
         let node = new.as_ref().map_or(drive, |(node, _)| node);
         let path = format!("/machine/peripheral/{device}");
         qmp.command("qom-set", json!({"path": path, "property": "drive", "value": node}))?;
