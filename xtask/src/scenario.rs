@@ -19,9 +19,9 @@ use crate::report::{Job, Verdict};
 use crate::setup;
 use anyhow::{Result, bail};
 use file::Scenario;
-use std::collections::{BTreeMap, BTreeSet};
 use regex::Regex;
 use site::Wires;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What all scenarios of a run share.
 pub struct Stage {

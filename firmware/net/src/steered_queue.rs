@@ -253,8 +253,8 @@ impl<W: FnMut(usize)> Receiving<W> {
     fn pass_on(&mut self, core: usize, frame: &[u8]) -> bool {
         let ring = self.to.get_mut(core).and_then(Option::as_mut);
         let copied = &self.copied;
-        let passed = ring
-            .is_some_and(|ring| ring.push(frame.len(), |slot| copied.copy(frame, slot), |_| 0).is_ok());
+        let passed =
+            ring.is_some_and(|ring| ring.push(frame.len(), |slot| copied.copy(frame, slot), |_| 0).is_ok());
         let count = if passed { &mut self.counters.passed_on } else { &mut self.counters.dropped };
         *count += 1;
         passed
