@@ -4,12 +4,11 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::time::Duration;
 
 use hal_api::Instant;
-use smoltcp::iface::{Interface, Route};
+use smoltcp::iface::{Interface, Route, SocketHandle, SocketSet};
 use smoltcp::socket::dhcpv4;
 use smoltcp::wire::{IpAddress, IpCidr};
 
 use crate::config::{Addressing, Config};
-use crate::sockets::Sockets;
 
 /// One address of a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +44,7 @@ const DHCP_PATIENCE: Duration = Duration::from_secs(10);
 /// Where the address comes from, and whether it has come.
 #[derive(Debug)]
 pub(crate) struct AddressState {
+    dhcp: Option<SocketHandle>,
     /// Since when DHCP has been asked without an answer.
     asking_since: Option<Instant>,
     /// The link was away: the address stays while DHCP is asked whether it still holds.
@@ -58,16 +58,17 @@ pub(crate) struct AddressState {
 }
 
 impl AddressState {
-    /// Sets the static addresses, and adds a DHCP socket where one is wanted.
+    /// Sets the static addresses, and adds a DHCP socket to the set where one is wanted; there has to be room for it.
     pub(crate) fn new(
         config: &Config<'_>,
         mac: [u8; 6],
         link_up: bool,
         interface: &mut Interface,
-        sockets: &mut Sockets,
+        set: &mut SocketSet<'static>,
         now: Instant,
     ) -> Self {
         let mut state = Self {
+            dhcp: None,
             asking_since: None,
             confirming: false,
             warned: false,
@@ -79,7 +80,7 @@ impl AddressState {
         let mut main = None;
         match config.addressing {
             Addressing::Dhcp => {
-                sockets.add_dhcp();
+                state.dhcp = Some(set.add(dhcpv4::Socket::new()));
                 state.asking_since = Some(now);
                 hal_log::info!("asking DHCP for an address");
             }
@@ -156,8 +157,14 @@ impl AddressState {
     }
 
     /// Takes over what DHCP has found out. Returns whether the address changed.
-    pub(crate) fn review(&mut self, interface: &mut Interface, sockets: &mut Sockets, now: Instant) -> bool {
-        let Some(event) = sockets.dhcp().and_then(dhcpv4::Socket::poll) else { return false };
+    pub(crate) fn review(
+        &mut self,
+        interface: &mut Interface,
+        set: &mut SocketSet<'static>,
+        now: Instant,
+    ) -> bool {
+        let Some(handle) = self.dhcp else { return false };
+        let Some(event) = client(set, handle).poll() else { return false };
         match event {
             dhcpv4::Event::Configured(lease) => {
                 let (address, prefix) = (lease.address.address(), lease.address.prefix_len());
@@ -185,7 +192,7 @@ impl AddressState {
         &mut self,
         link_up: bool,
         interface: &mut Interface,
-        sockets: &mut Sockets,
+        set: &mut SocketSet<'static>,
         now: Instant,
     ) -> bool {
         let came_up = link_up && !self.link_up;
@@ -199,10 +206,10 @@ impl AddressState {
                 hal_log::warn!("link is down");
             }
         }
-        if let (true, Some(dhcp)) = (came_up, sockets.dhcp()) {
+        if let (true, Some(handle)) = (came_up, self.dhcp) {
             // The network may be another one now. The address, and with it the connections, is kept until
             // that is known.
-            dhcp.reset();
+            client(set, handle).reset();
             self.confirming = self.confirming || self.asking_since.is_none();
             self.asking_since = Some(now);
             self.warned = false;
@@ -218,6 +225,12 @@ impl AddressState {
         }
         came_up
     }
+}
+
+/// The DHCP client. In one place of the image, where smoltcp's checks count once.
+#[inline(never)]
+fn client<'a>(set: &'a mut SocketSet<'static>, handle: SocketHandle) -> &'a mut dhcpv4::Socket<'static> {
+    set.get_mut(handle)
 }
 
 /// The link-local address that goes with a station address.

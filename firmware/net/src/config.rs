@@ -2,10 +2,10 @@
 
 use core::net::IpAddr;
 
-use smoltcp::socket::tcp;
+use smoltcp::iface::SocketStorage;
 
 use crate::address::PortAddress;
-use crate::sockets::Sockets;
+use crate::slot::Slot;
 use crate::steering::Steering;
 
 /// Most ports that a stack listens on.
@@ -87,12 +87,9 @@ impl Config<'_> {
     /// Bytes that [`crate::Stack::new`] takes from its arena, within a few cache lines.
     #[must_use]
     pub const fn memory_bytes(&self) -> usize {
-        let state = size_of::<Option<tcp::Socket<'static>>>() + 512;
+        let state = size_of::<Slot>() + size_of::<SocketStorage<'static>>() + 512;
         let socket = self.receive_bytes.saturating_add(self.transmit_bytes).saturating_add(state);
-        self.sockets
-            .saturating_add(1)
-            .saturating_mul(socket)
-            .saturating_add(Sockets::memory_bytes(self.sockets) + 32 * 1024)
+        self.sockets.saturating_add(1).saturating_mul(socket).saturating_add(32 * 1024)
     }
 
     /// Halves the buffers until everything fits in `bytes`; at 16 KiB each it stops, whether it fits or not.

@@ -1,6 +1,7 @@
 //! The sockets of a stack: a fixed number, each of them spare, listening, or a connection.
 //!
-//! smoltcp's cost is linear in the sockets of its set, so that spare ones stay outside of it (`sockets.rs`). Each port
+//! smoltcp looks at every socket of the set that it is given. So each stands in a set of its own ([`Slot`]): a frame is shown
+//! to the one that it is for, and only those are asked for frames that may have some ([`Wanted`]). Each port
 //! has one listening socket, which is replaced as soon as a request has taken it.
 
 use core::net::{IpAddr, SocketAddr};
@@ -8,30 +9,27 @@ use core::time::Duration;
 
 use hal_api::Instant;
 use hal_mem::{Arena, OutOfMemory};
-use smoltcp::iface::{Context, SocketHandle};
+use smoltcp::iface::{Context, Interface, SocketSet, SocketStorage};
 use smoltcp::socket::tcp;
 use smoltcp::wire::IpEndpoint;
 
 use crate::config::{Config, Home, MAX_PORTS};
-use crate::frame::ConnectionRequest;
-use crate::sockets::Sockets;
+use crate::frame::{Ends, Segment};
+use crate::slot::{Phase, Slot, is_same};
+use crate::stream::Stream;
+use crate::wanted::Wanted;
 
-/// A connection that sends nothing is asked whether it lives.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
-/// A peer that answers nothing for so long is gone.
-const PEER_TIMEOUT: Duration = Duration::from_secs(30);
-/// The three-way handshake has to be complete by then.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A handshake of this age gives way when a socket is wanted: many round trips of a network in a machine room, so that
 /// a flood of requests has to be dense to keep others out.
 const HANDSHAKE_GRACE: Duration = Duration::from_millis(50);
 /// A released connection has so long to deliver what it was given and to close.
 const LINGER: Duration = Duration::from_secs(5);
-/// Time to answer a repeated FIN. Far less than twice the life of a segment: sockets are few.
-const TIME_WAIT: Duration = Duration::from_secs(1);
 
 /// First of the ports that own connections use (RFC 6335, section 6); they end with the last port there is.
 const FIRST_OWN_PORT: u16 = 49_152;
+
+/// Places of [`Connections::recent`].
+const RECENT: usize = 256;
 
 /// A connection, from [`crate::Stack::accept`] or [`crate::Stack::connect`] to [`crate::Stack::release`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -70,39 +68,31 @@ pub enum ConnectError {
     InvalidRemote,
 }
 
-/// What a socket is doing.
+/// Who is to see a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    /// Not in the set.
-    Spare,
-    /// Waits for a request to this port.
-    Listening(u16),
-    /// Between request and third segment, since then.
-    Handshake(Instant),
-    /// Open and not yet accepted.
-    Ready,
-    /// Belongs to the caller.
-    Accepted,
-    /// Released; gone by then.
-    Lingering(Instant),
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Slot {
-    phase: Phase,
-    /// In the set unless spare.
-    handle: SocketHandle,
-    generation: u16,
+pub(crate) enum Receiver {
+    /// This socket.
+    Socket(u16),
+    /// None: it is answered by a reset.
+    Nobody,
+    /// None, because it is a request for which there is no socket now.
+    Full,
 }
 
 /// All sockets of a stack.
 pub(crate) struct Connections {
-    pub(crate) sockets: Sockets,
-    spare: &'static mut [Option<tcp::Socket<'static>>],
     slots: &'static mut [Slot],
-    /// Slots from here on are spare.
-    top: usize,
+    /// From here on all slots are spare.
+    used: usize,
+    /// Those that may have something to send.
+    pub(crate) wanted: Wanted,
+    /// For DHCP; segments that are for no socket are shown to it as well.
+    pub(crate) others: SocketSet<'static>,
+    /// Whose segments came last, by some bits of their ends. A guess, which has to be checked.
+    recent: &'static mut [u16],
     ports: heapless::Vec<u16, MAX_PORTS>,
+    /// Some port has no listening socket.
+    lacks_listener: bool,
     ready: usize,
     /// Where the search for the port of the next own connection begins.
     next_own_port: u16,
@@ -115,27 +105,42 @@ impl Connections {
     /// the first own connection.
     pub(crate) fn new(config: &Config<'_>, arena: &mut Arena, seed: u64) -> Result<Self, OutOfMemory> {
         let count = config.sockets.clamp(1, usize::from(u16::MAX));
-        let sockets = Sockets::new(count, arena)?;
-        let slot = Slot { phase: Phase::Spare, handle: SocketHandle::default(), generation: 0 };
-        let slots = arena.slice(count, |_| slot)?;
-        let spare = arena.slice(count, |_| None)?;
-        for place in spare.iter_mut() {
-            let receive = arena.slice(config.receive_bytes, |_| 0u8)?;
-            let transmit = arena.slice(config.transmit_bytes, |_| 0u8)?;
-            *place = Some(new_socket(receive, transmit));
+        let places = arena.slice(count, |_| SocketStorage::EMPTY)?.chunks_mut(1);
+        let (receive_bytes, transmit_bytes) = (config.receive_bytes.max(1), config.transmit_bytes.max(1));
+        let receive = arena.slice(count.saturating_mul(receive_bytes), |_| 0)?.chunks_mut(receive_bytes);
+        let transmit = arena.slice(count.saturating_mul(transmit_bytes), |_| 0)?.chunks_mut(transmit_bytes);
+        let buffers = receive.zip(transmit);
+        let slots =
+            places.zip(buffers).map(|(place, (receive, transmit))| Slot::new(place, receive, transmit));
+        let mut connections = Self {
+            slots: arena.collect(count, slots)?,
+            used: 0,
+            wanted: Wanted::new(count, arena)?,
+            others: SocketSet::new(arena.slice(1, |_| SocketStorage::EMPTY)?),
+            recent: arena.slice(RECENT, |_| 0)?,
+            ports: heapless::Vec::new(),
+            lacks_listener: true,
+            ready: 0,
+            next_own_port: (seed >> 32) as u16 | FIRST_OWN_PORT,
+            home: config.home,
+        };
+        for port in config.ports.iter().copied().filter(|port| *port != 0) {
+            // Those beyond the last place are ignored.
+            let _ = connections.ports.push(port);
         }
-        let ports = config.ports.iter().copied().filter(|port| *port != 0).take(MAX_PORTS).collect();
-        let next_own_port = (seed >> 32) as u16 | FIRST_OWN_PORT;
-        let home = config.home;
-        let mut connections = Self { sockets, spare, slots, top: 0, ports, ready: 0, next_own_port, home };
         connections.listen(Instant::ZERO);
         Ok(connections)
     }
 
     /// Sockets that no connection uses; those that listen are not in use.
     pub(crate) fn free(&self) -> usize {
-        let unused = |slot: &&Slot| matches!(slot.phase, Phase::Spare | Phase::Listening(_));
-        self.slots.iter().filter(unused).count()
+        let listening = self.in_use().filter(|slot| matches!(slot.phase, Phase::Spare | Phase::Listening(_)));
+        self.slots.len() - self.used + listening.count()
+    }
+
+    /// The slots up to the last that is not spare.
+    fn in_use(&self) -> impl Iterator<Item = &Slot> {
+        self.slots.iter().take(self.used)
     }
 
     /// The oldest-indexed connection that is open and was not yet accepted.
@@ -143,12 +148,11 @@ impl Connections {
         if self.ready == 0 {
             return None;
         }
-        let (index, slot) =
-            self.slots.iter_mut().take(self.top).enumerate().find(|(_, slot)| slot.phase == Phase::Ready)?;
+        let (index, slot) = self.slots.iter_mut().enumerate().find(|(_, slot)| slot.phase == Phase::Ready)?;
         self.ready = self.ready.saturating_sub(1);
         slot.phase = Phase::Accepted;
         let id = ConnectionId { index: u16::try_from(index).ok()?, generation: slot.generation };
-        let socket = self.sockets.get(slot.handle);
+        let socket = slot.socket();
         // A connection that was reset meanwhile has no ends any more; the caller learns it from its state.
         let unknown = IpEndpoint::new(core::net::Ipv4Addr::UNSPECIFIED.into(), 0);
         let remote = socket.remote_endpoint().unwrap_or(unknown);
@@ -164,19 +168,26 @@ impl Connections {
         remote: SocketAddr,
     ) -> Result<ConnectionId, ConnectError> {
         let port = self.own_port(local, remote).ok_or(ConnectError::NoSocket)?;
-        let position = self.slots.iter().position(|slot| slot.phase == Phase::Spare);
-        let index = position.and_then(|index| u16::try_from(index).ok()).ok_or(ConnectError::NoSocket)?;
-        let place = self.spare.iter_mut().find(|place| place.is_some()).ok_or(ConnectError::NoSocket)?;
-        let socket = place.as_mut().ok_or(ConnectError::NoSocket)?;
+        let index = self.first_spare().ok_or(ConnectError::NoSocket)?;
+        let slot = self.slots.get_mut(usize::from(index)).ok_or(ConnectError::NoSocket)?;
+        let socket = slot.socket_mut();
         socket.set_congestion_control(tcp::CongestionControl::Reno);
         let (local, remote) = (IpEndpoint::new(local.into(), port), IpEndpoint::from(remote));
         socket.connect(context, remote, local).map_err(|_| ConnectError::InvalidRemote)?;
-        let socket = place.take().ok_or(ConnectError::NoSocket)?;
-        let slot = self.slots.get_mut(usize::from(index)).ok_or(ConnectError::NoSocket)?;
         slot.phase = Phase::Accepted;
         let generation = slot.generation;
-        self.put_in(usize::from(index), socket);
+        self.take_into_use(index);
+        self.want(index);
         Ok(ConnectionId { index, generation })
+    }
+
+    fn first_spare(&self) -> Option<u16> {
+        let position = self.slots.iter().position(|slot| slot.phase == Phase::Spare)?;
+        u16::try_from(position).ok()
+    }
+
+    fn take_into_use(&mut self, index: u16) {
+        self.used = self.used.max(usize::from(index) + 1);
     }
 
     /// A port of ours that no connection to `remote` has and whose replies come to this core; those of one remote differ
@@ -191,8 +202,8 @@ impl Connections {
             if !comes_home || self.ports.contains(&port) {
                 continue;
             }
-            let taken = self.used().filter(|slot| slot.phase != Phase::Spare).any(|slot| {
-                let socket = self.sockets.get(slot.handle);
+            let taken = self.in_use().filter(|slot| slot.phase != Phase::Spare).any(|slot| {
+                let socket = slot.socket();
                 socket.local_endpoint().is_some_and(|end| end.port == port)
                     && socket.remote_endpoint().is_some_and(|end| is_same(end, remote))
             });
@@ -203,126 +214,173 @@ impl Connections {
         None
     }
 
-    /// The socket of an accepted connection; `None` for an id that was released.
-    pub(crate) fn get(&mut self, id: ConnectionId) -> Option<&mut tcp::Socket<'static>> {
-        let slot = self.slots.get(id.index())?;
+    /// The bytes of an accepted connection; `None` for an id that was released.
+    pub(crate) fn stream(&mut self, id: ConnectionId) -> Option<Stream<'_>> {
+        let slot = self.slots.get_mut(id.index())?;
         if slot.phase != Phase::Accepted || slot.generation != id.generation {
             return None;
         }
-        Some(self.sockets.set.get_mut(slot.handle))
+        Some(Stream { socket: slot.socket_mut(), wanted: &mut self.wanted, index: id.index })
     }
 
     /// Takes a connection back from the caller; what is still open is closed in good order. Ignored for an id
     /// that was released before.
     pub(crate) fn release(&mut self, id: ConnectionId, now: Instant) {
-        let Some(socket) = self.get(id) else { return };
-        socket.close();
+        let Some(mut stream) = self.stream(id) else { return };
+        stream.close();
         if let Some(slot) = self.slots.get_mut(id.index()) {
             slot.phase = Phase::Lingering(now + LINGER);
             slot.generation = slot.generation.wrapping_add(1);
         }
     }
 
-    /// Before smoltcp sees a request: makes sure that it goes to the right socket. True when there is one
-    /// for it; false when there is none.
-    pub(crate) fn before_request(&mut self, request: &ConnectionRequest) -> bool {
-        let Some(index) = self.index_of(request) else {
-            let port = request.destination.port();
-            return !self.ports.contains(&port) || self.has_listener(port);
+    /// Whose a segment is.
+    pub(crate) fn receiver(&mut self, segment: &Segment) -> Receiver {
+        let (ends, is_request) = match segment {
+            Segment::Request(ends) => (ends, true),
+            Segment::Other(ends) => (ends, false),
+            Segment::Hidden => return Receiver::Nobody,
         };
-        // A repeated request belongs to the socket that has the first one; a listening socket that stands
-        // before it in the set would take it for a new one.
-        let over = self.slots.get(index).is_some_and(|slot| {
-            matches!(self.sockets.get(slot.handle).state(), tcp::State::TimeWait | tcp::State::Closed)
-        });
-        if over && self.slots.get(index).is_some_and(|slot| matches!(slot.phase, Phase::Lingering(_))) {
-            self.make_spare(index);
-        } else {
-            self.stop_listening(request.destination.port());
+        if let Some(index) = self.index_of(ends) {
+            let is_over = is_request
+                && self.slots.get(usize::from(index)).is_some_and(|slot| {
+                    matches!(slot.phase, Phase::Lingering(_))
+                        && matches!(slot.socket().state(), tcp::State::TimeWait | tcp::State::Closed)
+                });
+            if !is_over {
+                return Receiver::Socket(index);
+            }
+            self.make_spare(usize::from(index));
         }
-        true
+        let port = ends.destination.port();
+        match self.listener(port) {
+            Some(index) => Receiver::Socket(index),
+            None if is_request && self.ports.contains(&port) => Receiver::Full,
+            None => Receiver::Nobody,
+        }
     }
 
     /// Whether a socket gives way soon: one in its handshake, or released.
     pub(crate) fn gives_way_soon(&self) -> bool {
-        self.used().any(|slot| matches!(slot.phase, Phase::Handshake(_) | Phase::Lingering(_)))
+        self.in_use().any(|slot| matches!(slot.phase, Phase::Handshake(_) | Phase::Lingering(_)))
     }
 
-    /// After smoltcp saw a request: a socket that took it is replaced.
-    pub(crate) fn after_request(&mut self, now: Instant) {
-        let used = self.slots.iter_mut().take(self.top);
-        for slot in used.filter(|slot| matches!(slot.phase, Phase::Listening(_))) {
-            if self.sockets.get(slot.handle).state() != tcp::State::Listen {
-                slot.phase = Phase::Handshake(now);
+    /// The socket and nothing else, for smoltcp.
+    pub(crate) fn set_of(&mut self, index: u16) -> Option<&mut SocketSet<'static>> {
+        let slot = self.slots.get_mut(usize::from(index)).filter(|slot| slot.phase != Phase::Spare)?;
+        slot.deadline_stale = true;
+        Some(&mut slot.set)
+    }
+
+    /// A socket may have something to send.
+    pub(crate) fn want(&mut self, index: u16) {
+        self.wanted.add(index);
+    }
+
+    /// Any socket may have something to send.
+    pub(crate) fn want_all(&mut self) {
+        for (index, slot) in (0..).zip(self.slots.iter().take(self.used)) {
+            if slot.phase != Phase::Spare {
+                self.wanted.add(index);
             }
         }
+    }
+
+    /// Those sockets may have something to send whose time has come.
+    pub(crate) fn want_due(&mut self, now: Instant) {
+        for (index, slot) in (0..).zip(self.slots.iter().take(self.used)) {
+            if now >= slot.deadline {
+                self.wanted.add(index);
+            }
+        }
+    }
+
+    /// When the first socket wants to be looked at though nothing comes; what is due already, not before `earliest`.
+    pub(crate) fn next_deadline(
+        &mut self,
+        interface: &mut Interface,
+        now: smoltcp::time::Instant,
+        at: impl Fn(smoltcp::time::Instant) -> Instant,
+    ) -> Instant {
+        let mut next = Instant::FAR_FUTURE;
+        for slot in self.slots.iter_mut().take(self.used).filter(|slot| slot.phase != Phase::Spare) {
+            if core::mem::take(&mut slot.deadline_stale) {
+                slot.deadline = interface.poll_at(now, &slot.set).map_or(Instant::FAR_FUTURE, &at);
+            }
+            next = next.min(slot.deadline);
+        }
+        next
+    }
+
+    /// Moves a socket on whose state has changed.
+    pub(crate) fn review(&mut self, index: u16, now: Instant) {
+        let Some(slot) = self.slots.get_mut(usize::from(index)) else { return };
+        if matches!(slot.phase, Phase::Spare | Phase::Accepted) {
+            return;
+        }
+        let next = slot.phase.next(slot.socket(), now);
+        if next == slot.phase {
+            return;
+        }
+        if next == Phase::Ready {
+            self.ready += 1;
+        } else if slot.phase == Phase::Ready {
+            self.ready = self.ready.saturating_sub(1);
+        }
+        let listened = matches!(slot.phase, Phase::Listening(_));
+        if next == Phase::Spare {
+            self.make_spare(usize::from(index));
+        } else {
+            slot.phase = next;
+        }
+        self.lacks_listener |= listened;
         self.listen(now);
     }
 
     /// Looks at every socket in use and moves on what has changed.
-    pub(crate) fn review(&mut self, now: Instant) {
-        let mut changed = false;
-        for index in 0..self.top {
-            let Some(slot) = self.slots.get_mut(index) else { break };
-            if slot.phase == Phase::Spare {
-                continue;
-            }
-            let socket = self.sockets.get(slot.handle);
-            let next = next_phase(slot.phase, socket, now);
-            if next == slot.phase {
-                continue;
-            }
-            changed = true;
-            if next == Phase::Ready {
-                self.ready += 1;
-            } else if slot.phase == Phase::Ready {
-                self.ready = self.ready.saturating_sub(1);
-            }
-            if next == Phase::Spare {
-                self.make_spare(index);
-            } else {
-                slot.phase = next;
-            }
+    pub(crate) fn review_all(&mut self, now: Instant) {
+        for index in 0..self.used {
+            self.review(index as u16, now);
         }
-        if changed || self.ports.iter().any(|port| !self.has_listener(*port)) {
-            self.listen(now);
-        }
+        self.listen(now);
     }
 
     /// Makes every port without a listening socket listen, as far as there are sockets.
-    fn listen(&mut self, now: Instant) {
+    pub(crate) fn listen(&mut self, now: Instant) {
+        if !self.lacks_listener {
+            return;
+        }
         for position in 0..self.ports.len() {
             let Some(port) = self.ports.get(position).copied() else { break };
-            if self.has_listener(port) {
+            if self.listener(port).is_some() {
                 continue;
             }
-            if !self.slots.iter().any(|slot| slot.phase == Phase::Spare) {
+            if self.first_spare().is_none() {
                 self.evict(now);
             }
-            let Some(index) = self.slots.iter().position(|slot| slot.phase == Phase::Spare) else { return };
-            let Some(mut socket) = self.spare.iter_mut().find_map(Option::take) else { return };
+            let Some(index) = self.first_spare() else { return };
+            let Some(slot) = self.slots.get_mut(usize::from(index)) else { return };
+            let socket = slot.socket_mut();
             socket.set_congestion_control(tcp::CongestionControl::Reno);
             if socket.listen(port).is_err() {
                 debug_assert!(false, "a spare socket is closed and the port is not zero");
             }
-            if let Some(slot) = self.slots.get_mut(index) {
-                slot.phase = Phase::Listening(port);
-            }
-            self.put_in(index, socket);
+            slot.phase = Phase::Listening(port);
+            self.take_into_use(index);
         }
+        self.lacks_listener = false;
     }
 
     /// Gives up what matters least for a socket: a connection that is over, or else the oldest handshake, or else the connection that
     /// was released first. A peer that closes and then answers nothing would keep its sockets for [`LINGER`] each, and
     /// nobody counts them any more.
     fn evict(&mut self, now: Instant) {
-        let over = self.used().position(|slot| {
-            matches!(slot.phase, Phase::Lingering(_))
-                && self.sockets.get(slot.handle).state() == tcp::State::TimeWait
+        let over = self.in_use().position(|slot| {
+            matches!(slot.phase, Phase::Lingering(_)) && slot.socket().state() == tcp::State::TimeWait
         });
         let oldest = |since: fn(Phase, Instant) -> Option<Instant>| {
             let of_slot = |(index, slot): (usize, &Slot)| since(slot.phase, now).map(|since| (since, index));
-            self.used().enumerate().filter_map(of_slot).min().map(|(_, index)| index)
+            self.in_use().enumerate().filter_map(of_slot).min().map(|(_, index)| index)
         };
         let handshake = |phase, now: Instant| match phase {
             Phase::Handshake(since) if now.since(since) >= HANDSHAKE_GRACE => Some(since),
@@ -338,103 +396,46 @@ impl Connections {
         }
     }
 
-    fn has_listener(&self, port: u16) -> bool {
-        self.used().any(|slot| slot.phase == Phase::Listening(port))
+    /// The socket that listens on a port.
+    fn listener(&self, port: u16) -> Option<u16> {
+        let position = self.in_use().position(|slot| slot.phase == Phase::Listening(port))?;
+        u16::try_from(position).ok()
     }
 
-    fn stop_listening(&mut self, port: u16) {
-        let listener = self.used().position(|slot| slot.phase == Phase::Listening(port));
-        if let Some(index) = listener {
-            self.make_spare(index);
+    /// The slot whose connection has these ends.
+    fn index_of(&mut self, ends: &Ends) -> Option<u16> {
+        let guess = self.recent.get_mut(place_of(ends))?;
+        let is_right =
+            |index: &u16| self.slots.get(usize::from(*index)).is_some_and(|slot| slot.is_between(ends));
+        if is_right(guess) {
+            return Some(*guess);
         }
+        let position = self.slots.iter().take(self.used).position(|slot| slot.is_between(ends))?;
+        *guess = u16::try_from(position).ok()?;
+        Some(*guess)
     }
 
-    /// The slot whose connection has the same two ends as the request.
-    fn index_of(&self, request: &ConnectionRequest) -> Option<usize> {
-        let same = |end: Option<IpEndpoint>, address| end.is_some_and(|end| is_same(end, address));
-        self.used().position(|slot| {
-            if matches!(slot.phase, Phase::Spare | Phase::Listening(_)) {
-                return false;
-            }
-            let socket = self.sockets.get(slot.handle);
-            same(socket.remote_endpoint(), request.source)
-                && same(socket.local_endpoint(), request.destination)
-        })
-    }
-
-    /// The slots in use, and spare ones between them.
-    fn used(&self) -> impl Iterator<Item = &Slot> {
-        self.slots.iter().take(self.top)
-    }
-
-    /// Puts a socket into the set, for a slot that was spare. Kept out of what takes frames.
-    #[inline(never)]
-    fn put_in(&mut self, index: usize, socket: tcp::Socket<'static>) {
-        let others = handles(self.slots, self.top, index);
-        let handle = self.sockets.add(socket, others);
-        if let Some(slot) = self.slots.get_mut(index) {
-            slot.handle = handle;
-            self.top = self.top.max(index + 1);
-        }
-    }
-
-    /// Takes a socket out of the set, whatever it is doing. In one place of the image, where smoltcp's checks count once.
+    /// Ends what a socket is doing. In one place of the image, where smoltcp's checks count once.
     #[inline(never)]
     fn make_spare(&mut self, index: usize) {
         let Some(slot) = self.slots.get_mut(index) else { return };
         if slot.phase == Phase::Spare {
             return;
         }
-        slot.phase = Phase::Spare;
-        let handle = slot.handle;
-        if let Some(mut socket) = self.sockets.remove(handle, handles(self.slots, self.top, index)) {
-            socket.abort();
-            if let Some(place) = self.spare.iter_mut().find(|place| place.is_none()) {
-                *place = Some(socket);
-            }
+        self.lacks_listener |= matches!(slot.phase, Phase::Listening(_));
+        slot.clear();
+        let is_spare = |index: usize| self.slots.get(index).is_some_and(|slot| slot.phase == Phase::Spare);
+        while let Some(last) = self.used.checked_sub(1).filter(|last| is_spare(*last)) {
+            self.used = last;
         }
-        let used = |slot: &Slot| slot.phase != Phase::Spare;
-        self.top = self.slots.iter().take(self.top).rposition(used).map_or(0, |last| last + 1);
     }
 }
 
-/// The handles of all slots in use but for `index`.
-fn handles(slots: &mut [Slot], top: usize, index: usize) -> impl Iterator<Item = &mut SocketHandle> {
-    let used = slots.iter_mut().take(top).enumerate();
-    let others = used.filter(move |(place, slot)| *place != index && slot.phase != Phase::Spare);
-    others.map(|(_, slot)| &mut slot.handle)
-}
-
-fn is_same(end: IpEndpoint, address: SocketAddr) -> bool {
-    end.port == address.port() && IpAddr::from(end.addr) == address.ip()
-}
-
-fn next_phase(phase: Phase, socket: &tcp::Socket<'_>, now: Instant) -> Phase {
-    let state = socket.state();
-    match phase {
-        Phase::Listening(_) if state != tcp::State::Listen => Phase::Handshake(now),
-        Phase::Handshake(since) => match state {
-            tcp::State::Established | tcp::State::CloseWait => Phase::Ready,
-            tcp::State::SynReceived if now.since(since) < HANDSHAKE_TIMEOUT => phase,
-            _ => Phase::Spare,
-        },
-        Phase::Ready if state == tcp::State::Closed => Phase::Spare,
-        Phase::Lingering(until) => match state {
-            _ if now >= until => Phase::Spare,
-            // Without ends there is no reset left to send.
-            tcp::State::Closed if socket.remote_endpoint().is_none() => Phase::Spare,
-            tcp::State::TimeWait => Phase::Lingering(until.min(now + TIME_WAIT)),
-            _ => phase,
-        },
-        _ => phase,
-    }
-}
-
-fn new_socket(receive: &'static mut [u8], transmit: &'static mut [u8]) -> tcp::Socket<'static> {
-    let mut socket = tcp::Socket::new(tcp::SocketBuffer::new(receive), tcp::SocketBuffer::new(transmit));
-    socket.set_nagle_enabled(false);
-    socket.set_ack_delay(None);
-    socket.set_keep_alive(Some(KEEP_ALIVE.into()));
-    socket.set_timeout(Some(PEER_TIMEOUT.into()));
-    socket
+/// Where it is kept whose segments with these ends are: connections of one host differ in its port.
+fn place_of(ends: &Ends) -> usize {
+    let last = match ends.source.ip() {
+        IpAddr::V4(address) => address.octets()[3],
+        IpAddr::V6(address) => address.octets()[15],
+    };
+    usize::from(ends.source.port() ^ u16::from(last)) % RECENT
 }

@@ -16,9 +16,9 @@ const TCP_SYN: u8 = 0x02;
 const TCP_CHECKSUM_OFFSET: u16 = 16;
 const UDP_CHECKSUM_OFFSET: u16 = 6;
 
-/// A TCP segment that asks for a new connection (SYN without ACK).
+/// Whence a TCP segment comes and where it goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct ConnectionRequest {
+pub(crate) struct Ends {
     /// The peer.
     pub(crate) source: SocketAddr,
     /// The address and port it wants.
@@ -28,10 +28,10 @@ pub(crate) struct ConnectionRequest {
 /// A TCP segment on its way in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Segment {
-    /// One that asks for a connection.
-    Request(ConnectionRequest),
-    /// Any other, to this address.
-    Other(IpAddr),
+    /// One that asks for a connection (SYN without ACK).
+    Request(Ends),
+    /// Any other.
+    Other(Ends),
     /// One behind hop-by-hop options, which no honest host puts before TCP.
     Hidden,
 }
@@ -50,20 +50,18 @@ impl Segment {
             _ => return None,
         }
         let (source, destination) = packet.addresses(frame)?;
-        if payload.get(13)? & TCP_SYN_ACK_RST != TCP_SYN {
-            return Some(Self::Other(destination));
-        }
-        Some(Self::Request(ConnectionRequest {
+        let ends = Ends {
             source: SocketAddr::new(source, be16(payload, 0)?),
             destination: SocketAddr::new(destination, be16(payload, 2)?),
-        }))
+        };
+        let is_request = payload.get(13)? & TCP_SYN_ACK_RST == TCP_SYN;
+        Some(if is_request { Self::Request(ends) } else { Self::Other(ends) })
     }
 
-    /// The address it is for; `None` where that does not matter.
-    pub(crate) fn destination(&self) -> Option<IpAddr> {
+    /// Its ends; `None` for a hidden one.
+    pub(crate) fn ends(&self) -> Option<&Ends> {
         match self {
-            Self::Request(request) => Some(request.destination.ip()),
-            Self::Other(destination) => Some(*destination),
+            Self::Request(ends) | Self::Other(ends) => Some(ends),
             Self::Hidden => None,
         }
     }
@@ -174,7 +172,7 @@ mod tests {
         assert_eq!(request.destination, "10.0.0.1:4420".parse().unwrap());
         let mut answer = syn();
         answer[47] = 0x12;
-        assert_eq!(Segment::of(&answer), Some(Segment::Other("10.0.0.1".parse().unwrap())));
+        assert_eq!(Segment::of(&answer), Some(Segment::Other(request)));
     }
 
     #[test]

@@ -21,12 +21,13 @@ mod config;
 mod connections;
 mod device;
 mod frame;
-mod sockets;
+mod slot;
 mod stack;
 mod steered_queue;
 mod steering;
 mod stream;
 mod vlan;
+mod wanted;
 
 #[cfg(test)]
 mod tests;

@@ -10,7 +10,7 @@ use smoltcp::wire::{EthernetAddress, HardwareAddress};
 
 use crate::address::{AddressState, PortAddresses};
 use crate::config::Config;
-use crate::connections::{ConnectError, ConnectionId, Connections, PeerInfo};
+use crate::connections::{ConnectError, ConnectionId, Connections, PeerInfo, Receiver};
 use crate::device::{Capabilities, FrameDevice, MAX_FRAME_BYTES};
 use crate::frame::Segment;
 use crate::stream::Stream;
@@ -58,8 +58,8 @@ pub struct Stack<F: FrameQueue> {
     untagged: &'static mut [u8],
     copied: CopyCount,
     now: Instant,
-    /// Something may have to be sent.
-    dirty: bool,
+    /// What is no connection may have something to send: DHCP.
+    others_wanted: bool,
     /// When the next timer fires, as of `timers_seen`.
     deadline: Instant,
     timers_seen: Instant,
@@ -99,8 +99,7 @@ impl<F: FrameQueue> Stack<F> {
             let mut device = FrameDevice { capabilities, frame: None, transmit, scratch, sent };
             Interface::new(smoltcp, &mut device, to_smoltcp(now))
         };
-        let address =
-            AddressState::new(config, mac.0, link_up, &mut interface, &mut connections.sockets, now);
+        let address = AddressState::new(config, mac.0, link_up, &mut interface, &mut connections.others, now);
         Ok(Self {
             queue,
             interface,
@@ -111,7 +110,7 @@ impl<F: FrameQueue> Stack<F> {
             untagged,
             copied: CopyCount::new(),
             now,
-            dirty: true,
+            others_wanted: true,
             deadline: now,
             timers_seen: now,
             timers_stale: true,
@@ -134,21 +133,25 @@ impl<F: FrameQueue> Stack<F> {
         if now >= self.next_tick {
             self.next_tick = now + TICK;
             let link_up = self.queue.link_is_up();
-            let (interface, sockets) = (&mut self.interface, &mut self.connections.sockets);
-            self.dirty |= self.address.tick(link_up, interface, sockets, now);
+            let (interface, others) = (&mut self.interface, &mut self.connections.others);
+            if self.address.tick(link_up, interface, others, now) {
+                self.want_all();
+            }
             timers = true;
         }
         if self.timers_stale && now >= self.timers_seen + TIMER_GRAIN {
             self.read_timers();
         }
         if now >= self.deadline {
-            self.dirty = true;
+            self.others_wanted = true;
+            self.connections.want_due(now);
+            (self.deadline, self.timers_stale) = (Instant::FAR_FUTURE, true);
             timers = true;
         }
         let sent = self.egress(budget);
         let received = self.ingress(budget);
         if received > 0 || timers {
-            self.review();
+            self.review(timers);
         }
         let Moved { passed_on, carried, .. } = self.take_moved();
         self.frames_taken = self.frames_taken.wrapping_add((received + passed_on) as u64);
@@ -194,7 +197,7 @@ impl<F: FrameQueue> Stack<F> {
     /// something to do at once.
     pub fn next_deadline(&mut self, now: Instant) -> Option<Instant> {
         self.now = now;
-        if self.dirty {
+        if self.others_wanted || !self.connections.wanted.is_empty() {
             return Some(now);
         }
         if self.timers_stale {
@@ -234,21 +237,18 @@ impl<F: FrameQueue> Stack<F> {
             return Err(ConnectError::InvalidRemote);
         }
         let local = self.address.towards(address).ok_or(ConnectError::NoAddress)?;
-        let id = self.connections.connect(self.interface.context(), local, remote)?;
-        self.dirty = true;
-        Ok(id)
+        self.connections.connect(self.interface.context(), local, remote)
     }
 
     /// The bytes of a connection; `None` once it was released.
     pub fn stream(&mut self, id: ConnectionId) -> Option<Stream<'_>> {
-        Some(Stream { socket: self.connections.get(id)?, dirty: &mut self.dirty })
+        self.connections.stream(id)
     }
 
     /// Gives a connection up. What is still open is closed in good order within a few seconds, or reset where
     /// the stream was aborted. A stale id is ignored.
     pub fn release(&mut self, id: ConnectionId) {
         self.connections.release(id, self.now);
-        self.dirty = true;
     }
 
     /// The port's main address; `None` while DHCP has not answered.
@@ -269,7 +269,7 @@ impl<F: FrameQueue> Stack<F> {
         debug_assert!(self.address.follows(), "a stack that looks after the port itself");
         if self.address.follows() && addresses != self.addresses() {
             self.address.set(&mut self.interface, addresses);
-            self.dirty = true;
+            self.want_all();
         }
     }
 
@@ -300,6 +300,12 @@ impl<F: FrameQueue> Stack<F> {
         moved
     }
 
+    /// Everything may have something to send: the network is not what it was.
+    fn want_all(&mut self) {
+        self.others_wanted = true;
+        self.connections.want_all();
+    }
+
     fn ingress(&mut self, budget: usize) -> usize {
         let Self {
             queue,
@@ -314,7 +320,7 @@ impl<F: FrameQueue> Stack<F> {
             ..
         } = self;
         let (mut receive, mut transmit) = queue.halves();
-        let mut received = 0;
+        let (mut received, mut others) = (0, false);
         // An answer needs room: without it the frame waits in the queue.
         while received < budget && transmit.has_room() {
             let frame_taken = receive.receive(|frame| {
@@ -327,19 +333,18 @@ impl<F: FrameQueue> Stack<F> {
                 };
                 let segment = Segment::of(frame);
                 // A segment to many stations is dropped without a word (RFC 1122, section 4.2.3.10). smoltcp would give a
-                // socket to it, and to a request that this does not see.
-                let is_ours = |segment: Segment| {
-                    segment.destination().is_some_and(|destination| interface.has_ip_addr(destination))
+                // socket to it, and to a hidden one.
+                let is_ours = |segment: &Segment| {
+                    segment.ends().is_some_and(|ends| interface.has_ip_addr(ends.destination.ip()))
                 };
-                if !segment.is_none_or(is_ours) {
+                if !segment.as_ref().is_none_or(is_ours) {
                     return;
                 }
-                let request = match segment {
-                    Some(Segment::Request(request)) => Some(request),
-                    _ => None,
-                };
-                if request.is_some_and(|request| !connections.before_request(&request)) {
+                others |= segment.is_none();
+                let receiver = segment.map_or(Receiver::Nobody, |segment| connections.receiver(&segment));
+                if receiver == Receiver::Full {
                     counters.connections_refused += 1;
+                    connections.listen(*now);
                     // Where a socket gives way soon, an honest peer that hears nothing asks again and gets in.
                     if connections.gives_way_soon() {
                         return;
@@ -352,9 +357,20 @@ impl<F: FrameQueue> Stack<F> {
                     scratch,
                     sent: &mut counters.frames_sent,
                 };
-                interface.poll_ingress_single(to_smoltcp(*now), &mut device, &mut connections.sockets.set);
-                if request.is_some() {
-                    connections.after_request(*now);
+                let index = match receiver {
+                    Receiver::Socket(index) => Some(index),
+                    Receiver::Nobody | Receiver::Full => None,
+                };
+                let set = index.and_then(|index| connections.set_of(index));
+                match set {
+                    Some(set) => interface.poll_ingress_single(to_smoltcp(*now), &mut device, set),
+                    None => {
+                        interface.poll_ingress_single(to_smoltcp(*now), &mut device, &mut connections.others)
+                    }
+                };
+                if let Some(index) = index {
+                    connections.want(index);
+                    connections.review(index, *now);
                 }
             });
             if frame_taken.is_none() {
@@ -362,47 +378,64 @@ impl<F: FrameQueue> Stack<F> {
             }
             received += 1;
         }
+        drop((receive, transmit));
         self.counters.frames_received += received as u64;
-        self.dirty |= received > 0;
+        if others {
+            // Where a station is may be known now.
+            self.want_all();
+        }
         received
     }
 
     fn egress(&mut self, budget: usize) -> usize {
-        if !self.dirty {
-            return 0;
-        }
         let before = self.counters.frames_sent;
-        let timestamp = to_smoltcp(self.now);
-        self.timers_stale = true;
         let mut sent = 0;
-        while sent < budget {
-            let mut transmit = self.queue.halves().1;
-            if !transmit.has_room() {
+        while sent < budget && self.queue.halves().1.has_room() {
+            if self.others_wanted {
+                self.others_wanted = self.send_one(None);
+            } else if let Some(index) = self.connections.wanted.take() {
+                if self.send_one(Some(index)) {
+                    self.connections.want(index);
+                } else {
+                    self.connections.review(index, self.now);
+                }
+            } else {
                 break;
             }
-            let mut device = FrameDevice {
-                capabilities: self.capabilities,
-                frame: None,
-                transmit: &mut transmit,
-                scratch: self.scratch,
-                sent: &mut self.counters.frames_sent,
-            };
-            let result =
-                self.interface.poll_egress(timestamp, &mut device, &mut self.connections.sockets.set);
             sent = (self.counters.frames_sent - before) as usize;
-            if result == PollResult::None {
-                // Out of room in the middle of a pass is also `None`.
-                self.dirty = !transmit.has_room();
-                break;
-            }
         }
         sent
     }
 
-    fn review(&mut self) {
-        self.connections.review(self.now);
-        if self.address.review(&mut self.interface, &mut self.connections.sockets, self.now) {
-            self.dirty = true;
+    /// Sends a frame of a socket, or of what is no connection. Whether there may be more.
+    fn send_one(&mut self, index: Option<u16>) -> bool {
+        self.timers_stale = true;
+        let set = match index {
+            None => &mut self.connections.others,
+            Some(index) => match self.connections.set_of(index) {
+                Some(set) => set,
+                None => return false,
+            },
+        };
+        let mut transmit = self.queue.halves().1;
+        let mut device = FrameDevice {
+            capabilities: self.capabilities,
+            frame: None,
+            transmit: &mut transmit,
+            scratch: self.scratch,
+            sent: &mut self.counters.frames_sent,
+        };
+        self.interface.poll_egress(to_smoltcp(self.now), &mut device, set) != PollResult::None
+    }
+
+    fn review(&mut self, timers: bool) {
+        if timers {
+            self.connections.review_all(self.now);
+        } else {
+            self.connections.listen(self.now);
+        }
+        if self.address.review(&mut self.interface, &mut self.connections.others, self.now) {
+            self.want_all();
         }
         self.log_refusals();
     }
@@ -410,12 +443,14 @@ impl<F: FrameQueue> Stack<F> {
     fn read_timers(&mut self) {
         self.timers_stale = false;
         self.timers_seen = self.now;
-        let next = self.interface.poll_at(to_smoltcp(self.now), &self.connections.sockets.set);
-        self.deadline = match next {
-            // What is due now and was not sent in the pass before cannot be sent now; ask again soon.
-            Some(at) => from_smoltcp(at).max(self.now + TIMER_GRAIN),
-            None => Instant::FAR_FUTURE,
-        };
+        // What is due now and was not sent in the pass before cannot be sent now; ask again soon.
+        let soon = self.now + TIMER_GRAIN;
+        let at = |at| from_smoltcp(at).max(soon);
+        let Self { interface, connections, now, .. } = self;
+        let now = to_smoltcp(*now);
+        let of_connections = connections.next_deadline(interface, now, at);
+        let of_others = interface.poll_at(now, &connections.others).map_or(Instant::FAR_FUTURE, at);
+        self.deadline = of_connections.min(of_others);
     }
 
     fn log_refusals(&mut self) {

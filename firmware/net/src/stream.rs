@@ -2,6 +2,8 @@
 
 use smoltcp::socket::tcp;
 
+use crate::wanted::Wanted;
+
 /// How much of a connection is left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StreamState {
@@ -20,8 +22,9 @@ pub enum StreamState {
 #[derive(Debug)]
 pub struct Stream<'a> {
     pub(crate) socket: &'a mut tcp::Socket<'static>,
-    /// Set when there is something to send.
-    pub(crate) dirty: &'a mut bool,
+    /// Where the socket stands while there is something to send.
+    pub(crate) wanted: &'a mut Wanted,
+    pub(crate) index: u16,
 }
 
 impl Stream<'_> {
@@ -33,7 +36,7 @@ impl Stream<'_> {
             return 0;
         }
         // The window may have opened.
-        *self.dirty = true;
+        self.wanted.add(self.index);
         self.socket
             .recv(|bytes| {
                 let taken = take(bytes).min(bytes.len());
@@ -64,7 +67,7 @@ impl Stream<'_> {
         if !self.socket.can_send() {
             return 0;
         }
-        *self.dirty = true;
+        self.wanted.add(self.index);
         self.socket
             .send(|bytes| {
                 let written = fill(bytes).min(bytes.len());
@@ -86,13 +89,13 @@ impl Stream<'_> {
 
     /// Sends no more after what was sent so far (FIN).
     pub fn close(&mut self) {
-        *self.dirty = true;
+        self.wanted.add(self.index);
         self.socket.close();
     }
 
     /// Ends the connection at once (RST); what was not acknowledged may be lost.
     pub fn abort(&mut self) {
-        *self.dirty = true;
+        self.wanted.add(self.index);
         self.socket.abort();
     }
 }

@@ -166,6 +166,11 @@ impl Card {
         work + moved as u32
     }
 
+    /// Lets each core have a turn, whatever `turn` makes of it.
+    pub fn each_core(&mut self, mut turn: impl FnMut(&mut dyn Role, Instant)) {
+        self.cores.iter_mut().for_each(|core| turn(&mut **core, self.now));
+    }
+
     /// Turns until `done`; time leaps over what is idle.
     pub fn run_until(&mut self, what: &str, mut done: impl FnMut(&mut Self) -> bool) {
         let limit = self.now + Duration::from_secs(120);

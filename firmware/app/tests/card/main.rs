@@ -5,6 +5,7 @@
 
 mod card;
 mod chaos;
+mod cost;
 mod fused;
 mod host;
 mod limits;

@@ -14,7 +14,7 @@ use crate::wire::{Socket, Wires};
 
 const NQN: &str = "nqn.2014-08.org.example:card";
 /// Commands of a queue; an admin queue has no fewer.
-const SLOTS: usize = 31;
+const SLOTS: usize = 63;
 const KEEP_ALIVE_MS: u32 = 600_000;
 /// Most bytes that are sent at once.
 const ROOM_BYTES: usize = 8192;
