@@ -11,6 +11,7 @@ use nvme::log_page::SmartLog;
 
 use crate::events::{DriveCounters, DriveEvent, DriveIdentity};
 use crate::home::DriveHome;
+use crate::limits::REST;
 use crate::name::Name;
 use crate::queue::DriveQueue;
 use crate::report::Report;
@@ -28,6 +29,11 @@ pub struct Drive<D: NvmeDevice> {
     home: Option<DriveHome<D>>,
     queue: DriveQueue<D::Queue>,
     report: Report,
+    /// Nothing can happen at the drive before this, unless it is told something; [`Instant::ZERO`] while something may.
+    rests_until: Instant,
+    /// When it was last polled, and whether that found something.
+    polled_at: Instant,
+    worked: bool,
 }
 
 impl<D: NvmeDevice> Drive<D> {
@@ -68,11 +74,26 @@ impl<D: NvmeDevice> Drive<D> {
         let all = CoreSet::all_but(core, cores);
         let (others, flushes) = (Others::new(all, home_core, home.is_some()), Flushes::new(all));
         let queue = DriveQueue::new(name, io_queue + u16::from(core), cores > 1, memory);
-        Self { core, others, flushes, name, home, queue, report: Report::default() }
+        Self {
+            core,
+            others,
+            flushes,
+            name,
+            home,
+            queue,
+            report: Report::default(),
+            rests_until: Instant::ZERO,
+            polled_at: Instant::ZERO,
+            worked: true,
+        }
     }
 
     /// Bring-up, completions, waiting parts, time-outs and resets. Returns how much was done; 0 is idle.
     pub fn poll(&mut self, now: Instant, pool: &mut PagePool) -> usize {
+        if now < self.rests_until {
+            return 0;
+        }
+        self.wake();
         let mut work = self.queue.poll(now, pool);
         work += self.exchange(now, pool);
         if let Some(home) = &mut self.home {
@@ -84,7 +105,25 @@ impl<D: NvmeDevice> Drive<D> {
         self.settle_flushes();
         let counters = self.counters();
         self.report.tell(self.name, &counters, now);
+        (self.polled_at, self.worked) = (now, work > 0);
         work
+    }
+
+    /// Whether nothing can happen at the drive for a moment: then a turn need not look at it. A core with many drives has
+    /// something under way at few of them.
+    pub(crate) fn rests(&self) -> bool {
+        self.rests_until != Instant::ZERO
+    }
+
+    fn wake(&mut self) {
+        self.rests_until = Instant::ZERO;
+    }
+
+    /// At the end of a turn that has found nothing: the drive rests if nothing is under way at it.
+    fn rest_if_idle(&mut self) {
+        if !self.worked && self.queue.is_idle() && self.home.as_ref().is_none_or(DriveHome::is_at_rest) {
+            self.rests_until = self.next_deadline(self.polled_at).min(self.polled_at + REST);
+        }
     }
 
     /// Lets home and queue of this core talk until neither has anything to say. Returns how many messages that was.
@@ -116,6 +155,7 @@ impl<D: NvmeDevice> Drive<D> {
     /// # Errors
     /// [`Rejected`] gives it back.
     pub fn submit(&mut self, request: IoRequest, pool: &mut PagePool, now: Instant) -> Result<(), Rejected> {
+        self.wake();
         self.queue.submit(request, pool, now)
     }
 
@@ -126,10 +166,14 @@ impl<D: NvmeDevice> Drive<D> {
 
     /// Rings the doorbells for what was submitted and taken since the last call. Once a turn.
     pub fn flush(&mut self) {
+        if self.rests() {
+            return;
+        }
         self.queue.flush();
         if let Some(home) = &mut self.home {
             home.flush();
         }
+        self.rest_if_idle();
     }
 
     /// The next change that the caller was not told.
@@ -155,6 +199,8 @@ impl<D: NvmeDevice> Drive<D> {
 
     /// The core is awake and polls.
     pub fn disarm(&mut self) {
+        // Whatever has ended the sleep may have come from here.
+        self.wake();
         self.queue.disarm();
         if let Some(home) = &mut self.home {
             home.disarm();
@@ -251,6 +297,7 @@ impl<D: NvmeDevice> Drive<D> {
     /// Begins the orderly end, for good: no new request is taken, those inside end, the cache is flushed, the drive is
     /// told. With several cores it begins when all have called this. The caller goes on polling until [`Self::is_shut_down`].
     pub fn begin_shutdown(&mut self, now: Instant) {
+        self.wake();
         self.queue.refuse_new();
         match &mut self.home {
             Some(home) => home.want_end(self.core, now),
@@ -262,6 +309,7 @@ impl<D: NvmeDevice> Drive<D> {
     /// requests end, what comes is refused, and what was acknowledged without a Flush counts as lost. The caller collects ends
     /// and events, then calls [`Self::take_apart`].
     pub(crate) fn leave(&mut self, in_order: bool, now: Instant, pool: &mut PagePool) {
+        self.wake();
         self.queue.refuse_new();
         self.others.tell_leaving();
         let Some(home) = &mut self.home else { return };

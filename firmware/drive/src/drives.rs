@@ -183,7 +183,7 @@ impl<D: NvmeDevice> Drives<D> {
         if self.mesh.is_none() {
             return 0;
         }
-        self.iter_mut().for_each(|drive| drive.note_time(now));
+        self.iter_mut().filter(|drive| !drive.rests()).for_each(|drive| drive.note_time(now));
         let mut heard = 0;
         while heard < MESSAGES_PER_POLL
             && let Some((from, message)) = self.mesh.as_mut().and_then(Mesh::receive)
@@ -227,6 +227,9 @@ impl<D: NvmeDevice> Drives<D> {
         }
         let mut room = self.room();
         for index in 0..self.places.len() {
+            if self.places.get(index).is_some_and(Place::rests) {
+                continue;
+            }
             while let Some((to, body)) = self.places.get_mut(index).and_then(|place| place.take_message(room))
             {
                 self.send(to, index as u8, body);
@@ -321,7 +324,7 @@ impl<D: NvmeDevice> Drives<D> {
     /// Whether one has something to do that no interrupt and no deadline tells of.
     #[must_use]
     pub fn has_work(&self) -> bool {
-        self.iter().any(Drive::has_work)
+        self.iter().any(|drive| !drive.rests() && drive.has_work())
     }
 
     /// When one wants to be polled at the latest.
@@ -351,6 +354,11 @@ impl<D: NvmeDevice> Drives<D> {
 }
 
 impl<D: NvmeDevice> Place<D> {
+    /// Whether there is no drive, or one that has nothing to say.
+    fn rests(&self) -> bool {
+        self.occupant.as_ref().is_none_or(|occupant| occupant.drive.rests() && occupant.removal.is_none())
+    }
+
     /// The next message to another core that has `room`.
     fn take_message(&mut self, room: CoreSet) -> Option<(u8, Body<D::Queue>)> {
         let occupant = self.occupant.as_mut()?;

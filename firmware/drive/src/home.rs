@@ -280,6 +280,14 @@ impl<D: NvmeDevice> DriveHome<D> {
         self.state == State::Ready
     }
 
+    /// Whether the drive works and is asked nothing: all that may happen is an event of its own.
+    pub fn is_at_rest(&self) -> bool {
+        let asked = self.admin.as_ref().is_none_or(|admin| admin.deadline().is_some());
+        let wanted = self.event.is_some() || self.late.iter().any(Option::is_some);
+        let busy = asked || wanted || self.steps.are_under_way() || self.is_ending();
+        self.is_ready() && !busy && self.events.is_empty() && !self.has_messages()
+    }
+
     /// Whether the drive works or is on its way up, perhaps with writes in its cache from before a reset.
     pub fn is_at_work(&self) -> bool {
         !matches!(self.state, State::Start | State::Failed { .. } | State::ShutDown)

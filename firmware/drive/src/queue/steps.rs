@@ -6,6 +6,7 @@ use hal_mem::PagePool;
 use super::flush::Closing;
 use super::lane::{Borrowed, Lane};
 use super::{Abort, DriveQueue, Mode};
+use crate::limits::COMMANDS_PER_DRIVE;
 use crate::messages::{Answer, FromQueue, Step, ToQueue};
 
 impl<Q: CommandQueue> DriveQueue<Q> {
@@ -44,6 +45,25 @@ impl<Q: CommandQueue> DriveQueue<Q> {
     pub fn has_message(&self) -> bool {
         let wants = matches!(self.abort, Abort::Wanted(_)) || self.closing == Some(Closing::Over);
         self.confirm.is_some() || wants || (self.fault.is_some() && !self.fault_told)
+    }
+
+    /// Whether nothing is under way or waits here: nothing happens before the queue is told something.
+    pub fn is_idle(&self) -> bool {
+        let for_itself = match &self.pair {
+            // Commands of others come and go without a trace in these tables.
+            Some(Lane::Own(_, share)) => share.count == COMMANDS_PER_DRIVE as u16,
+            Some(Lane::Borrowed(_)) => !self.has_lane_message(),
+            None => false,
+        };
+        for_itself
+            && self.mode == Mode::Running
+            && self.requests.used() == 0
+            && self.commands.outstanding() == 0
+            && !self.has_young_writes
+            && !self.rounds.are_open()
+            && self.closing.is_none()
+            && self.lost_writes.is_empty()
+            && !self.has_message()
     }
 
     fn take_step(&mut self, step: Step<Q>, pool: &mut PagePool) -> Answer<Q> {
