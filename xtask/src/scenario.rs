@@ -13,8 +13,10 @@ mod step;
 
 use crate::accelerator;
 use crate::guest::{self, Guest};
+use crate::hosted::Build;
 use crate::image;
 use crate::linux::script::GUEST;
+use crate::native;
 use crate::report::{Job, Verdict};
 use crate::setup;
 use anyhow::{Result, bail};
@@ -22,6 +24,7 @@ use file::Scenario;
 use regex::Regex;
 use site::Wires;
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 /// What all scenarios of a run share.
 pub struct Stage {
@@ -31,6 +34,8 @@ pub struct Stage {
     linux: Option<(Guest, &'static str)>,
     /// What scenarios add to it, by name; or why that cannot be had.
     additions: BTreeMap<String, Result<Vec<u8>, String>>,
+    /// The user-space host, where a scenario has it.
+    native: Option<PathBuf>,
 }
 
 impl Stage {
@@ -96,7 +101,9 @@ impl Plan {
         let prepare =
             |name: &String| (name.clone(), guest::addition::prepare(name).map_err(|why| format!("{why:#}")));
         let additions = names.into_iter().map(prepare).collect();
-        Ok(Self { scenarios, stage: Stage { image, bless, linux, additions }, obstacle })
+        let has_native = scenarios.iter().any(|(_, scenario)| scenario.has_native_host());
+        let native = if has_native { Some(native::host(Build::Release)?) } else { None };
+        Ok(Self { scenarios, stage: Stage { image, bless, linux, additions, native }, obstacle })
     }
 
     /// One for each scenario.

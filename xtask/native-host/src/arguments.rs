@@ -47,6 +47,28 @@ pub enum Verb {
     Load(Load),
     /// Write, read back and compare, with commands of many sizes
     Check(Check),
+    /// Connect many controllers, break off in the middle of their I/O, and begin anew
+    Cycles(Cycles),
+}
+
+/// How they come and go.
+#[derive(Args, Clone)]
+pub struct Cycles {
+    /// Controllers at once, each of a host of its own
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub controllers: u32,
+    /// How often each of them comes
+    #[arg(long, default_value_t = 200)]
+    pub cycles: u32,
+    /// I/O queues of each
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub queues: u16,
+    /// Commands under way on each queue when it is gone, at most
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub depth: u16,
+    /// Seed of places, and of when they are gone
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
 }
 
 /// What load.

@@ -92,21 +92,30 @@ pub struct Association {
     target: Target,
     identity: Identity,
     last_keep_alive: Instant,
+    keep_alive: Duration,
 }
 
 impl Association {
     /// Connects to the target and brings its controller up.
     pub fn open(target: &Target, io_queues: u16) -> Result<Self> {
-        let identity = Identity::new(HOST_ID, HOST_NQN, &target.nqn);
+        Self::open_as(target, io_queues, 0, KEEP_ALIVE)
+    }
+
+    /// As host number `number` of this program.
+    pub fn open_as(target: &Target, io_queues: u16, number: u32, keep_alive: Duration) -> Result<Self> {
+        let host_id = (u128::from_be_bytes(HOST_ID) ^ u128::from(number)).to_be_bytes();
+        let suffix = if number == 0 { String::new() } else { format!("-{number}") };
+        let identity = Identity::new(host_id, &format!("{HOST_NQN}{suffix}"), &target.nqn);
         let identity = identity.ok_or_else(|| anyhow!("an NQN has 1 to 223 bytes"))?;
         // The admin queue is never in a hurry.
         let mut admin = Queue::open(&Target { sleep: true, ..target.clone() }, ADMIN_SLOTS)?;
-        let steps = BringUp::admin(identity, KEEP_ALIVE.as_millis() as u32, io_queues);
+        let steps = BringUp::admin(identity, keep_alive.as_millis() as u32, io_queues);
         let info = admin.bring_up(steps)?.info().clone();
         if info.io_queues < io_queues {
             bail!("the controller grants {} I/O queues, not {io_queues}", info.io_queues);
         }
-        Ok(Self { admin, info, target: target.clone(), identity, last_keep_alive: Instant::now() })
+        let (target, last_keep_alive) = (target.clone(), Instant::now());
+        Ok(Self { admin, info, target, identity, last_keep_alive, keep_alive })
     }
 
     /// The namespace that the command line names, or the first.
@@ -127,7 +136,7 @@ impl Association {
 
     /// Tells the target that we live, where it is time. To be called at least once a second.
     pub fn tick(&mut self) -> Result<()> {
-        if self.last_keep_alive.elapsed() < KEEP_ALIVE / 2 {
+        if self.last_keep_alive.elapsed() < self.keep_alive / 2 {
             return Ok(());
         }
         self.last_keep_alive = Instant::now();

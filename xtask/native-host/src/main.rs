@@ -7,6 +7,7 @@ mod arguments;
 mod association;
 mod buffers;
 mod check;
+mod cycles;
 mod load;
 mod report;
 mod socket;
@@ -30,5 +31,6 @@ fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.verb {
         Verb::Load(options) => load::run(&arguments.target, options),
         Verb::Check(options) => check::run(&arguments.target, options),
+        Verb::Cycles(options) => cycles::run(&arguments.target, options),
     }
 }

@@ -1,7 +1,7 @@
 //! What a file of `qemu/scenarios` may say. `docs/SCENARIOS.md` tells it to those who write one.
 
 use super::crowd::Crowd;
-use super::step::{Step, Table};
+use super::step::{Action, Step, Table};
 use crate::paths;
 use crate::qemu::Drive;
 use anyhow::{Context, Result, anyhow};
@@ -84,6 +84,13 @@ pub struct Scenario {
     /// Volatile text in the golden log: pattern and what stands for it.
     #[serde(default)]
     pub normalise: Vec<(String, String)>,
+}
+
+impl Scenario {
+    /// Whether the user-space host has a part.
+    pub fn has_native_host(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step.action, Action::Native(_)))
+    }
 }
 
 /// `[host]`.
@@ -257,6 +264,11 @@ pub fn parse(text: &str) -> Result<Scenario> {
     anyhow::ensure!(
         scenario.host.as_ref().is_none_or(|host| host.wire == Wire::Relay || quiet(host) && !disturbed),
         "expected no `wire`, since it has more than one port, or a step disturbs the network"
+    );
+    let native = scenario.has_native_host();
+    anyhow::ensure!(
+        !native || scenario.host.is_none() && scenario.net.contains("{port}"),
+        "expected `net` with `{{port}}` and no `[host]`: the user-space host comes by a forwarded port"
     );
     let lonely = scenario.steps.iter().find(|step| step.needs_host() && scenario.host.is_none());
     anyhow::ensure!(lonely.is_none(), "expected `[host]`, since a step is about the host");

@@ -9,14 +9,14 @@ use super::judge::Judge;
 use super::site::{Site, Wires};
 use super::step::{Action, Step, Switch};
 use crate::card_log::{CardLog, Line, Ready, ready};
-use crate::command::{say, tail};
+use crate::command::{self, say, tail};
 use crate::crash;
 use crate::linux::relay::Passed;
 use crate::paths::{self, TemporaryFolder};
 use crate::qemu::{self, Machine, U_BOOT};
 use crate::qmp::Qmp;
 use crate::vm::Vm;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use regex::Regex;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -220,6 +220,7 @@ impl<'a> Play<'a> {
                 self.site()?.tell(&format!("finish {started}"))?;
                 self.until(step.limit, "it has not ended", &mut |play| play.site()?.has_ended(started))?;
             }
+            Action::Native(words) => self.native_host(words, step.limit, card)?,
             Action::Qmp(commands) => {
                 let mut qmp = self.qmp()?;
                 commands.iter().try_for_each(|command| qmp.send(&command.0).map(drop))?;
@@ -252,6 +253,18 @@ impl<'a> Play<'a> {
             _ => self.change_machine(step)?,
         }
         Ok(())
+    }
+
+    /// Runs the user-space host to its end, and hears the card meanwhile.
+    fn native_host(&mut self, words: &str, limit: Duration, card: &Ready) -> Result<()> {
+        let program = self.stage.native.as_ref().context("the user-space host was not built")?;
+        let mut command = Command::new(program);
+        command.args(["--address", &format!("127.0.0.1:{}", self.port), "--nqn", &card.nqn, "--sleep"]);
+        command.args(words.split_whitespace());
+        let steps = command::Step::new("the user-space host", command, limit.as_secs()).visible();
+        let runs = std::thread::spawn(move || steps.run());
+        self.until(limit, "it has not ended", &mut |_| Ok(runs.is_finished()))?;
+        runs.join().map_err(|_| anyhow!("its thread panicked"))?
     }
 
     /// Presses the button and follows the card until it has switched itself off.
@@ -336,7 +349,9 @@ impl<'a> Play<'a> {
 
     /// After the last host has gone, the pools hold what they held before the first came.
     fn leaves_nothing(&mut self) -> Result<()> {
-        if self.scenario.host.as_ref().is_none_or(|host| host.leaves_something) {
+        let host = self.scenario.host.as_ref();
+        let is_judged = host.map_or(self.scenario.has_native_host(), |host| !host.leaves_something);
+        if !is_judged {
             return Ok(());
         }
         let pattern = Regex::new(IDLE)?;

@@ -36,6 +36,8 @@ pub enum Action {
     Start(String),
     /// Waits until what was started under that name has succeeded.
     Finish(String),
+    /// Runs the user-space host with these words against the card's forwarded port.
+    Native(String),
     /// Gives the card's QEMU commands.
     Qmp(Vec<Command>),
     /// Gives the host's QEMU commands.
@@ -149,6 +151,7 @@ pub struct Table {
     run: Option<String>,
     start: Option<String>,
     finish: Option<String>,
+    native: Option<String>,
     qmp: Option<Vec<Command>>,
     host_qmp: Option<Vec<Command>>,
     fail: Option<Fail>,
@@ -190,7 +193,7 @@ impl TryFrom<Table> for Step {
                 Err(format!("expected one of `{other}` and `{one}`; a step does one thing"))
             }
             _ => Err(
-                "expected one of card, device, console, run, start, finish, qmp, host_qmp, fail, slow, hang, hold, let_go, mend, plug, \
+                "expected one of card, device, console, run, start, finish, native, qmp, host_qmp, fail, slow, hang, hold, let_go, mend, plug, \
                       unplug, network, reset, flood, link, host_power, card_power, pause_s"
                     .to_owned(),
             ),
@@ -208,6 +211,7 @@ impl Table {
             ("run", self.run.map(Action::Run)),
             ("start", self.start.map(Action::Start)),
             ("finish", self.finish.map(Action::Finish)),
+            ("native", self.native.map(Action::Native)),
             ("qmp", self.qmp.map(Action::Qmp)),
             ("host_qmp", self.host_qmp.map(Action::HostQmp)),
             ("fail", self.fail.map(Action::Fail)),
@@ -239,6 +243,7 @@ impl Action {
             Self::Console(Pattern(pattern)) => format!("the host says `{pattern}`"),
             Self::Run(text) | Self::Start(text) => text.lines().next().unwrap_or_default().to_owned(),
             Self::Finish(name) => format!("{name}: its end"),
+            Self::Native(words) => format!("the user-space host: {words}"),
             Self::Fail(Fail { drive, on, errno, .. }) => {
                 let kinds: Vec<&str> = on.iter().map(|kind| kind.name()).collect();
                 format!("drive {drive}: each {} fails with error {errno}", kinds.join(" and "))
