@@ -56,6 +56,25 @@ pub enum AnaState {
 }
 
 impl AnaState {
+    /// The state that the ANA log page has as this code.
+    #[must_use]
+    pub const fn of_code(code: u8) -> Option<Self> {
+        match code {
+            0x1 => Some(Self::Optimized),
+            0x2 => Some(Self::NonOptimized),
+            0x3 => Some(Self::Inaccessible),
+            0x4 => Some(Self::PersistentLoss),
+            0xf => Some(Self::Change),
+            _ => None,
+        }
+    }
+
+    /// Whether there may be I/O.
+    #[must_use]
+    pub const fn lets_io_through(self) -> bool {
+        self.check().is_ok()
+    }
+
     /// Whether I/O may go on, or with what status it ends. Without DNR: a host with another path goes that way.
     const fn check(self) -> Result<(), Status> {
         match self {
@@ -89,6 +108,14 @@ impl Ports {
         }
     }
 
+    pub(crate) fn has(&self, port: PortId) -> bool {
+        port.0 > 0 && port.place() < self.0.len()
+    }
+
+    pub(crate) fn state(&self, port: PortId) -> AnaState {
+        self.get(port).state
+    }
+
     fn get(&self, port: PortId) -> Port {
         let unknown = Port { state: AnaState::Inaccessible, change_count: 0 };
         self.0.get(port.place()).copied().unwrap_or(unknown)
@@ -102,7 +129,7 @@ impl Subsystem {
         self.ports.get(port).state
     }
 
-    /// Changes how hosts reach the namespaces by a port, and tells those that have asked. Commands that arrive from
+    /// Changes how hosts reach the namespaces by a port on this core ([`Self::set_ana_state_everywhere`]), and tells those that have asked. Commands that arrive from
     /// now on are judged by the new state; those admitted before are not touched, so that whoever changes it has to let
     /// them end before the change counts as done. False where the port has that state, or is none.
     pub fn set_ana_state(&mut self, port: PortId, state: AnaState) -> bool {

@@ -12,6 +12,7 @@ use message::{
 };
 use nvme::Status;
 
+use crate::ana::PortId;
 use crate::association::Failure;
 use crate::backend::BackendNamespace;
 use crate::namespace::Namespace;
@@ -25,8 +26,12 @@ pub type Message = CoreMessage<Namespace>;
 const MAX_FENCES: usize = 32;
 /// Namespaces that may be on their way out at a time.
 pub(crate) const MAX_DETACHES: usize = crate::config::MAX_NAMESPACES;
+/// Ports whose ANA state may be changing at a time.
+const MAX_ANA_CHANGES: usize = 4;
+/// Changes of one core in which it takes part itself.
+const MAX_OWN_CHANGES: usize = MAX_FENCES + MAX_ANA_CHANGES;
 /// Ends of controllers that may be pending: each controller may be reset and removed.
-const MAX_ENDS: usize = MAX_CHANGES - MAX_FENCES - MAX_DETACHES;
+const MAX_ENDS: usize = MAX_CHANGES - MAX_OWN_CHANGES - MAX_DETACHES;
 
 /// A change that this core has begun.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +71,7 @@ pub struct Cores {
     owed: &'static mut [Option<Owed>],
     owed_count: usize,
     /// Changes that this core takes part in itself, and has made.
-    own_confirmations: heapless::Deque<u32, MAX_FENCES>,
+    own_confirmations: heapless::Deque<u32, MAX_OWN_CHANGES>,
     /// For each core, Connect requests that it has not answered.
     pub(crate) requests: [u16; MAX_DATA_CORES],
     pub(crate) last_ticket: u32,
@@ -124,6 +129,13 @@ pub enum Heard {
         /// Which.
         drive: u8,
     },
+    /// The ANA state of a port is changed on all cores, and I/O that it refuses has ended.
+    AnaChanged {
+        /// Which.
+        port: PortId,
+        /// The state, as the ANA log page has it.
+        state: u8,
+    },
     /// A namespace is detached on all cores.
     Detached {
         /// Which.
@@ -149,7 +161,7 @@ impl Cores {
     /// [`OutOfMemory`] when the arena is too small.
     pub fn new(mesh: Mesh<Message>, arena: &mut Arena) -> Result<&'static mut Self, OutOfMemory> {
         let others = usize::from(mesh.cores().saturating_sub(1));
-        let owed = arena.slice(others * MAX_CHANGES + MAX_FENCES, |_| None)?;
+        let owed = arena.slice(others * MAX_CHANGES + MAX_OWN_CHANGES, |_| None)?;
         arena.value(Self {
             mesh,
             changes: Quiesces::new(),
@@ -189,6 +201,13 @@ impl Cores {
             }
         }
         Some(number)
+    }
+
+    /// All cores, this one too.
+    fn all(&self) -> CoreSet {
+        let mut all = self.mesh.others();
+        all.insert(self.mesh.core());
+        all
     }
 
     pub(crate) fn count(&self, which: impl Fn(&Begun) -> bool) -> usize {
@@ -330,6 +349,7 @@ impl Subsystem {
         match begun.change {
             Change::Fence { .. } | Change::Arrivals { .. } => Heard::Fenced { number, lost, complete },
             Change::Detach { nsid } => Heard::Detached { nsid },
+            Change::Ana { port, state } => Heard::AnaChanged { port: PortId(port), state },
             Change::End { cntlid, reason } => {
                 if reason == EndReason::Reset
                     && let Some((handle, _)) = self.home_controller(cntlid)
@@ -369,7 +389,7 @@ impl Subsystem {
             if is_done {
                 cores.owed_count = cores.owed_count.saturating_sub(1);
                 if owed.from == cores.mesh.core() {
-                    // As many as there may be fences.
+                    // As many as there may be of those in which it takes part.
                     let _ = cores.own_confirmations.push_back(owed.number);
                 } else {
                     cores.post(owed.from, Message::Confirm { number: owed.number, lost });
@@ -404,9 +424,7 @@ impl Subsystem {
             return FenceStart::Busy;
         }
         // This core too may have frames that it has not looked at.
-        let mut all = cores.mesh.others();
-        all.insert(cores.mesh.core());
-        cores.begin(Begun { change, host_id }, all).map_or(FenceStart::Busy, FenceStart::Begun)
+        cores.begin(Begun { change, host_id }, cores.all()).map_or(FenceStart::Busy, FenceStart::Begun)
     }
 
     /// Whether a controller of this host is still ending on other cores.
@@ -480,7 +498,10 @@ impl Subsystem {
     }
 }
 
+mod ana;
 mod registrar;
+
+pub use ana::AnaStart;
 
 #[cfg(test)]
 mod tests;

@@ -119,6 +119,9 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
                 Heard::Gone(gone) => self.unregister(gone, now),
                 Heard::Addresses { port, addresses } => self.follow(port, addresses),
                 Heard::DriveSettled { drive } => _ = self.readiness.settled(drive),
+                Heard::AnaChanged { port, state } => {
+                    hal_log::info!("port {}: ANA state {:#x} holds on all cores", port.0, state);
+                }
                 Heard::Detached { nsid } => hal_log::info!("namespace {} is detached on all cores", nsid),
                 _ => {}
             }

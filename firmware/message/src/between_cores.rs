@@ -15,7 +15,7 @@ pub const MAX_DATA_CORES: usize = 16;
 /// Connect requests of one core that one other core has not answered yet.
 pub const MAX_CONNECT_REQUESTS: usize = 16;
 /// Changes that one core has begun and that are not complete.
-pub const MAX_CHANGES: usize = 208;
+pub const MAX_CHANGES: usize = 212;
 /// Connections of a core, and so queues that it may have to give back.
 pub const MAX_QUEUES: usize = 128;
 /// Namespaces that a core may have to tell of.
@@ -202,6 +202,13 @@ pub enum Change {
     Fence {
         /// Its identifier.
         host_id: [u8; 16],
+    },
+    /// Namespaces are reached otherwise by a port: confirmed when no I/O that the new state would refuse is under way by it.
+    Ana {
+        /// PORTID of the port.
+        port: u16,
+        /// The state, as the ANA log page has it.
+        state: u8,
     },
     /// A namespace is taken away: confirmed when no command for it is at a drive.
     Detach {

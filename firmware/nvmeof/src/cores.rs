@@ -1,11 +1,11 @@
 //! What other data cores tell of controllers and hosts whose connections are here (docs/design/many-cores.md).
 
-use controller::{Backend, Heard, Mark, Message, Owed, Subsystem};
+use controller::{AnaState, Backend, Heard, Mark, Message, Owed, PortId, Subsystem};
 use hal_api::Instant;
 use message::{Change, EndReason, QueueGrant};
 
 use crate::queue::{ConnectStep, Phase};
-use crate::slots::SlotState;
+use crate::slots::{Slot, SlotState};
 use crate::target::{Target, set_bit};
 use crate::turn::Environment;
 
@@ -127,6 +127,14 @@ impl Target {
                     .any(|fence| fence.writes > 0 && fence.host_id == host_id && is_before(fence.serial));
                 !waits && !subsystem.has_pending_end(host_id)
             }
+            Change::Ana { port, state } => {
+                owed.mark = Mark::Heard(settling.turn);
+                let Some(state) = AnaState::of_code(state) else { return true };
+                if is_new {
+                    subsystem.set_ana_state(PortId(port), state);
+                }
+                state.lets_io_through() || (is_new || settling.thoroughly) && !self.has_io_by(PortId(port))
+            }
             Change::Detach { nsid } => {
                 owed.mark = Mark::Heard(settling.turn);
                 if is_new {
@@ -157,6 +165,15 @@ impl Target {
             .iter()
             .filter(|queue| queue.cntlid == cntlid && queue.context.is_some())
             .any(|queue| queue.is_open() || reason == EndReason::Removed && queue.writes_at_backend > 0)
+    }
+
+    /// Whether I/O that has come by a port is under way.
+    fn has_io_by(&self, port: PortId) -> bool {
+        let by_port =
+            |slot: &Slot| self.queues.get(usize::from(slot.queue)).is_some_and(|queue| queue.port == port);
+        (0..self.slots.total())
+            .map(|slot| self.slots.at(slot))
+            .any(|slot| slot.is_io_under_way() && by_port(slot))
     }
 
     fn has_at_backend(&self, nsid: u32) -> bool {

@@ -107,6 +107,23 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
+    /// Whether it is a command for a drive that has not ended there yet.
+    pub(crate) const fn is_io_under_way(&self) -> bool {
+        use SlotState as State;
+        let before_its_end = matches!(
+            self.state,
+            State::Arriving
+                | State::WaitingForPages
+                | State::SendReadyToTransfer
+                | State::ReceivingData
+                | State::AwaitingPartner
+                | State::WaitingForBlocks
+                | State::WaitingForBackend
+                | State::AtBackend
+        );
+        before_its_end && matches!(self.doer, Doer::Block(_))
+    }
+
     pub(crate) fn new(next: u16) -> Self {
         Self {
             next,

@@ -7,6 +7,7 @@ mod card;
 mod chaos;
 mod cost;
 mod fused;
+mod health;
 mod host;
 mod limits;
 mod many_cores;

@@ -12,15 +12,15 @@ const QUEUES: usize = 8;
 const SEEDS: u64 = 6;
 
 /// A host whose I/O queues are spread over the cores.
-struct Spread {
+pub struct Spread {
     id: u8,
-    admin: Queue,
+    pub admin: Queue,
     cntlid: u16,
     io: Vec<Queue>,
 }
 
 impl Spread {
-    fn admin(card: &mut Card, id: u8, core: usize, keep_alive_ms: u32) -> Self {
+    pub fn admin(card: &mut Card, id: u8, core: usize, keep_alive_ms: u32) -> Self {
         card.wire.next = core;
         let mut admin = Queue::open(card);
         admin.keep_alive_ms = keep_alive_ms;
@@ -62,7 +62,7 @@ impl Spread {
         panic!("CSTS never becomes {wanted:#x}");
     }
 
-    fn sockets(&self) -> Vec<wire::Socket> {
+    pub fn sockets(&self) -> Vec<wire::Socket> {
         self.io.iter().chain([&self.admin]).map(|queue| queue.socket).collect()
     }
 
@@ -104,7 +104,7 @@ pub fn all_idle(card: &mut Card) -> Vec<PoolCounts> {
     card.all_counts()
 }
 
-fn boot(seed: u64) -> (Card, usize) {
+pub fn boot(seed: u64) -> (Card, usize) {
     let cores = 2 + seed as usize % 3;
     let config = NvmeConfig { latency_polls: (0, 40), ..NvmeConfig::default() };
     let mut card = Card::boot_cores(96 << 20, cores, seed, [config.clone(), config]);

@@ -14,6 +14,8 @@ use super::host::{Host, Payload, Reply, block_command, pattern, property_set};
 use crate::pdu::Digests;
 use crate::{Environment, Limits, QueueIndex, SETUP_TIMEOUT, Settling};
 
+mod ana;
+
 const ENABLED: u32 = 0x0046_0001;
 pub const ALL: Settling = Settling { turn: 1, frames_in_until: 1, thoroughly: true };
 
