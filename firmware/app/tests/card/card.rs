@@ -155,8 +155,11 @@ impl Card {
             self.order ^= self.order >> 7;
             self.order ^= self.order << 17;
             // A core that looks a moment earlier sees less of what is on its way to it, or nothing.
-            let budget =
-                if cores > 1 && self.order % 4 == 0 { (self.order >> 40) as u32 % 4 } else { BUDGET };
+            let budget = if cores > 1 && self.order.is_multiple_of(4) {
+                (self.order >> 40) as u32 % 4
+            } else {
+                BUDGET
+            };
             work += self.cores[(self.order >> 20) as usize % cores].poll(self.now, budget);
         }
         if let Some(hot_plug) = &mut self.hot_plug {
