@@ -348,7 +348,7 @@ impl Subsystem {
         };
         match begun.change {
             Change::Fence { .. } | Change::Arrivals { .. } => Heard::Fenced { number, lost, complete },
-            Change::Detach { nsid } => Heard::Detached { nsid },
+            Change::Detach { nsid, .. } => Heard::Detached { nsid },
             Change::Ana { port, state } => Heard::AnaChanged { port: PortId(port), state },
             Change::End { cntlid, reason } => {
                 if reason == EndReason::Reset

@@ -18,7 +18,7 @@ use crate::mesh::MeshState;
 use crate::net_role::Connections;
 use crate::plug_role::Plug;
 use crate::readiness::Readiness;
-use crate::registrar::Candidates;
+use crate::registrar::Registry;
 use crate::report::Reports;
 use crate::shutdown::{Ending, HostFlush};
 
@@ -74,7 +74,7 @@ pub struct DataCore<F: FrameQueue, D: NvmeDevice + 'static> {
     pub(crate) pool: PagePool,
     pub(crate) connections: Connections,
     pub(crate) readiness: Readiness,
-    pub(crate) candidates: Candidates,
+    pub(crate) registry: Registry,
     pub(crate) reports: Reports,
     pub(crate) tcp_port: u16,
     pub(crate) plug: Plug<D>,
@@ -90,7 +90,7 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
     pub fn new(parts: Parts<F, D>) -> Self {
         Self {
             readiness: Readiness::new(parts.drives_at_boot),
-            candidates: Candidates::default(),
+            registry: Registry::default(),
             reports: Reports::new(),
             stacks: parts.stacks,
             drives: parts.drives,

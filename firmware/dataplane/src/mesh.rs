@@ -108,13 +108,13 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
             match self.target.hear(from, message, now, &mut environment) {
                 // At once: what comes behind it builds on it.
                 Heard::Change(change) => {
-                    if let Change::Detach { nsid } = change {
+                    if let Change::Detach { nsid, .. } = change {
                         self.note_detached(nsid, now);
                     }
                     let settling = self.settling(false);
                     self.target.settle(now, &mut self.subsystem, settling);
                 }
-                Heard::Attach(namespace) => self.attach_as_told(namespace),
+                Heard::Attach(namespace) => self.attach_as_told(namespace, now),
                 Heard::Found(namespace) => self.register(namespace, now),
                 Heard::Gone(gone) => self.unregister(gone, now),
                 Heard::Addresses { port, addresses } => self.follow(port, addresses),
@@ -188,8 +188,13 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
     }
 
     /// The registrar serves a namespace: so does this core, by its own queue.
-    fn attach_as_told(&mut self, namespace: Namespace) {
+    fn attach_as_told(&mut self, namespace: Namespace, now: Instant) {
         let nsid = namespace.nsid;
+        let attached = self.subsystem.namespaces().iter().find(|other| other.nsid == nsid);
+        if attached.is_some_and(|other| other.backend != namespace.backend) {
+            // What the drive has lost that it led to until now, it may say later.
+            self.note_detached(nsid, now);
+        }
         if let Err(error) = self.subsystem.replace(namespace) {
             hal_log::warn!("namespace {} is not served on this core: {}", nsid, error.name());
         }

@@ -85,7 +85,8 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
         let kept = kept.count();
         hal_log::warn!("drive {} was pulled, {} namespaces wait for it", number, kept);
         if kept == 0 {
-            return;
+            // Some may be on their way to be served, or wait to be.
+            return self.gone(all_of(number), now);
         }
         let pulled = self.plug.pulled.get_mut(usize::from(place));
         if let Some(earlier) = pulled.and_then(|pulled| pulled.replace(number)) {
@@ -150,13 +151,15 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
 
     /// Gives a namespace whose drive was pulled back to that drive, which is in again. False where there is none, or it
     /// is another one by now.
-    pub(crate) fn take_up_again(&mut self, namespace: &Namespace) -> bool {
+    pub(crate) fn take_up_again(&mut self, namespace: &Namespace, now: Instant) -> bool {
         let attached = self.subsystem.namespaces().iter().find(|other| other.nsid == namespace.nsid);
         let Some(BackendNamespace { drive, .. }) = attached.map(|other| other.backend) else { return false };
         // One that is on its way out was pulled, and may be in another slot before its old place is empty.
         if self.drives.get(drive).is_some() && !self.drives.is_leaving(drive) {
             return false;
         }
+        // What the one on its way out has lost, it may say only now.
+        self.note_detached(namespace.nsid, now);
         if self.subsystem.rebind(namespace) {
             return true;
         }

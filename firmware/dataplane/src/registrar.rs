@@ -20,9 +20,27 @@ struct Candidate {
     until: Instant,
 }
 
-/// Those who wait.
+/// What a core remembers of namespaces that are not, or not yet, served.
 #[derive(Default)]
-pub(crate) struct Candidates(heapless::Vec<Candidate, MAX_NAMESPACES>);
+pub(crate) struct Registry {
+    /// At the registrar: those who wait.
+    candidates: heapless::Vec<Candidate, MAX_NAMESPACES>,
+    /// At a home: those reported, so that no more are under way than the card could serve.
+    reported: heapless::Vec<BackendNamespace, MAX_NAMESPACES>,
+}
+
+impl Registry {
+    /// Whether one more may be reported.
+    fn report(&mut self, namespace: &Namespace, is_in: impl Fn(u8) -> bool) -> bool {
+        if self.reported.contains(&namespace.backend) {
+            return true;
+        }
+        if self.reported.is_full() {
+            self.reported.retain(|reported| is_in(reported.drive));
+        }
+        self.reported.push(namespace.backend).is_ok()
+    }
+}
 
 impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
     /// A drive whose home is this core has a namespace.
@@ -30,7 +48,12 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
         if self.subsystem.is_registrar() {
             self.register(namespace, now);
         } else {
-            self.subsystem.report_found(&namespace);
+            let drives = &self.drives;
+            if self.registry.report(&namespace, |drive| drives.get(drive).is_some()) {
+                self.subsystem.report_found(&namespace);
+            } else {
+                refused(&namespace, AttachError::Full);
+            }
         }
     }
 
@@ -39,26 +62,27 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
         if self.subsystem.is_registrar() {
             self.unregister(gone, now);
         } else {
+            self.registry.reported.retain(|reported| !stands_for(gone, *reported));
             self.subsystem.report_gone(gone);
         }
     }
 
     /// Serves a namespace on all cores, unless another drive has its NSID.
     pub(crate) fn register(&mut self, namespace: Namespace, now: Instant) {
-        let BackendNamespace { drive, nsid } = namespace.backend;
-        self.candidates.0.retain(|candidate| candidate.namespace.backend != namespace.backend);
-        let Err(error) = self.try_register(&namespace) else { return };
-        hal_log::warn!("drive {} namespace {} is not served: {}", drive, nsid, error.name());
+        let candidates = &mut self.registry.candidates;
+        candidates.retain(|candidate| candidate.namespace.backend != namespace.backend);
+        let Err(error) = self.try_register(&namespace, now) else { return };
+        refused(&namespace, error);
         if error == AttachError::NsidTaken {
             let until = now + MISSED_WITHIN;
             // As many as there may be namespaces.
-            let _ = self.candidates.0.push(Candidate { namespace, until });
+            let _ = self.registry.candidates.push(Candidate { namespace, until });
         }
     }
 
-    fn try_register(&mut self, namespace: &Namespace) -> Result<(), AttachError> {
+    fn try_register(&mut self, namespace: &Namespace, now: Instant) -> Result<(), AttachError> {
         let BackendNamespace { drive, nsid } = namespace.backend;
-        if self.take_up_again(namespace) {
+        if self.take_up_again(namespace, now) {
             hal_log::info!("drive {} namespace {} is back as namespace {}", drive, nsid, namespace.nsid);
         } else {
             self.subsystem.attach(*namespace)?;
@@ -78,12 +102,9 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
 
     /// Takes what is gone away from all cores.
     pub(crate) fn unregister(&mut self, gone: BackendNamespace, now: Instant) {
-        let is_gone = |backend: BackendNamespace| {
-            backend.drive == gone.drive && (gone.nsid == NSID_ALL || backend.nsid == gone.nsid)
-        };
-        self.candidates.0.retain(|candidate| !is_gone(candidate.namespace.backend));
+        self.registry.candidates.retain(|candidate| !stands_for(gone, candidate.namespace.backend));
         while let Some(namespace) =
-            self.subsystem.namespaces().iter().find(|namespace| is_gone(namespace.backend))
+            self.subsystem.namespaces().iter().find(|namespace| stands_for(gone, namespace.backend))
         {
             let (nsid, backend) = (namespace.nsid, namespace.backend);
             self.note_detached(nsid, now);
@@ -100,14 +121,24 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
 
     /// Serves those whose NSIDs have become free, or whose drives are seen to have been moved.
     pub(crate) fn look_at_candidates(&mut self, now: Instant) {
-        if self.candidates.0.is_empty() {
+        if self.registry.candidates.is_empty() {
             return;
         }
-        let mut candidates = core::mem::take(&mut self.candidates.0);
+        let mut candidates = core::mem::take(&mut self.registry.candidates);
         while let Some(Candidate { namespace, until }) = candidates.pop() {
-            if self.try_register(&namespace) == Err(AttachError::NsidTaken) && now < until {
-                let _ = self.candidates.0.push(Candidate { namespace, until });
+            if self.try_register(&namespace, now) == Err(AttachError::NsidTaken) && now < until {
+                let _ = self.registry.candidates.push(Candidate { namespace, until });
             }
         }
     }
+}
+
+/// Whether it is said of this namespace as well: [`NSID_ALL`] stands for all of a drive's.
+fn stands_for(gone: BackendNamespace, backend: BackendNamespace) -> bool {
+    backend.drive == gone.drive && (gone.nsid == NSID_ALL || backend.nsid == gone.nsid)
+}
+
+fn refused(namespace: &Namespace, error: AttachError) {
+    let BackendNamespace { drive, nsid } = namespace.backend;
+    hal_log::warn!("drive {} namespace {} is not served: {}", drive, nsid, error.name());
 }

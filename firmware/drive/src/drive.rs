@@ -121,7 +121,9 @@ impl<D: NvmeDevice> Drive<D> {
 
     /// At the end of a turn that has found nothing: the drive rests if nothing is under way at it.
     fn rest_if_idle(&mut self) {
-        if !self.worked && self.queue.is_idle() && self.home.as_ref().is_none_or(DriveHome::is_at_rest) {
+        let is_silent = |home: &DriveHome<D>| home.is_at_rest() && !home.has_messages();
+        let says_nothing = !self.queue.has_message() && self.home.as_ref().is_none_or(is_silent);
+        if !self.worked && self.queue.is_idle() && says_nothing {
             self.rests_until = self.next_deadline(self.polled_at).min(self.polled_at + REST);
         }
     }

@@ -214,6 +214,8 @@ pub enum Change {
     Detach {
         /// Which, as hosts see it.
         nsid: u32,
+        /// The drive that it led to: one of the same NSID on another drive may follow.
+        drive: u8,
     },
 }
 

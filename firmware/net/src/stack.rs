@@ -137,6 +137,8 @@ impl<F: FrameQueue> Stack<F> {
             if self.address.tick(link_up, interface, others, now) {
                 self.want_all();
             }
+            // DHCP has no time of its own that traffic would not put off.
+            self.others_wanted = true;
             timers = true;
         }
         if self.timers_stale && now >= self.timers_seen + TIMER_GRAIN {
@@ -344,9 +346,10 @@ impl<F: FrameQueue> Stack<F> {
                 let receiver = segment.map_or(Receiver::Nobody, |segment| connections.receiver(&segment));
                 if receiver == Receiver::Full {
                     counters.connections_refused += 1;
+                    // Where a socket gives way soon, or now, an honest peer that hears nothing asks again and gets in.
+                    let gives_way = connections.gives_way_soon();
                     connections.listen(*now);
-                    // Where a socket gives way soon, an honest peer that hears nothing asks again and gets in.
-                    if connections.gives_way_soon() {
+                    if gives_way {
                         return;
                     }
                 }

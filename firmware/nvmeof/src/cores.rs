@@ -5,7 +5,7 @@ use hal_api::Instant;
 use message::{Change, EndReason, QueueGrant};
 
 use crate::queue::{ConnectStep, Phase};
-use crate::slots::{Slot, SlotState};
+use crate::slots::{Doer, Slot, SlotState};
 use crate::target::{Target, set_bit};
 use crate::turn::Environment;
 
@@ -135,12 +135,12 @@ impl Target {
                 }
                 state.lets_io_through() || (is_new || settling.thoroughly) && !self.has_io_by(PortId(port))
             }
-            Change::Detach { nsid } => {
+            Change::Detach { nsid, drive } => {
                 owed.mark = Mark::Heard(settling.turn);
                 if is_new {
                     subsystem.detach(nsid);
                 }
-                (is_new || settling.thoroughly) && !self.has_at_backend(nsid)
+                (is_new || settling.thoroughly) && !self.has_at_backend(nsid, drive)
             }
         }
     }
@@ -176,10 +176,11 @@ impl Target {
             .any(|slot| slot.is_io_under_way() && by_port(slot))
     }
 
-    fn has_at_backend(&self, nsid: u32) -> bool {
+    fn has_at_backend(&self, nsid: u32, drive: u8) -> bool {
         (0..self.slots.total()).any(|slot| {
             let slot = self.slots.at(slot);
-            slot.state == SlotState::AtBackend && slot.command.nsid.get() == nsid
+            let is_there = matches!(&slot.doer, Doer::Block(work) if work.namespace.drive == drive);
+            slot.state == SlotState::AtBackend && slot.command.nsid.get() == nsid && is_there
         })
     }
 }

@@ -413,6 +413,42 @@ fn a_lost_cache_is_one_error_for_a_host_wherever_it_wrote_and_flushes() {
 }
 
 #[test]
+fn a_lost_cache_is_told_though_another_drive_takes_the_namespace_over_at_once() {
+    for seed in 0..2 * SEEDS {
+        println!("seed {seed}");
+        let cores = 1 + seed as usize % 4;
+        let twin = NvmeConfig { serial: "TWIN".into(), ..NvmeConfig::default() };
+        let mut card = Card::boot_cores(96 << 20, cores, seed, [twin.clone(), twin]);
+        card.pass(Duration::from_millis(300));
+        let hands = card.add_slots();
+        for (index, drive) in card.drives.iter().enumerate() {
+            drive.write_disk(1, 0, &[index as u8 + 1; 512]);
+        }
+        let mut host = Spread::connect(&mut card, 1, 0, cores);
+        let nsid = host.namespaces(&mut card)[0];
+        let served = read_by_all(&mut card, &mut host, nsid)[0].1.unwrap() as usize - 1;
+        let end = host.io[1].execute(
+            &mut card,
+            blocks(io::WRITE, nsid, 8, 8),
+            Payload::InCapsule(pattern(4096, 1)),
+        );
+        assert_eq!(end.status, Status::SUCCESS);
+        // The one that was found in vain takes over within the 10 s in which it may be the same drive.
+        hands.pull(served);
+        card.drives[served].set_removed(true);
+        card.run_until("no core has it", |card| card.drives_of_cores() == vec![1; cores]);
+        card.pass(Duration::from_secs(1));
+        let found = read_by_all(&mut card, &mut host, nsid);
+        assert_eq!(found, vec![(Status::SUCCESS, Some(2 - served as u8)); QUEUES]);
+        let mut flush = blocks(io::FLUSH, nsid, 0, 1);
+        flush.cdw12.set(0);
+        let statuses = host.io.iter_mut().map(|queue| queue.execute(&mut card, flush, Payload::None).status);
+        let failed: Vec<_> = statuses.filter(|status| *status != Status::SUCCESS).collect();
+        assert_eq!(failed, [Status::WRITE_FAULT.do_not_retry()]);
+    }
+}
+
+#[test]
 fn hosts_hear_on_any_core_of_what_a_drive_could_not_flush_when_it_left() {
     for seed in 0..SEEDS {
         println!("seed {seed}");

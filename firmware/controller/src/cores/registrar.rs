@@ -51,10 +51,13 @@ impl Subsystem {
     /// For the registrar alone.
     pub fn detach_everywhere(&mut self, nsid: u32) -> bool {
         debug_assert!(self.is_registrar());
+        let drive = self.namespaces.find(nsid).map(|namespace| namespace.backend.drive);
         let detached = self.detach(nsid);
-        if let Some(cores) = self.cores.as_mut().filter(|_| detached) {
+        if let Some(drive) = drive
+            && let Some(cores) = self.cores.as_mut()
+        {
             let others = cores.mesh.others();
-            let begun = Begun { change: Change::Detach { nsid }, host_id: [0; 16] };
+            let begun = Begun { change: Change::Detach { nsid, drive }, host_id: [0; 16] };
             let pending = cores.count(|begun| matches!(begun.change, Change::Detach { .. }));
             if pending >= MAX_DETACHES || cores.begin(begun, others).is_none() {
                 error!(

@@ -410,7 +410,7 @@ fn a_namespace_goes_and_comes_on_all_cores() {
     for core in [1, 2] {
         card.expect_change(core);
         card.cores[core].settle(|subsystem, owed| match owed.change {
-            Change::Detach { nsid } => subsystem.detach(nsid),
+            Change::Detach { nsid, .. } => subsystem.detach(nsid),
             _ => false,
         });
         assert!(card.cores[core].namespaces().is_empty());

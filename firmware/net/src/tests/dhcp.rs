@@ -12,6 +12,7 @@ use smoltcp::wire::{
     Ipv4Packet, Ipv4Repr, UdpPacket, UdpRepr,
 };
 
+use super::hostile::request_4;
 use super::{port_info, small};
 use crate::{Addressing, Config, Stack};
 
@@ -24,6 +25,8 @@ struct World {
     now: Instant,
     serving: bool,
     discovers: usize,
+    /// Segments come all the time.
+    busy: bool,
 }
 
 impl World {
@@ -33,12 +36,15 @@ impl World {
         let mut arena = Arena::leak_for_host(config.memory_bytes());
         let now = Instant::from_millis(1);
         let stack = Stack::new(ours, &config, &mut arena, 3, now).unwrap();
-        Self { stack, wire, now, serving: true, discovers: 0 }
+        Self { stack, wire, now, serving: true, discovers: 0, busy: false }
     }
 
     fn run(&mut self, time: Duration) {
         let end = self.now + time;
         while self.now < end {
+            if self.busy {
+                self.wire.inject(&request_4(LEASED));
+            }
             self.stack.poll(self.now, 16);
             self.stack.flush();
             while let Some(frame) = self.wire.halves().0.receive(<[u8]>::to_vec) {
@@ -114,6 +120,20 @@ fn a_lease_gives_the_address_and_renewal_keeps_it() {
     world.run(Duration::from_secs(2));
     assert_eq!(world.stack.address(), Some(LEASED.into()));
     world.run(Duration::from_secs(180));
+    assert_eq!(world.stack.address(), Some(LEASED.into()));
+}
+
+#[test]
+fn segments_without_a_pause_do_not_put_the_renewal_off() {
+    let mut world = World::new();
+    world.run(Duration::from_secs(2));
+    world.busy = true;
+    world.run(Duration::from_secs(20));
+    world.serving = false;
+    world.run(Duration::from_secs(70));
+    assert_eq!(world.stack.address(), None, "the lease was for 60 s");
+    world.serving = true;
+    world.run(Duration::from_secs(20));
     assert_eq!(world.stack.address(), Some(LEASED.into()));
 }
 

@@ -39,7 +39,7 @@ fn request_6(destination: Ipv6Addr, first: u8, between: &[u8]) -> Vec<u8> {
 }
 
 /// The request over IPv4, to `destination`.
-fn request_4(destination: Ipv4Addr) -> Vec<u8> {
+pub(super) fn request_4(destination: Ipv4Addr) -> Vec<u8> {
     let mut frame = request(40_001, 7);
     frame[24..26].fill(0);
     frame[30..34].copy_from_slice(&destination.octets());
