@@ -1,6 +1,7 @@
 //! `cargo xtask test qemu`: boots the image as each file of `qemu/scenarios` says, with or without a Linux host on
 //! its wire, does what the file says, and judges the card's log and what the host has seen.
 
+mod bad_input;
 mod crowd;
 mod device_log;
 mod faults;

@@ -3,12 +3,14 @@
 mod bad_commands;
 mod bad_pdus;
 mod card;
+mod cases;
 mod fairness;
 mod fused;
 mod fuzz;
 mod host;
 mod initiator;
 mod many_cores;
+mod model;
 mod slow;
 mod stale_writes;
 mod traffic;

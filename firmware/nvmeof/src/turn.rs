@@ -219,6 +219,8 @@ impl<B: Backend> Turn<'_, '_, B> {
         receiver.filled = quoted as u8;
         self.queue.phase = Phase::Terminating;
         self.queue.deadline = self.now + TERMINATE_TIMEOUT;
+        // Nothing comes after a TermReq (TCP 3.5), not even an ICResp that is still to be sent.
+        self.queue.sender.initialize = false;
         self.queue.sender.terminate = Some(fatal);
         self.leave_lines();
     }

@@ -57,7 +57,7 @@ impl Crowd {
 }
 
 /// One connection, long enough for the card to take note of it, and what the card says once it is gone.
-fn visit(port: u16, wait_for: &mut dyn FnMut(&str) -> Result<String>) -> Result<String> {
+pub(super) fn visit(port: u16, wait_for: &mut dyn FnMut(&str) -> Result<String>) -> Result<String> {
     let mut stream = initialized(port)?;
     if !is_open(&mut stream)? {
         bail!("the card has closed a connection without a reason");

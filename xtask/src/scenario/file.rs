@@ -1,5 +1,6 @@
 //! What a file of `qemu/scenarios` may say. `docs/SCENARIOS.md` tells it to those who write one.
 
+use super::bad_input::BadInput;
 use super::crowd::Crowd;
 use super::step::{Action, Step, Table};
 use crate::paths;
@@ -72,6 +73,8 @@ pub struct Scenario {
     tables: Vec<Spanned<Table>>,
     /// More TCP connections than the card serves, once the expected lines have come.
     pub crowd: Option<Crowd>,
+    /// Inputs that broke other targets, once the expected lines have come.
+    pub bad_input: Option<BadInput>,
     /// How long the card may take to the last expected line.
     #[serde(default = "default_limit")]
     pub limit_s: u64,

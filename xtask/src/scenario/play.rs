@@ -1,6 +1,8 @@
 //! One run of a scenario: the card, perhaps a host, the steps, the end.
 
 use super::Stage;
+use super::bad_input::{self, BadInput};
+use super::crowd::visit;
 use super::device_log::DeviceLog;
 use super::faults::Faults;
 use super::file::{Boot, Scenario};
@@ -28,6 +30,8 @@ use std::time::{Duration, Instant};
 const DYNAMIC_PORTS: u16 = 49152;
 /// How long a line may take that the harness waits for after the expected ones.
 const WAIT_LIMIT: Duration = Duration::from_secs(60);
+/// How long all of the bad inputs may take.
+const CASES_LIMIT: Duration = Duration::from_secs(300);
 /// How long card and host may take to be up.
 const BOOT_LIMIT: Duration = Duration::from_secs(120);
 /// What the card says of its pools when it is ready, and each time its last host is gone.
@@ -155,8 +159,25 @@ impl<'a> Play<'a> {
         if let Some(crowd) = &self.scenario.crowd {
             crowd.come_and_go(self.port, &mut |pattern| self.wait_for(pattern))?;
         }
+        if let Some(bad_input) = &self.scenario.bad_input {
+            self.bad_input(bad_input)?;
+        }
         self.leaves_nothing()?;
         self.weather_has_hit()
+    }
+
+    /// Says what is wrong in many ways to the card, which has as much afterwards as before.
+    fn bad_input(&mut self, bad_input: &BadInput) -> Result<()> {
+        let port = self.port;
+        let before = visit(port, &mut |pattern| self.wait_for(pattern))?;
+        let cases = bad_input.start(port);
+        self.until(CASES_LIMIT, "the cases have not ended", &mut |_| Ok(cases.is_finished()))?;
+        bad_input::outcome(cases)?;
+        let after = visit(port, &mut |pattern| self.wait_for(pattern))?;
+        if before != after {
+            bail!("the card keeps something\nbefore: {before}\nafter:  {after}");
+        }
+        Ok(())
     }
 
     /// Where the network was to be bad, it was.

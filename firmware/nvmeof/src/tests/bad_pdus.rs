@@ -98,6 +98,18 @@ fn a_second_icreq() {
 }
 
 #[test]
+fn a_second_icreq_behind_the_first_gets_nothing_but_a_termination() {
+    let icreq = plain_host().icreq();
+    let mut card = Card::new();
+    let host = Host::open(&mut card);
+    card.send(host.index, &[icreq.clone(), icreq].concat());
+    card.run();
+    let replies = host.replies(&mut card);
+    assert!(matches!(replies[..], [Reply::Terminate { status: 2, .. }]), "{replies:?}");
+    card.assert_clean();
+}
+
+#[test]
 fn unknown_pdu_types_and_those_of_controllers() {
     for kind in [1, 3, 5, 7, 8, 9, 10, 0x80, 0xff] {
         live_bytes_end_in(&[kind, 0, 24, 0, 24, 0, 0, 0], FatalStatus::InvalidHeaderField, 0);

@@ -148,6 +148,8 @@ pub(super) struct Card {
     pub peer: Option<IpAddr>,
     pub port: PortId,
     pub budget: u32,
+    /// Largest piece that the next connection shows to the target.
+    pub fragment: usize,
     /// Completions come newest first.
     pub reverse: bool,
 }
@@ -196,6 +198,7 @@ impl Card {
             peer: None,
             port: PortId::FIRST,
             budget: 32,
+            fragment: 65536,
             reverse: false,
         }
     }
@@ -206,7 +209,7 @@ impl Card {
             to_target: VecDeque::new(),
             to_host: Vec::new(),
             taken: Vec::new(),
-            fragment: 65536,
+            fragment: self.fragment,
             window: 1 << 22,
             closed: false,
             aborted: false,
