@@ -3,6 +3,7 @@
 mod idle;
 mod instructions;
 mod native;
+mod path;
 mod recovery;
 
 use crate::image::{self, Image};
@@ -33,6 +34,8 @@ enum Figure {
     Instructions(instructions::Options),
     /// IOPS and latency that a user-space host sees, of the card as a Linux process, in QEMU, or of any target
     Native(native::Options),
+    /// Instructions of the card's own code per 4 KiB read and per empty turn, counted on the host: the same in each run
+    Path(path::Options),
     /// Time from a panic of the card to its being ready, and to the first I/O of a Linux host that was connected
     Recovery(recovery::Options),
 }
@@ -43,6 +46,7 @@ pub fn run(options: &Options) -> Result<()> {
         Figure::Idle(options) => machines().and_then(|()| idle::run(options)),
         Figure::Instructions(options) => machines().and_then(|()| instructions::run(options)),
         Figure::Native(options) => native::run(options),
+        Figure::Path(options) => path::run(options),
         Figure::Recovery(options) => machines().and_then(|()| recovery::run(options)),
     }
 }
@@ -73,6 +77,7 @@ fn sha256(file: &Path) -> Result<String> {
 fn play(
     script: &str,
     variables: &str,
+    processors: u32,
     card: &mut Card,
     wire: &Wire,
     mark: &mut dyn FnMut(&str) -> Result<()>,
@@ -85,7 +90,7 @@ fn play(
         guest: &guest,
         addition: &[],
         accelerator: accelerator::choose(&guest.kernel)?,
-        processors: 2,
+        processors,
         run: &script.text,
         pieces: &[],
         environment: &environment,

@@ -37,7 +37,7 @@ pub fn run(options: &Options) -> Result<()> {
     let mut begun = None;
     let mut connected = None;
     let variables = format!("SECONDS_IDLE={}\n", options.seconds);
-    super::play("idle", &variables, &mut card, &wire, &mut |mark| {
+    super::play("idle", &variables, 2, &mut card, &wire, &mut |mark| {
         match mark {
             "begin" => begun = Some(Sample::take(process)?),
             "end" => connected = begun.as_ref().map(Sample::percent).transpose()?,

@@ -42,6 +42,12 @@ pub struct Options {
     /// Commands of each run
     #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u32).range(100..))]
     commands: u32,
+    /// The host's jobs, each on a processor and with a connection of its own; the depth is divided among them
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=8))]
+    jobs: u32,
+    /// Data cores of the card, by `plan=many`; without it the card is as it is by default
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=7))]
+    data_cores: Option<u32>,
     /// Fail when the best run takes more instructions per read
     #[arg(long, value_name = "COUNT")]
     at_most: Option<u64>,
@@ -57,12 +63,16 @@ pub fn run(options: &Options) -> Result<()> {
     let wire = if options.wire == Kind::C { Wire::taps(1500)? } else { Wire::stream()? };
     let mut plan = CardPlan { mtu: options.wire.mtu(), ..CardPlan::new(&image, "measure-instructions-card") };
     plan.arguments = vec!["-plugin".to_owned(), format!("{},path={}", plugin.display(), counts.display())];
+    if let Some(data_cores) = options.data_cores {
+        (plan.cores, plan.append) = (Some(data_cores + 1), "plan=many".to_owned());
+    }
     let mut card = Card::start(&plan, &wire)?;
     let mut runs: Vec<Run> = Vec::new();
     let mut begun = None;
-    let Options { runs: repeat, commands, .. } = options;
-    let variables = format!("RUNS={repeat}\nCOMMANDS={commands}\nMTU={}\n", options.wire.mtu());
-    super::play("instructions", &variables, &mut card, &wire, &mut |mark| {
+    let Options { runs: repeat, commands, jobs, .. } = options;
+    let mtu = options.wire.mtu();
+    let variables = format!("RUNS={repeat}\nCOMMANDS={commands}\nJOBS={jobs}\nMTU={mtu}\n");
+    super::play("instructions", &variables, 2.max(*jobs), &mut card, &wire, &mut |mark| {
         std::thread::sleep(FRESH);
         let now = Counts::read(&counts)?;
         match mark.split(' ').collect::<Vec<_>>()[..] {

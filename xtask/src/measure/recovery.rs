@@ -127,7 +127,7 @@ fn measure(image: &Image, after_s: u64, delay_s: u64) -> Result<Times> {
     let mut told = Told::default();
     let work_s = after_s + delay_s + AFTERWARDS_S;
     let variables = format!("RECONNECT_DELAY={delay_s}\nWORK_S={work_s}\n");
-    super::play("recovery", &variables, &mut card, &wire, &mut |mark| {
+    super::play("recovery", &variables, 2, &mut card, &wire, &mut |mark| {
         told.take(mark)?;
         let too_late = started.elapsed().as_secs() + HEAD_START_S > after_s;
         ensure!(!(mark == "at-work" && too_late), "the host was at work too late: a larger --after");

@@ -33,9 +33,16 @@ measured() {
 step "connect" connect
 DEVICE=$(namespaces | head -n 1)
 step "write a pattern" fill
+# Depth 32 in all, whatever the number of jobs.
+READS="--rw=randread --iodepth=$((32 / JOBS))"
+if [ "$JOBS" -gt 1 ]; then
+    READS="$READS --numjobs=$JOBS --number_ios=$((COMMANDS / JOBS)) --group_reporting"
+    READS="$READS --cpus_allowed=0-$((JOBS - 1)) --cpus_allowed_policy=split"
+fi
 for run in $(seq "$RUNS"); do
     echo "@@ STEP read at depth 32, run $run"
-    measured read-32 --rw=randread --iodepth=32 --randseed="$run" && echo "@@ OK read at depth 32, run $run" \
+    # shellcheck disable=SC2086
+    measured read-32 $READS --randseed="$run" && echo "@@ OK read at depth 32, run $run" \
         || { echo "@@ FAIL read at depth 32, run $run"; FAILURES=$((FAILURES + 1)); }
     grep -o '"iops" : [0-9.]*' /tmp/read-32.json | head -n 1
 done
