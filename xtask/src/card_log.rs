@@ -3,6 +3,7 @@
 use crate::log_decoder::{self, Decoder, colour_wanted};
 use anyhow::Result;
 use regex::Regex;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::LazyLock;
 
@@ -83,6 +84,26 @@ pub fn ready(line: &str) -> Option<Ready> {
     })
 }
 
+/// What some core's pools hold that they did not hold before the first host came; each core speaks for itself.
+pub fn kept(lines: &[Line], idle: &Regex) -> Option<String> {
+    let cores: BTreeSet<Option<&str>> = lines.iter().map(Line::core).collect();
+    let mut has_spoken = false;
+    for core in cores {
+        let lines = || lines.iter().filter(|line| line.core() == core).map(|line| line.text.as_str());
+        let Some(first) = lines().find(|line| idle.is_match(line)) else { continue };
+        has_spoken = true;
+        // Behind it a host came: then it is not the last word.
+        let comes = |line: &str| line.contains(": connected by ") || line.contains(": has queues here");
+        let last = lines().rev().take_while(|line| !comes(line)).find(|line| idle.is_match(line));
+        let last = last.unwrap_or("a host is connected");
+        if first != last {
+            let core = core.unwrap_or("-");
+            return Some(format!("core {core} at first: {first}\nafterwards:     {last}"));
+        }
+    }
+    (!has_spoken).then(|| "no core has said what its pools hold".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,5 +114,25 @@ mod tests {
         assert_eq!((found.namespaces, found.port), (4, 4420));
         assert_eq!((found.nqn.as_str(), found.address.as_str()), ("nqn.2026-11.io:a", "10.0.0.1"));
         assert_eq!(ready("nearly ready: 4 namespaces"), None);
+    }
+
+    #[test]
+    fn each_core_keeps_what_it_keeps() {
+        let line = |core: u8, text: &str| Line {
+            text: text.to_owned(),
+            plain: format!("  1.0 {core} INFO  {text}"),
+            shown: String::new(),
+        };
+        let idle = Regex::new("^free: ").unwrap();
+        let mut lines = vec![line(1, "free: 8"), line(2, "free: 7")];
+        assert_eq!(kept(&lines, &idle), None);
+        lines.push(line(2, "controller 3: connected by somebody"));
+        assert!(kept(&lines, &idle).unwrap().contains("a host is connected"));
+        lines.push(line(2, "free: 7"));
+        assert_eq!(kept(&lines, &idle), None);
+        // What one core says is no excuse for another.
+        lines.extend([line(1, "controller 3: has queues here, its home is core 1"), line(1, "free: 7")]);
+        assert!(kept(&lines, &idle).unwrap().contains("core 1 at first: free: 8"));
+        assert!(kept(&lines[..0], &idle).is_some());
     }
 }

@@ -2,7 +2,7 @@
 
 use super::script::Script;
 use super::wire::Wire;
-use crate::card_log::{CardLog, Ready, ready};
+use crate::card_log::{CardLog, Line, Ready, kept, ready};
 use crate::command::say;
 use crate::hosted;
 use crate::image::Image;
@@ -10,7 +10,7 @@ use crate::paths::{self, TemporaryFolder};
 use crate::qemu::{self, Drive, Machine};
 use crate::vm::Vm;
 use anyhow::{Context, Result, bail};
-use regex::{Captures, Regex};
+use regex::Regex;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -55,7 +55,7 @@ pub struct Card {
     /// What it said when it was ready.
     pub ready: Ready,
     /// The lines of its log so far.
-    pub lines: Vec<String>,
+    pub lines: Vec<Line>,
     /// When each of them came.
     pub heard: Vec<Instant>,
     log: CardLog,
@@ -127,7 +127,7 @@ impl Card {
         let mut seen = 0;
         while Instant::now() < deadline {
             card.listen(Duration::from_millis(50))?;
-            if let Some(ready) = card.lines[seen..].iter().find_map(|line| ready(line)) {
+            if let Some(ready) = card.lines[seen..].iter().find_map(|line| ready(&line.text)) {
                 card.ready = ready;
                 return Ok(card);
             }
@@ -142,7 +142,7 @@ impl Card {
         for line in self.log.feed(&bytes) {
             writeln!(self.copy, "{}", line.plain)?;
             let bad = line.text.starts_with("*** ") && !self.restarts;
-            self.lines.push(line.text);
+            self.lines.push(line);
             self.heard.push(Instant::now());
             if bad {
                 bail!("the card broke down");
@@ -155,37 +155,36 @@ impl Card {
     pub fn has_said(&self, script: &Script) -> Result<()> {
         let Some(pattern) = script.field("card") else { return Ok(()) };
         let pattern = Regex::new(pattern)?;
-        let Some(line) = self.lines.iter().find(|line| pattern.is_match(line)) else {
+        let Some(line) = self.lines.iter().find(|line| pattern.is_match(&line.text)) else {
             bail!("the card has said no line like `{pattern}`");
         };
-        say(&format!("  the card: {line}"));
+        say(&format!("  the card: {}", line.text));
         Ok(())
     }
 
-    /// `#: same REGEX`: once the last host is gone, the card's log has such a line again, and its match is the first
-    /// one's. Where the pattern has two groups, they are equal too (so many free of so many).
+    /// `#: same REGEX`: once the last host is gone, the card's log has such a line again, and each core's last one is its
+    /// first one. Where the pattern has two groups, they are equal too (so many free of so many).
     pub fn afterwards(&mut self, script: &Script, last_host_started: usize) -> Result<()> {
         let Some(pattern) = script.field("same") else { return Ok(()) };
         let pattern = Regex::new(pattern)?;
         let deadline = Instant::now() + IDLE_LIMIT;
         loop {
             self.listen(Duration::from_millis(200))?;
-            let first = self.lines.iter().find_map(|line| pattern.captures(line));
-            let last = self.lines[last_host_started..].iter().rev().find_map(|line| pattern.captures(line));
+            let lines = self.lines[last_host_started..].iter().rev();
+            let last = lines.map(|line| line.text.as_str()).find_map(|text| pattern.captures(text));
             let whole = last.as_ref().is_some_and(|last| match (last.get(1), last.get(2)) {
                 (Some(free), Some(all)) => free.as_str() == all.as_str(),
                 _ => true,
             });
-            let text = |found: &Option<Captures>| {
-                found.as_ref().map_or_else(|| "no such line".to_owned(), |found| found[0].to_owned())
-            };
-            let (first, last) = (text(&first), text(&last));
-            if whole && first == last {
-                say(&format!("  the card afterwards: {last}"));
+            let kept = kept(&self.lines, &pattern);
+            if let (true, None, Some(last)) = (whole, &kept, &last) {
+                say(&format!("  the card afterwards: {}", &last[0]));
                 return Ok(());
             }
             if Instant::now() > deadline {
-                bail!("the card keeps something\nat first:   {first}\nafterwards: {last}");
+                let last =
+                    last.as_ref().map_or("no such line", |last| last.get(0).map_or("", |all| all.as_str()));
+                bail!("the card keeps something: {}", kept.unwrap_or_else(|| last.to_owned()));
             }
         }
     }

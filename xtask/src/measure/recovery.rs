@@ -134,7 +134,7 @@ fn measure(image: &Image, after_s: u64, delay_s: u64) -> Result<Times> {
         Ok(())
     })?;
     let came = |from: usize, text: &str| {
-        let place = card.lines.iter().skip(from).position(|line| line.starts_with(text));
+        let place = card.lines.iter().skip(from).position(|line| line.text.starts_with(text));
         place.map(|place| from + place).with_context(|| format!("the card has said no line `{text}...`"))
     };
     let panic = came(before, "*** panic")?;

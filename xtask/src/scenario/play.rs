@@ -10,7 +10,7 @@ use super::golden;
 use super::judge::Judge;
 use super::site::{Site, Wires};
 use super::step::{Action, Step, Switch};
-use crate::card_log::{CardLog, Line, Ready, ready};
+use crate::card_log::{CardLog, Ready, kept, ready};
 use crate::command::{self, say, tail};
 use crate::crash;
 use crate::linux::relay::Passed;
@@ -21,7 +21,6 @@ use crate::vm::Vm;
 use anyhow::{Context, Result, anyhow, bail};
 use regex::Regex;
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -468,25 +467,6 @@ impl<'a> Play<'a> {
 
 fn control_of(sockets: &TemporaryFolder) -> PathBuf {
     sockets.join("control")
-}
-
-/// What some core's pools hold that they did not hold before the first host came; each core speaks for itself.
-fn kept(lines: &[Line], idle: &Regex) -> Option<String> {
-    let cores: BTreeSet<&str> = lines.iter().filter_map(|line| line.core()).collect();
-    let mut has_spoken = false;
-    for core in cores {
-        let lines = || lines.iter().filter(|line| line.core() == Some(core)).map(|line| line.text.as_str());
-        let Some(first) = lines().find(|line| idle.is_match(line)) else { continue };
-        has_spoken = true;
-        // Behind it a host came: then it is not the last word.
-        let comes = |line: &str| line.contains(": connected by ") || line.contains(": has queues here");
-        let last = lines().rev().take_while(|line| !comes(line)).find(|line| idle.is_match(line));
-        let last = last.unwrap_or("a host is connected");
-        if first != last {
-            return Some(format!("core {core} at first: {first}\nafterwards:     {last}"));
-        }
-    }
-    (!has_spoken).then(|| "no core has said what its pools hold".to_owned())
 }
 
 /// The card's QEMU, but for its control socket.
