@@ -102,7 +102,7 @@ impl Subsystem {
     /// The status to complete the command with.
     pub fn admit(&self, queue: &QueueContext, command: &Command) -> Result<Admission, Status> {
         let controller = self.controller(queue.controller).ok_or(Status::ABORTED_SQ_DELETION)?;
-        if command.psdt() != PSDT_SGL || !self.is_fusable(queue, command) {
+        if command.psdt() != PSDT_SGL || !is_fusable(queue, command) {
             return Err(Status::INVALID_FIELD.do_not_retry());
         }
         if command.opcode == opcode::FABRICS {
@@ -264,21 +264,16 @@ impl Subsystem {
         }
         Ok(())
     }
+}
 
-    /// Whether the command may stand where FUSE says (Base 3.4.2): Compare and Write are the only pair. That both are there, and
-    /// are of the same blocks, is the transport's to see.
-    fn is_fusable(&self, queue: &QueueContext, command: &Command) -> bool {
-        match command.fuse() {
-            0 => true,
-            1 => self.serves_pairs() && queue.queue_id != 0 && command.opcode == io::COMPARE,
-            2 => self.serves_pairs() && queue.queue_id != 0 && command.opcode == io::WRITE,
-            _ => false,
-        }
-    }
-
-    /// Whether fused pairs are atomic: locks on blocks do not reach over to other cores yet.
-    pub(crate) const fn serves_pairs(&self) -> bool {
-        !self.has_others()
+/// Whether the command may stand where FUSE says (Base 3.4.2): Compare and Write are the only pair. That both are there, and
+/// are of the same blocks, is the transport's to see.
+fn is_fusable(queue: &QueueContext, command: &Command) -> bool {
+    match command.fuse() {
+        0 => true,
+        1 => queue.queue_id != 0 && command.opcode == io::COMPARE,
+        2 => queue.queue_id != 0 && command.opcode == io::WRITE,
+        _ => false,
     }
 }
 

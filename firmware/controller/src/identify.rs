@@ -246,10 +246,8 @@ fn fill_io_controller(subsystem: &Subsystem, page: &mut IdentifyController) {
     let of_drives = if has_uncorrectable { field::WRITE_UNCORRECTABLE } else { 0 };
     page.optional_commands.set(field::OPTIONAL_COMMANDS | of_drives);
     page.copy_formats.set(field::COPY_FORMATS);
-    if subsystem.serves_pairs() {
-        page.fused.set(field::COMPARE_AND_WRITE);
-        page.atomic_compare_and_write.set(MAX_FUSED_BLOCKS as u16 - 1);
-    }
+    page.fused.set(field::COMPARE_AND_WRITE);
+    page.atomic_compare_and_write.set(MAX_FUSED_BLOCKS as u16 - 1);
     let cache = if subsystem.namespaces.any_volatile_cache() { field::CACHE_PRESENT } else { 0 };
     page.volatile_write_cache = field::FLUSH_ALL_UNSUPPORTED | cache;
     put(&mut page.subsystem_nqn, config.nqn.as_bytes());

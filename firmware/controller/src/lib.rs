@@ -40,7 +40,7 @@ pub use ana::{AnaState, PortId};
 pub use association::{Connected, Failure};
 pub use backend::{Backend, BackendNamespace, IoCompletion, IoRequest, Operation, RejectReason, Rejected};
 pub use config::{MAX_IO_QUEUES, MAX_LISTENERS, MAX_NAMESPACES, SubsystemConfig};
-pub use cores::{AnaStart, Cores, FenceStart, Heard, Mark, Message, Owed};
+pub use cores::{AnaStart, Cores, FenceStart, Heard, LockNews, Mark, Message, Owed};
 pub use delegate::HomeAnswer;
 pub use events::EndedRequest;
 pub use execute::Outcome;

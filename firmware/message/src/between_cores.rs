@@ -15,7 +15,11 @@ pub const MAX_DATA_CORES: usize = 16;
 /// Connect requests of one core that one other core has not answered yet.
 pub const MAX_CONNECT_REQUESTS: usize = 16;
 /// Changes that one core has begun and that are not complete.
-pub const MAX_CHANGES: usize = 212;
+pub const MAX_CHANGES: usize = 228;
+/// Locks on blocks that the home of drives has begun to give out and that it has not taken back. Each begins as a change.
+pub const MAX_RANGE_LOCKS: usize = 16;
+/// Requests of one core for blocks that the home of their drive has not done with.
+pub const MAX_LOCK_REQUESTS: usize = 16;
 /// Connections of a core, and so queues that it may have to give back.
 pub const MAX_QUEUES: usize = 128;
 /// Namespaces that a core may have to tell of.
@@ -183,6 +187,28 @@ pub enum EndReason {
     Removed,
 }
 
+/// Blocks that a fused pair wants for itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LockedBlocks {
+    /// The drive's number.
+    pub drive: u8,
+    /// NSID on that drive.
+    pub nsid: u32,
+    /// First logical block.
+    pub start_block: u64,
+    /// How many.
+    pub blocks: u32,
+}
+
+/// Names a request for blocks, and the lock that comes of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LockName {
+    /// The core that has asked.
+    pub core: u8,
+    /// Its name for the request.
+    pub ticket: u32,
+}
+
 /// A change that all of some cores have to make; each confirms it by its number ([`crate::Quiesces`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
@@ -216,6 +242,13 @@ pub enum Change {
         nsid: u32,
         /// The drive that it led to: one of the same NSID on another drive may follow.
         drive: u8,
+    },
+    /// Blocks belong to a fused pair: confirmed when no command to them is at a drive. New ones wait.
+    Lock {
+        /// Whose.
+        name: LockName,
+        /// Which.
+        blocks: LockedBlocks,
     },
 }
 
@@ -297,6 +330,25 @@ pub enum CoreMessage<N> {
         /// The main one, then one of IPv6 besides.
         addresses: [Option<Address>; 2],
     },
+    /// To the home of the blocks' drive: a fused pair wants them for itself.
+    Lock {
+        /// The asking core's name for the request.
+        ticket: u32,
+        /// Which.
+        blocks: LockedBlocks,
+    },
+    /// From it: the pair has them.
+    LockGranted {
+        /// As in the request.
+        ticket: u32,
+    },
+    /// To it: the pair has ended, or is no more, be the request granted or not. Said once for each.
+    Unlock {
+        /// As in the request.
+        ticket: u32,
+    },
+    /// From it, to all cores, after that: nobody has these blocks for himself any more.
+    Unlocked(LockName),
     /// A host was told of a loss, and is not told again.
     LossTold {
         /// The controller whose Flush has failed.

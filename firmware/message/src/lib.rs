@@ -13,8 +13,9 @@ mod orderly_end;
 mod quiesce;
 
 pub use between_cores::{
-    Address, Change, CoreMessage, CoreSet, EndReason, ErrorReport, LostList, MAX_CHANGES,
-    MAX_CONNECT_REQUESTS, MAX_DATA_CORES, MAX_NAMESPACES, MAX_QUEUES, QueueGrant, QueueRequest,
+    Address, Change, CoreMessage, CoreSet, EndReason, ErrorReport, LockName, LockedBlocks, LostList,
+    MAX_CHANGES, MAX_CONNECT_REQUESTS, MAX_DATA_CORES, MAX_LOCK_REQUESTS, MAX_NAMESPACES, MAX_QUEUES,
+    MAX_RANGE_LOCKS, QueueGrant, QueueRequest,
 };
 pub use mesh::{BACKLOG_ENTRIES, MESH_RING_ENTRIES, Merge, Mesh, MeshCounters};
 pub use orderly_end::OrderlyEnd;

@@ -8,19 +8,24 @@ use hal_mem::{Arena, Consumer, OutOfMemory, Producer};
 use heapless::Vec;
 
 use crate::between_cores::{
-    CoreSet, MAX_CHANGES, MAX_CONNECT_REQUESTS, MAX_DATA_CORES, MAX_DRIVES_TOLD, MAX_NAMESPACES, MAX_QUEUES,
+    CoreSet, MAX_CHANGES, MAX_CONNECT_REQUESTS, MAX_DATA_CORES, MAX_DRIVES_TOLD, MAX_LOCK_REQUESTS,
+    MAX_NAMESPACES, MAX_QUEUES, MAX_RANGE_LOCKS,
 };
 
 /// Messages in a ring.
 pub const MESH_RING_ENTRIES: usize = 16;
 /// Messages that wait for room in a ring: Connect requests and answers, queues that are gone, changes and confirmations, namespaces
-/// that are found and gone or to be served, drives that have come up, and what is told late.
+/// that are found and gone or to be served, drives that have come up, what is said of locks, and what is told late.
 pub const BACKLOG_ENTRIES: usize = 2 * MAX_CONNECT_REQUESTS
     + MAX_QUEUES
     + 2 * MAX_CHANGES
     + 2 * MAX_NAMESPACES
     + MAX_DRIVES_TOLD
+    + LOCK_MESSAGES
     + NEWS_LIMIT;
+/// For each request of the other core: granted, and over. For each of this core: the request, and its end. For each lock of
+/// anybody that is over: that it is.
+const LOCK_MESSAGES: usize = 4 * MAX_LOCK_REQUESTS + MAX_RANGE_LOCKS;
 /// What can be told late keeps off when as many wait: the rest is for what cannot.
 const NEWS_LIMIT: usize = 16;
 

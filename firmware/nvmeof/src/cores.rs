@@ -5,9 +5,11 @@ use hal_api::Instant;
 use message::{Change, EndReason, QueueGrant};
 
 use crate::queue::{ConnectStep, Phase};
+use crate::range_locks::Wake;
 use crate::slots::{Doer, Slot, SlotState};
 use crate::target::{Target, set_bit};
 use crate::turn::Environment;
+use crate::waiting::leave_lines;
 
 /// How far changes of other cores can be taken up now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +59,11 @@ impl Target {
                 }
             }
             Heard::Ended => self.wake_waiting(),
+            Heard::Lock(news) => match self.locks.hear(news, env.subsystem, &self.slots) {
+                Wake::Nobody => {}
+                Wake::Slot(slot) => self.set_ready(self.slots.at(slot).queue, true),
+                Wake::All => self.wake_waiting(),
+            },
             other => return other,
         }
         Heard::Nothing
@@ -142,6 +149,13 @@ impl Target {
                 }
                 (is_new || settling.thoroughly) && !self.has_at_backend(nsid, drive)
             }
+            Change::Lock { name, blocks } => {
+                owed.mark = Mark::Heard(settling.turn);
+                if is_new {
+                    self.locks.enter(name, blocks, subsystem.core(), &self.slots);
+                }
+                self.locks.is_clear(name, &self.slots)
+            }
         }
     }
 
@@ -155,6 +169,7 @@ impl Target {
             // Those of a controller that is gone are cut when they are served.
             if reason == EndReason::Reset && matches!(queue.phase, Phase::Live | Phase::Finishing) {
                 queue.start_closing(now);
+                leave_lines(queue, &mut self.slots);
             }
             set_bit(self.ready, index as u16, true);
         }

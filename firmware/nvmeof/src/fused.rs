@@ -1,23 +1,18 @@
 //! Fused Compare and Write (Base 3.4.2): two commands that follow each other in one queue and take effect as one.
 //!
-//! The pair waits until the data of both is here. Then its blocks are locked for it ([`RangeLocks`]), what is at the
-//! drive for them already comes home, the Compare goes out, and where it succeeds the Write. All other commands to these
-//! blocks wait that long, from whichever queue they come. A pair holds one lock, and waits for nothing but commands at
+//! The pair waits until the data of both is here. Then its blocks are locked for it (`range_locks.rs`), what is at
+//! drives for them already comes home, the Compare goes out, and where it succeeds the Write. All other commands to these
+//! blocks wait that long, from whichever queue and core they come. A pair holds one lock, and waits for nothing but commands at
 //! drives while it does. `docs/design/fused.md` says more.
 
-use controller::{Backend, BackendNamespace, BlockWork, Operation};
+use controller::{Backend, BackendNamespace};
 use hal_api::Instant;
 use hal_log::debug;
 use nvme::{Command, Status};
 
 use crate::queue::DATA_TIMEOUT;
-use crate::slots::{Direction, Doer, Fifo, NONE, Slot, SlotState, Slots};
+use crate::slots::{Direction, Doer, Fifo, NONE, SlotState};
 use crate::turn::Turn;
-
-/// Pairs that hold locks at a time; more wait.
-pub const MAX_RANGE_LOCKS: usize = 16;
-/// Those of them at one drive, so that the pairs of one do not hold up those of the others.
-pub const MAX_RANGE_LOCKS_PER_DRIVE: usize = 4;
 
 /// FUSE of the first and the second command.
 const FIRST: u8 = 1;
@@ -42,109 +37,6 @@ pub(crate) enum LastCapsule {
     First(u16),
     /// A first command that has failed already.
     FailedFirst,
-}
-
-/// Blocks of a namespace that belong to one pair for a while.
-#[derive(Debug, Clone, Copy)]
-struct RangeLock {
-    work: BlockWork,
-    /// The slot for whose sake it is held: first the Compare's, then the Write's.
-    owner: u16,
-    /// Commands to these blocks that were at drives before.
-    in_flight: u16,
-}
-
-/// The locks of a namespace's home: who may touch which blocks.
-#[derive(Debug, Default)]
-pub(crate) struct RangeLocks {
-    held: heapless::Vec<RangeLock, MAX_RANGE_LOCKS>,
-    /// Who begins to wait later has a higher one, so that each gets its turn.
-    last_age: u64,
-}
-
-impl RangeLocks {
-    /// Whether a command has to wait for the sake of some pair that it does not belong to.
-    pub(crate) fn excludes(&self, slot: u16, work: &BlockWork) -> bool {
-        self.held.iter().any(|lock| lock.owner != slot && touches(work, &lock.work))
-    }
-
-    #[cfg(test)]
-    pub(crate) fn is_empty(&self) -> bool {
-        self.held.is_empty()
-    }
-
-    fn of(&self, owner: u16) -> Option<&RangeLock> {
-        self.held.iter().find(|lock| lock.owner == owner)
-    }
-
-    /// A place behind all that wait already. Not 0.
-    pub(crate) fn next_age(&mut self) -> u64 {
-        self.last_age += 1;
-        self.last_age
-    }
-
-    /// Locks the blocks of `work` for `owner`; false where others have them, or have waited for them longer, or there is no
-    /// place.
-    fn acquire(&mut self, owner: u16, work: &BlockWork, slots: &Slots) -> bool {
-        let drive = work.namespace.drive;
-        let at_drive = self.held.iter().filter(|lock| lock.work.namespace.drive == drive).count();
-        if at_drive >= MAX_RANGE_LOCKS_PER_DRIVE || self.excludes(owner, work) {
-            return false;
-        }
-        let age = slots.at(owner).age;
-        if slots.iter().any(|slot| goes_before(slot, age, work)) {
-            return false;
-        }
-        let at_drives = slots.iter().filter(|slot| is_at_drive_in(slot, work)).count() as u16;
-        self.held.push(RangeLock { work: *work, owner, in_flight: at_drives }).is_ok()
-    }
-
-    /// A command has come home.
-    pub(crate) fn came_home(&mut self, slot: u16, work: &BlockWork) {
-        for lock in self.held.iter_mut().filter(|lock| lock.owner != slot && touches(work, &lock.work)) {
-            lock.in_flight = lock.in_flight.saturating_sub(1);
-        }
-    }
-
-    fn pass_on(&mut self, from: u16, to: u16) {
-        if let Some(lock) = self.held.iter_mut().find(|lock| lock.owner == from) {
-            lock.owner = to;
-        }
-    }
-
-    /// True where `owner` had one.
-    fn release(&mut self, owner: u16) -> bool {
-        let found = self.held.iter().position(|lock| lock.owner == owner);
-        found.map(|index| self.held.swap_remove(index)).is_some()
-    }
-}
-
-/// Whether a command may read or change blocks of a pair. Of those with a list of ranges it is not known here which.
-fn touches(work: &BlockWork, pair: &BlockWork) -> bool {
-    if work.namespace != pair.namespace {
-        return false;
-    }
-    match work.operation {
-        Operation::Flush => false,
-        Operation::DatasetManagement { .. } | Operation::Copy { .. } => true,
-        _ => {
-            let end = |work: &BlockWork| work.start_block.saturating_add(u64::from(work.blocks));
-            work.start_block < end(pair) && pair.start_block < end(work)
-        }
-    }
-}
-
-/// Whether a command, in no pair, has waited for blocks of this pair's, or all, since before the pair did.
-fn goes_before(slot: &Slot, age: u64, pair: &BlockWork) -> bool {
-    let waits = matches!(slot.state, SlotState::WaitingForBlocks | SlotState::WaitingForBackend);
-    waits
-        && slot.fused == Fused::No
-        && (1..age).contains(&slot.age)
-        && matches!(&slot.doer, Doer::Block(work) if touches(work, pair))
-}
-
-fn is_at_drive_in(slot: &Slot, pair: &BlockWork) -> bool {
-    slot.state == SlotState::AtBackend && matches!(&slot.doer, Doer::Block(work) if touches(work, pair))
 }
 
 impl<B: Backend> Turn<'_, '_, B> {
@@ -288,11 +180,11 @@ impl<B: Backend> Turn<'_, '_, B> {
     /// Sends a pair's next command; false where it has to wait.
     fn try_fused(&mut self, slot: u16) -> bool {
         let Doer::Block(work) = self.slots.at(slot).doer else { return false };
-        if self.locks.of(slot).is_none() && !self.locks.acquire(slot, &work, self.slots) {
+        if !self.locks.has_asked(slot) && !self.locks.ask(slot, &work, self.env.subsystem, self.slots) {
             return false;
         }
-        let is_clear = self.locks.of(slot).is_some_and(|lock| lock.in_flight == 0);
-        is_clear && self.submit(slot, work).is_ok()
+        let core = self.env.subsystem.core();
+        self.locks.may_begin(slot, core, self.slots) && self.submit(slot, work).is_ok()
     }
 
     /// Tries again the pairs that wait for blocks or for the backend. They do not wait behind other commands, which may
@@ -351,8 +243,8 @@ impl<B: Backend> Turn<'_, '_, B> {
         self.unlock(slot);
     }
 
-    fn unlock(&mut self, owner: u16) {
-        if self.locks.release(owner) {
+    pub(crate) fn unlock(&mut self, owner: u16) {
+        if self.locks.release(owner, self.env.subsystem, self.slots) {
             // Whoever waits for these blocks may try again.
             self.effects.freed = true;
         }

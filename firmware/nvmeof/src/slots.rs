@@ -91,7 +91,7 @@ pub(crate) struct Slot {
     pub fused: Fused,
     /// The slot of the pair's other command, while both have not ended.
     pub partner: u16,
-    /// Its place among those that wait for blocks, by [`RangeLocks::next_age`](crate::fused::RangeLocks); 0 while it has none.
+    /// Its place among those that wait for blocks, by [`RangeLocks::next_age`](crate::range_locks::RangeLocks); 0 while it has none.
     pub age: u64,
     /// Bytes that the command moves.
     pub transfer_bytes: u32,

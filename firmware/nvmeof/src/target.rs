@@ -6,8 +6,8 @@ use controller::{Backend, ControllerHandle, IoCompletion, PortId, QueueContext, 
 use hal_api::Instant;
 use hal_mem::{Arena, OutOfMemory, PAGE_BYTES};
 
-use crate::fused::RangeLocks;
 use crate::queue::{Phase, Queue, SETUP_TIMEOUT};
+use crate::range_locks::RangeLocks;
 use crate::slots::{NONE, Slot, SlotState, Slots};
 use crate::stream::Stream;
 use crate::turn::{Effects, Environment, Fence, Turn};
@@ -101,7 +101,7 @@ pub struct Target {
     pub(crate) queues: &'static mut [Queue],
     pub(crate) slots: Slots,
     pub(crate) fences: &'static mut [Fence],
-    locks: RangeLocks,
+    pub(crate) locks: &'static mut RangeLocks,
     admins: &'static mut [Option<IpAddr>],
     /// Bit n of the words: connection n has work.
     pub(crate) ready: &'static mut [u64],
@@ -127,7 +127,7 @@ impl Target {
             queues: arena.slice(connections, |_| Queue::new())?,
             slots: Slots::new(arena.slice(usize::from(limits.slots), |_| Slot::new(NONE))?),
             fences: arena.slice(connections, |_| Fence::default())?,
-            locks: RangeLocks::default(),
+            locks: arena.value(RangeLocks::new())?,
             admins: arena.slice(connections, |_| None)?,
             ready: arena.slice(connections.div_ceil(64), |_| 0)?,
             waiting: arena.slice(connections.div_ceil(64), |_| 0)?,
@@ -404,7 +404,7 @@ impl Target {
             queue: self.queues.get_mut(usize::from(index))?,
             slots: &mut self.slots,
             fences: self.fences,
-            locks: &mut self.locks,
+            locks: self.locks,
             scratch: self.scratch,
             counters: &mut self.counters,
             env,

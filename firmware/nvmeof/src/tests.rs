@@ -6,6 +6,8 @@ mod card;
 mod cases;
 mod fairness;
 mod fused;
+mod fused_cores;
+mod fused_random;
 mod fuzz;
 mod host;
 mod initiator;

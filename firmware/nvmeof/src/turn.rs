@@ -7,11 +7,12 @@ use hal_api::Instant;
 use hal_mem::{PAGE_BYTES, PagePool, Pages};
 
 use crate::Counters;
-use crate::fused::{LastCapsule, RangeLocks};
+use crate::fused::LastCapsule;
 use crate::pdu::Fatal;
 use crate::queue::{
     ConnectStep, DATA_TIMEOUT, Phase, Queue, SEND_TIMEOUT, Sending, Stage, TERMINATE_TIMEOUT, cid_place,
 };
+use crate::range_locks::RangeLocks;
 use crate::slots::{Fifo, SlotState, Slots};
 use crate::stream::Stream;
 

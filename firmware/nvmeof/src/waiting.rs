@@ -8,6 +8,7 @@ use controller::{Backend, BlockWork, Operation, RejectReason};
 use hal_mem::Pages;
 use nvme::Status;
 
+use crate::fused::Fused;
 use crate::queue::Queue;
 use crate::slots::{Doer, Fifo, SlotState, Slots};
 use crate::turn::Turn;
@@ -42,7 +43,12 @@ impl<B: Backend> Turn<'_, '_, B> {
     /// What it has to wait for.
     pub(crate) fn submit(&mut self, slot: u16, work: BlockWork) -> Result<(), Wait> {
         self.try_submit(slot, work)?;
-        if core::mem::take(&mut self.slots.at_mut(slot).age) != 0 {
+        let entry = self.slots.at_mut(slot);
+        let age = core::mem::take(&mut entry.age);
+        if age != 0 {
+            if entry.fused == Fused::No && entry.state == SlotState::AtBackend {
+                self.locks.went_before(age, &work);
+            }
             // Pairs may have let it go before them.
             self.effects.freed = true;
         }
@@ -63,7 +69,7 @@ impl<B: Backend> Turn<'_, '_, B> {
             self.finish(slot, Status::WRITE_FAULT.do_not_retry(), 0);
             return Ok(());
         }
-        if self.locks.excludes(slot, &work) {
+        if self.locks.excludes(slot, &work, self.slots) {
             return Err(Wait::Blocks);
         }
         let entry = self.slots.at_mut(slot);
@@ -167,16 +173,22 @@ impl<B: Backend> Turn<'_, '_, B> {
     /// The queue is being closed: its commands do not go to drives any more, and nobody lets them go before him.
     pub(crate) fn leave_lines(&mut self) {
         leave_lines(self.queue, self.slots);
+        let mut next = self.queue.waiting_pairs.first();
+        while let Some(slot) = next {
+            self.unlock(slot);
+            next = self.slots.after(slot);
+        }
         self.effects.freed = true;
     }
 }
 
 /// The same from outside of a turn: the caller wakes who waits.
 pub(crate) fn leave_lines(queue: &Queue, slots: &mut Slots) {
-    let mut next = queue.waiting_for_blocks.first();
-    let mut other = queue.waiting_for_backend.first();
-    while let Some(slot) = next.or_else(|| other.take()) {
-        slots.at_mut(slot).age = 0;
-        next = slots.after(slot);
+    for line in [&queue.waiting_for_blocks, &queue.waiting_for_backend, &queue.waiting_pairs] {
+        let mut next = line.first();
+        while let Some(slot) = next {
+            slots.at_mut(slot).age = 0;
+            next = slots.after(slot);
+        }
     }
 }

@@ -2,7 +2,7 @@
 //! blocks on others, and nothing may come between a pair's two commands.
 //!
 //! `FUSED_ROUNDS` says how many pairs each run has (100,000 in the long form, as `docs/design/fused.md` says), `FUSED_SEED` with which
-//! seed it begins, `FUSED_CORES` how many data cores there are.
+//! seed it begins, `FUSED_CORES` how many data cores there are (1, 2 and 4 otherwise).
 
 use std::collections::BTreeMap;
 
@@ -243,7 +243,7 @@ impl Player {
 /// Two hosts with queues on all cores: pairs on four of the queues, writers on the other four.
 fn hammer(seed: u64, rounds: u64, cores: usize, config: &NvmeConfig) -> Judge {
     println!("seed {seed}, {cores} cores, {rounds} pairs");
-    let mut card = Card::boot_cores(MEMORY, cores, seed, [config.clone()]);
+    let mut card = Card::boot_cores(MEMORY * cores, cores, seed, [config.clone()]);
     card.pass(Duration::from_millis(300));
     let mut lot = Lot(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     let mut hosts: Vec<OwnHost> = (1..=2).map(|id| OwnHost::connect(&mut card, id, 4, cores)).collect();
@@ -308,8 +308,9 @@ fn drives() -> [NvmeConfig; 2] {
 fn every_fused_pair_is_atomic_under_hammering_writers_on_other_queues() {
     let rounds = setting("FUSED_ROUNDS").unwrap_or(ROUNDS);
     let seed = setting("FUSED_SEED").unwrap_or(1);
-    let cores = setting("FUSED_CORES").unwrap_or(1) as usize;
-    for (seed, config) in (seed..).zip(drives()) {
+    let cores = setting("FUSED_CORES").map_or(vec![1, 2, 4], |cores| vec![cores as usize]);
+    let of_each = |cores| (seed..).zip(drives()).map(move |(seed, config)| (cores, seed, config));
+    for (cores, seed, config) in cores.into_iter().flat_map(of_each) {
         let judge = hammer(seed, rounds, cores, &config);
         let Judge { successes, failures, contested, .. } = judge;
         println!("{successes} pairs wrote, {failures} found something else, {contested} met other writes");

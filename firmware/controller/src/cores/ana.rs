@@ -7,7 +7,8 @@
 use message::Change;
 
 use crate::ana::{AnaState, PortId};
-use crate::cores::{Begun, MAX_ANA_CHANGES};
+use crate::cores::Begun;
+use crate::cores::changes::MAX_ANA_CHANGES;
 use crate::subsystem::Subsystem;
 
 /// How a change of a port's ANA state begins.

@@ -7,7 +7,8 @@ use hal_log::error;
 use message::{Change, CoreMessage as Message};
 
 use crate::backend::BackendNamespace;
-use crate::cores::{Begun, MAX_DETACHES};
+use crate::cores::Begun;
+use crate::cores::changes::MAX_DETACHES;
 use crate::namespace::{AttachError, Namespace};
 use crate::subsystem::Subsystem;
 

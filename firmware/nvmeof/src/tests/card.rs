@@ -169,7 +169,7 @@ impl Card {
     }
 
     pub fn with(limits: Limits, pages: usize) -> Self {
-        let controllers = Box::leak(Box::new([const { ControllerSlot::EMPTY }; 8]));
+        let controllers = Box::leak(Box::new([const { ControllerSlot::EMPTY }; 16]));
         let config = SubsystemConfig::new(NQN.try_into().unwrap(), "PEN0001");
         let mut subsystem = Subsystem::new(config, controllers);
         let namespace = Namespace {

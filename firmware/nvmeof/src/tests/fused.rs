@@ -8,14 +8,14 @@ use nvme::{Command, Status};
 
 use super::card::*;
 use super::host::*;
-use crate::fused::MAX_RANGE_LOCKS_PER_DRIVE;
+use crate::lock_home::MAX_RANGE_LOCKS_PER_DRIVE;
 use crate::pdu::Digests;
 use crate::queue::DATA_TIMEOUT;
 
 const NO_DIGESTS: Digests = Digests { header: false, data: false };
 const BLOCK: usize = 512;
 
-fn fused(opcode: u8, start: u64, blocks: u32) -> Command {
+pub(super) fn fused(opcode: u8, start: u64, blocks: u32) -> Command {
     let fuse = if opcode == io::COMPARE { 1 } else { 2 };
     Command { flags: fuse, ..block_command(opcode, start, blocks) }
 }
