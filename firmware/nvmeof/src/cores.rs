@@ -122,7 +122,7 @@ impl Target {
             Change::Arrivals { .. } => frames_are_in(owed, settling),
             Change::Fence { host_id } => {
                 if frames_are_in(owed, settling) {
-                    self.lose_closed(now, host_id);
+                    self.lose_closed(now, subsystem, host_id);
                     owed.mark = Mark::TakenUp(self.lost_connections);
                 }
                 let Mark::TakenUp(last) = owed.mark else { return false };
@@ -169,10 +169,11 @@ impl Target {
             // Those of a controller that is gone are cut when they are served.
             if reason == EndReason::Reset && matches!(queue.phase, Phase::Live | Phase::Finishing) {
                 queue.start_closing(now);
-                leave_lines(queue, &mut self.slots);
+                leave_lines(queue, &mut self.slots, self.locks, subsystem);
             }
             set_bit(self.ready, index as u16, true);
         }
+        self.wake_waiting();
     }
 
     fn has_queues_of(&self, cntlid: u16, reason: EndReason) -> bool {
@@ -186,14 +187,11 @@ impl Target {
     fn has_io_by(&self, port: PortId) -> bool {
         let by_port =
             |slot: &Slot| self.queues.get(usize::from(slot.queue)).is_some_and(|queue| queue.port == port);
-        (0..self.slots.total())
-            .map(|slot| self.slots.at(slot))
-            .any(|slot| slot.is_io_under_way() && by_port(slot))
+        self.slots.taken().any(|(_, slot)| slot.is_io_under_way() && by_port(slot))
     }
 
     fn has_at_backend(&self, nsid: u32, drive: u8) -> bool {
-        (0..self.slots.total()).any(|slot| {
-            let slot = self.slots.at(slot);
+        self.slots.taken().any(|(_, slot)| {
             let is_there = matches!(&slot.doer, Doer::Block(work) if work.namespace.drive == drive);
             slot.state == SlotState::AtBackend && slot.command.nsid.get() == nsid && is_there
         })

@@ -1,6 +1,7 @@
 //! What Connects of a host wait for: writes of its lost connections that are still at drives (docs/design/many-cores.md,
 //! "Fencing"). Here is which connections count as lost, and since when.
 
+use controller::Subsystem;
 use hal_api::Instant;
 
 use crate::queue::{Phase, Queue};
@@ -25,7 +26,7 @@ impl Target {
     }
 
     /// A host begins anew: its connections that it has closed are lost from now on, whatever of them is unread.
-    pub(crate) fn lose_closed(&mut self, now: Instant, host_id: [u8; 16]) {
+    pub(crate) fn lose_closed(&mut self, now: Instant, subsystem: &mut Subsystem, host_id: [u8; 16]) {
         for index in 0..self.queues.len() as u16 {
             let place = usize::from(index);
             if !self.fences.get(place).is_some_and(|fence| fence.peer_closed && fence.host_id == host_id) {
@@ -33,7 +34,7 @@ impl Target {
             }
             if let Some(queue) = self.queues.get_mut(place).filter(|queue| queue.carries_out()) {
                 queue.start_closing(now);
-                leave_lines(queue, &mut self.slots);
+                leave_lines(queue, &mut self.slots, self.locks, subsystem);
             }
             self.note_lost(index);
             self.set_ready(index, true);

@@ -180,8 +180,12 @@ impl<B: Backend> Turn<'_, '_, B> {
     /// Sends a pair's next command; false where it has to wait.
     fn try_fused(&mut self, slot: u16) -> bool {
         let Doer::Block(work) = self.slots.at(slot).doer else { return false };
-        if !self.locks.has_asked(slot) && !self.locks.ask(slot, &work, self.env.subsystem, self.slots) {
-            return false;
+        if !self.locks.has_asked(slot) {
+            if !self.locks.ask(slot, &work, self.env.subsystem, self.slots) {
+                return false;
+            }
+            // Pairs that came later may ask now.
+            self.effects.freed = true;
         }
         let core = self.env.subsystem.core();
         self.locks.may_begin(slot, core, self.slots) && self.submit(slot, work).is_ok()

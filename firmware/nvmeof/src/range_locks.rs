@@ -149,7 +149,7 @@ impl RangeLocks {
     /// Whether some pair that could ask has waited for longer.
     fn is_behind(&self, slot: u16, home: u8, subsystem: &Subsystem, slots: &Slots) -> bool {
         let age = slots.at(slot).age;
-        (0u16..).zip(slots.iter()).any(|(index, other)| {
+        slots.taken().any(|(index, other)| {
             let waits = other.state == SlotState::WaitingForBackend && other.fused != Fused::No;
             waits
                 && (1..age).contains(&other.age)
@@ -204,8 +204,8 @@ impl RangeLocks {
         let own = self.requests.iter().find(|request| name == LockName { core, ticket: request.ticket });
         let slot = own.map_or(NONE, |request| request.slot);
         let age = self.next_age();
-        let at_drives = slots.iter().filter(|slot| is_at_drive_in(slot, &blocks)).count() as u16;
-        let has_older = slots.iter().any(|slot| goes_before(slot, age, &blocks));
+        let at_drives = slots.taken().filter(|(_, slot)| is_at_drive_in(slot, &blocks)).count() as u16;
+        let has_older = slots.taken().any(|(_, slot)| goes_before(slot, age, &blocks));
         let lock = RangeLock { name, blocks, slot, age, in_flight: at_drives, has_older };
         let entered = self.held.push(lock).is_ok();
         debug_assert!(entered, "more locks than all homes give");
@@ -217,7 +217,8 @@ impl RangeLocks {
         if lock.in_flight > 0 {
             return false;
         }
-        lock.has_older = lock.has_older && slots.iter().any(|slot| goes_before(slot, lock.age, &lock.blocks));
+        lock.has_older =
+            lock.has_older && slots.taken().any(|(_, slot)| goes_before(slot, lock.age, &lock.blocks));
         !lock.has_older
     }
 

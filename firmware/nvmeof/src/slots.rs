@@ -258,15 +258,16 @@ impl Slots {
         self.list.get(usize::from(index))
     }
 
-    /// All slots.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Slot> {
-        self.list.iter()
+    /// The slots that commands have. The look ends with the last of them, and since the ones given back last are taken first, they lie
+    /// at the beginning.
+    pub(crate) fn taken(&self) -> impl Iterator<Item = (u16, &Slot)> {
+        let all = (0u16..).zip(self.list.iter());
+        all.filter(|(_, slot)| slot.state != SlotState::Free).take(usize::from(self.total() - self.free))
     }
 
     /// The taken slots of a queue.
     pub(crate) fn of_queue(&self, queue: u16) -> impl Iterator<Item = (u16, &Slot)> {
-        let taken = self.list.iter().enumerate();
-        taken.filter(move |(_, slot)| slot.queue == queue).map(|(index, slot)| (index as u16, slot))
+        self.taken().filter(move |(_, slot)| slot.queue == queue)
     }
 
     pub(crate) fn push(&mut self, fifo: &mut Fifo, index: u16) {

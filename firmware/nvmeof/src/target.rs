@@ -424,7 +424,7 @@ impl Target {
             self.close_io_queues(controller, now, env);
         }
         if let Some(host_id) = effects.returning {
-            self.lose_closed(now, host_id);
+            self.lose_closed(now, env.subsystem, host_id);
         }
     }
 

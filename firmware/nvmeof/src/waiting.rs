@@ -4,12 +4,13 @@
 //! Commands to one drive wait in line for its places, those that need its scratch pages in a line of their own, which may
 //! be long. Who waits for a pair's blocks stands in neither line: others need not wait for that pair.
 
-use controller::{Backend, BlockWork, Operation, RejectReason};
+use controller::{Backend, BlockWork, Operation, RejectReason, Subsystem};
 use hal_mem::Pages;
 use nvme::Status;
 
 use crate::fused::Fused;
 use crate::queue::Queue;
+use crate::range_locks::RangeLocks;
 use crate::slots::{Doer, Fifo, SlotState, Slots};
 use crate::turn::Turn;
 
@@ -172,23 +173,29 @@ impl<B: Backend> Turn<'_, '_, B> {
 
     /// The queue is being closed: its commands do not go to drives any more, and nobody lets them go before him.
     pub(crate) fn leave_lines(&mut self) {
-        leave_lines(self.queue, self.slots);
-        let mut next = self.queue.waiting_pairs.first();
-        while let Some(slot) = next {
-            self.unlock(slot);
-            next = self.slots.after(slot);
-        }
+        leave_lines(self.queue, self.slots, self.locks, self.env.subsystem);
         self.effects.freed = true;
     }
 }
 
 /// The same from outside of a turn: the caller wakes who waits.
-pub(crate) fn leave_lines(queue: &Queue, slots: &mut Slots) {
+pub(crate) fn leave_lines(
+    queue: &Queue,
+    slots: &mut Slots,
+    locks: &mut RangeLocks,
+    subsystem: &mut Subsystem,
+) {
     for line in [&queue.waiting_for_blocks, &queue.waiting_for_backend, &queue.waiting_pairs] {
         let mut next = line.first();
         while let Some(slot) = next {
             slots.at_mut(slot).age = 0;
             next = slots.after(slot);
         }
+    }
+    // Pairs that wait for the drive, or between their commands, may have their blocks already.
+    let mut pair = queue.waiting_pairs.first();
+    while let Some(slot) = pair {
+        locks.release(slot, subsystem, slots);
+        pair = slots.after(slot);
     }
 }

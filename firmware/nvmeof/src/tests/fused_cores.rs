@@ -247,6 +247,30 @@ fn who_waits_on_a_queue_that_a_reset_closes_holds_up_no_pair() {
     card.many.assert_clean();
 }
 
+#[test]
+fn a_pair_that_waits_for_the_drive_on_a_queue_that_a_reset_closes_gives_its_blocks_back_at_once() {
+    let mut card = Shared::new(3);
+    let (mut admin, mut first) = card.host(1, 0, 2);
+    let (_b, mut second) = card.host(2, 0, 1);
+    card.many.cores[2].ram.places = 0;
+    let old = card.blocks(40, 1);
+    card.pair(&mut first, 40, old.clone(), pattern(BLOCK, 1));
+    card.many.run();
+    assert!(card.many.cores[1].target.holds_locks(), "the pair has its blocks, and waits");
+    card.pair(&mut second, 40, old, pattern(BLOCK, 2));
+    // An answer that its host does not take keeps the queue open.
+    card.many.cores[2].pipe(first.host.index).window = 0;
+    let unknown = Command { nsid: 99.into(), ..block_command(io::READ, 0, 1) };
+    card.start(&mut first, unknown, &Payload::Read(512));
+    card.many.set_cc(&mut admin, 0);
+    card.many.run();
+    assert!(card.many.is_open(&first));
+    assert_eq!(card.at_drive(1), [(Operation::Compare, 40)]);
+    card.come_to_rest();
+    card.hold_no_locks();
+    card.many.assert_clean();
+}
+
 /// What may befall a pair.
 #[derive(Debug, Clone, Copy)]
 enum Blow {
