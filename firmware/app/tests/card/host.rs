@@ -58,11 +58,16 @@ pub struct Host {
 impl Host {
     /// Connects to the card; `id` makes it different from other hosts.
     pub fn connect(card: &mut Card, id: u8) -> Self {
+        Self::connect_with(card, id, QUEUE_ENTRIES_ZERO_BASED)
+    }
+
+    /// The same with so many entries, zero-based, in the I/O queue.
+    pub fn connect_with(card: &mut Card, id: u8, entries_zero_based: u16) -> Self {
         let mut admin = Queue::open(card);
         let cntlid = admin.connect(card, id, 0, 0xffff);
         let enable = property_set(0x14, 0x0046_0001);
         assert_eq!(admin.execute(card, enable, Payload::None).status, Status::SUCCESS);
-        let mut io = Queue::open(card);
+        let mut io = Queue { entries_zero_based, ..Queue::open(card) };
         io.connect(card, id, 1, cntlid);
         Self { admin, io }
     }

@@ -9,6 +9,7 @@ mod cost;
 mod fused;
 mod health;
 mod host;
+mod hostile;
 mod limits;
 mod many_cores;
 mod own_host;

@@ -67,6 +67,11 @@ impl Wires {
         self.wires[socket.wire].connections[socket.index].silent = true;
     }
 
+    /// The host of a connection reads nothing any more: its window is shut.
+    pub fn shut(&mut self, socket: Socket) {
+        self.wires[socket.wire].connections[socket.index].shut = true;
+    }
+
     pub fn poll(&mut self) -> usize {
         self.wires.iter_mut().map(Wire::poll).sum()
     }
@@ -87,6 +92,8 @@ struct Connection {
     owes_ack: bool,
     /// Nothing is taken in or acknowledged any more: the host is dead.
     silent: bool,
+    /// Nothing more is wanted: the window is 0.
+    shut: bool,
 }
 
 /// All connections to the card over one port.
@@ -223,6 +230,9 @@ impl Wire {
             connection.open = true;
             connection.next_to_receive = sequence.wrapping_add(1);
             connection.owes_ack = true;
+        } else if connection.shut && !data.is_empty() {
+            // Beyond the window.
+            connection.owes_ack = true;
         } else if sequence == connection.next_to_receive {
             connection.incoming.extend(data);
             let fin = u32::from(flags & FIN != 0);
@@ -251,7 +261,7 @@ impl Wire {
         packet.extend(connection.next_to_send.to_be_bytes());
         packet.extend(connection.next_to_receive.to_be_bytes());
         packet.extend([0x50, flags]);
-        packet.extend(WINDOW.to_be_bytes());
+        packet.extend(if connection.shut { 0 } else { WINDOW }.to_be_bytes());
         // The port's device vouches for TCP checksums.
         packet.extend([0; 4]);
         packet.extend(data);
