@@ -208,6 +208,8 @@ impl<B: Backend> Turn<'_, '_, B> {
         if let Doer::Block(work) = &self.slots.at(slot).doer {
             self.locks.came_home(slot, work);
         }
+        // Before its end frees blocks for a pair that would wait for it.
+        self.slots.at_mut(slot).state = SlotState::SendResponse;
         self.queue.at_backend = self.queue.at_backend.saturating_sub(1);
         self.queue.writes_at_backend = self.queue.writes_at_backend.saturating_sub(u16::from(changes));
         self.effects.freed = true;

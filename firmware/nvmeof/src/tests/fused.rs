@@ -262,6 +262,31 @@ fn pairs_on_two_queues_go_one_after_the_other() {
 }
 
 #[test]
+fn a_pair_of_a_lost_connection_that_comes_home_lets_the_next_one_begin() {
+    for ends in [Operation::Compare, Operation::Write] {
+        let mut card = Card::new();
+        let (_, mut host) = Host::pair(&mut card, NO_DIGESTS, |_| {});
+        let (_, mut other) = Host::pair(&mut card, NO_DIGESTS, |_| {});
+        card.ram.hold = true;
+        let old = blocks_of(&card, 40, 1);
+        start_pair(&mut host, &mut card, 40, &old, &pattern(BLOCK, 1));
+        card.run();
+        if ends == Operation::Write {
+            complete(&mut card, Operation::Compare, 40);
+        }
+        start_pair(&mut other, &mut card, 40, &old, &pattern(BLOCK, 2));
+        card.run();
+        card.cut(host.index);
+        complete(&mut card, ends, 40);
+        assert_eq!(at_drive(&card), [(Operation::Compare, 40)]);
+        card.ram.hold = false;
+        complete(&mut card, Operation::Compare, 40);
+        assert_eq!(statuses(&other, &mut card).len(), 2);
+        card.assert_clean();
+    }
+}
+
+#[test]
 fn a_busy_backend_delays_a_pair_and_no_more() {
     let mut card = Card::new();
     let (_, mut host) = Host::pair(&mut card, NO_DIGESTS, |_| {});
