@@ -13,6 +13,7 @@ mod host;
 mod initiator;
 mod many_cores;
 mod model;
+mod random;
 mod slow;
 mod stale_writes;
 mod traffic;

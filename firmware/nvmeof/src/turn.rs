@@ -94,12 +94,12 @@ impl<B: Backend> Turn<'_, '_, B> {
     }
 
     /// When the oldest transfer that an R2T asked for has to be complete, or the second command of a pair here. All
-    /// slots are looked at, once in a [`DATA_TIMEOUT`] at most.
+    /// slots in use are looked at, once in a [`DATA_TIMEOUT`] at most.
     fn oldest_transfer_deadline(&self) -> Instant {
-        let mine = (0..self.slots.total())
-            .map(|slot| self.slots.at(slot))
-            .filter(|slot| slot.queue == self.index && slot.state == SlotState::ReceivingData);
-        let oldest = mine.map(|slot| slot.asked_at + DATA_TIMEOUT).min().unwrap_or(Instant::FAR_FUTURE);
+        let mine = self.slots.of_queue(self.index);
+        let receiving = mine.filter(|(_, slot)| slot.state == SlotState::ReceivingData);
+        let oldest =
+            receiving.map(|(_, slot)| slot.asked_at + DATA_TIMEOUT).min().unwrap_or(Instant::FAR_FUTURE);
         oldest.min(self.second_deadline())
     }
 

@@ -31,12 +31,20 @@ fn start_pair(host: &mut Host, card: &mut Card, start: u64, old: &[u8], new: &[u
 /// Statuses by CID, in the order of arrival.
 fn statuses(host: &Host, card: &mut Card) -> Vec<(u16, Status)> {
     card.run();
-    let replies = host.replies(card).into_iter();
-    let of = |reply| match reply {
-        Reply::Response { cid, status, .. } => (cid, status.code()),
+    codes(host.replies(card))
+}
+
+/// The same of these replies.
+pub(super) fn codes(replies: Vec<Reply>) -> Vec<(u16, Status)> {
+    replies.into_iter().map(ending).map(|(cid, status)| (cid, status.code())).collect()
+}
+
+/// CID and status, with its flags, of a command's response.
+fn ending(reply: Reply) -> (u16, Status) {
+    match reply {
+        Reply::Response { cid, status, .. } => (cid, status),
         other => panic!("{other:?}"),
-    };
-    replies.map(of).collect()
+    }
 }
 
 fn blocks_of(card: &Card, start: u64, blocks: usize) -> Vec<u8> {
@@ -138,16 +146,9 @@ fn a_pair_whose_namespace_comes_to_another_drive_between_its_commands_may_be_sen
     card.subsystem.attach(Namespace { backend, ..namespace }).unwrap();
     let second = host.start(&mut card, fused(io::WRITE, 8, 1), &data);
     card.run();
-    let replies = host.replies(&mut card);
     // Without DNR.
     let again = Status::NAMESPACE_NOT_READY.with_more();
-    let found: Vec<_> = replies
-        .iter()
-        .map(|reply| match reply {
-            Reply::Response { cid, status, .. } => (*cid, *status),
-            other => panic!("{other:?}"),
-        })
-        .collect();
+    let found: Vec<_> = host.replies(&mut card).into_iter().map(ending).collect();
     assert_eq!(found, [(first, again), (second, again)]);
     card.assert_clean();
 }

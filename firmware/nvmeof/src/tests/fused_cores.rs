@@ -6,8 +6,8 @@ use controller::{Namespace, Operation};
 use nvme::opcode::io;
 use nvme::{Command, Status};
 
-use super::fused::fused;
-use super::host::{Host, Payload, Reply, block_command, pattern, property_set};
+use super::fused::{codes, fused};
+use super::host::{Host, Payload, block_command, pattern, property_set};
 use super::many_cores::{ALL, Many, Queue};
 use crate::lock_home::MAX_RANGE_LOCKS_PER_DRIVE;
 
@@ -99,11 +99,7 @@ impl Shared {
     }
 
     fn statuses(&mut self, queue: &Queue) -> Vec<(u16, Status)> {
-        let of = |reply| match reply {
-            Reply::Response { cid, status, .. } => (cid, status.code()),
-            other => panic!("{other:?}"),
-        };
-        self.many.replies(queue).into_iter().map(of).collect()
+        codes(self.many.replies(queue))
     }
 
     pub fn hold_no_locks(&self) {

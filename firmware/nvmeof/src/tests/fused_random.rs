@@ -13,6 +13,7 @@ use zerocopy::IntoBytes;
 use super::fused_cores::{BLOCK, Shared};
 use super::host::{Payload, Reply, block_command, property_set};
 use super::many_cores::{ALL, Queue};
+use super::random::Random;
 use crate::Settling;
 
 const SEEDS: u64 = 60;
@@ -24,17 +25,6 @@ const START: u64 = 40;
 const PAIR_BLOCKS: u32 = 2;
 /// Commands that a player has under way at most.
 const DEPTH: usize = 6;
-
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 20) as usize % limit
-    }
-}
 
 struct Player {
     admin: Queue,
@@ -59,7 +49,7 @@ struct World {
 
 impl World {
     fn new(seed: u64) -> Self {
-        let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        let mut random = Random::of_seed(seed);
         let shared = Shared::new(2 + random.below(3));
         let expected = BTreeMap::new();
         let mut world = Self {

@@ -7,23 +7,13 @@ use nvme::opcode::io;
 
 use super::host::{Payload, Reply, block_command, pattern};
 use super::many_cores::{ALL, Many, Queue};
+use super::random::Random;
 use crate::{QueueIndex, Settling};
 
 const SEEDS: u64 = 150;
 const STEPS: usize = 400;
 const HOSTS: usize = 2;
 const IO_QUEUES: u16 = 4;
-
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 20) as usize % limit
-    }
-}
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
@@ -69,7 +59,7 @@ struct World {
 
 impl World {
     fn new(seed: u64) -> Self {
-        let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        let mut random = Random::of_seed(seed);
         let cores = 2 + random.below(3);
         let device_queues = 1 + random.below(cores);
         let mut many = Many::new(cores);
