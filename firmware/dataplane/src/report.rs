@@ -47,11 +47,17 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
         if let Some(queues) = self.reports.note_io_queues(queues) {
             hal_log::info!("{} I/O queues of hosts on this core", queues);
         }
-        let counts = self.pool_counts();
-        let idle = counts.connections == 0 && counts.draining == 0;
-        if self.reports.note_idle(idle) {
-            self.report_idle(&counts);
+        if self.reports.note_idle(self.is_idle()) {
+            self.report_idle(&self.pool_counts());
         }
+    }
+
+    /// Whether no host is connected and drives have nothing of earlier ones any more, pages in quarantine included.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        let counts = self.target.counts();
+        let gone = counts.connections == 0 && counts.draining == 0;
+        gone && self.drives.iter().all(|drive| drive.outstanding() == 0)
     }
 
     /// A leak shows as a number that falls.

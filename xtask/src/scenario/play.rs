@@ -322,10 +322,10 @@ impl<'a> Play<'a> {
     fn change_machine(&mut self, step: &Step) -> Result<()> {
         let mut qmp = self.qmp()?;
         match &step.action {
-            Action::Fail(fail) => self.faults.fail(&mut qmp, fail),
-            Action::Slow(slow) => self.faults.slow(&mut qmp, slow),
-            Action::Hang(drive) => self.faults.hang(&mut qmp, drive),
-            Action::Hold(drive) => self.faults.hold(&mut qmp, drive),
+            Action::Fail(fail) => self.faults.fail(&mut qmp, fail).and_then(|()| self.devices.forget()),
+            Action::Slow(slow) => self.faults.slow(&mut qmp, slow).and_then(|()| self.devices.forget()),
+            Action::Hang(drive) => self.faults.hang(&mut qmp, drive).and_then(|()| self.devices.forget()),
+            Action::Hold(drive) => self.faults.hold(&mut qmp, drive).and_then(|()| self.devices.forget()),
             Action::LetGo(drive) => self.faults.let_go(&mut qmp, drive),
             Action::Mend(drive) => self.faults.mend(&mut qmp, drive),
             Action::Plug(drive) => self.faults.plug(&mut qmp, drive, &self.drives),

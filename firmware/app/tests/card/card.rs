@@ -228,6 +228,11 @@ impl Card {
         self.cores[0].pool_counts()
     }
 
+    /// Whether the first core has nothing of any host, which it then says.
+    pub fn is_idle(&self) -> bool {
+        self.cores[0].is_idle()
+    }
+
     /// What the pools of each core hold.
     pub fn all_counts(&self) -> Vec<PoolCounts> {
         self.cores.iter().map(|core| core.pool_counts()).collect()

@@ -95,6 +95,27 @@ fn what_is_written_is_read_back_and_pools_are_whole_afterwards() {
 }
 
 #[test]
+fn a_core_is_idle_only_when_pages_in_quarantine_are_back() {
+    let mut card = Card::boot(MEMORY, [NvmeConfig { ready_polls: 40, ..NvmeConfig::default() }]);
+    let before = card.counts();
+    let mut host = Host::connect(&mut card, 1);
+    let nsid = host.namespaces(&mut card)[0];
+    hang(&card, 0, io::WRITE, 1);
+    host.io.start(&mut card, blocks(io::WRITE, nsid, 0, 8), Payload::InCapsule(pattern(4096, 1)));
+    card.run_until("the write is at the drive", |card| card.drive(0).outstanding() == 1);
+    host.reset(&mut card);
+    card.run_until("the reset has ended the request", |card| {
+        let counts = card.counts();
+        assert!(!card.is_idle());
+        counts.connections == 0 && counts.draining == 0
+    });
+    assert_eq!((card.quarantined(), card.is_idle()), (1, false));
+    card.run_until("the drive lets go", |card| card.quarantined() == 0);
+    assert!(card.is_idle());
+    assert_eq!(card.counts(), before);
+}
+
+#[test]
 fn a_drive_that_hangs_is_answered_for_and_its_pages_come_back() {
     let mut card = Card::boot(MEMORY, [NvmeConfig { ready_polls: 40, ..NvmeConfig::default() }]);
     let before = card.counts();
