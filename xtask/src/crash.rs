@@ -1,7 +1,7 @@
 //! `cargo xtask crash`: what the crash records in a serial log say, with symbols from the image's ELF file.
 
 mod found;
-mod symbols;
+pub mod symbols;
 
 use crate::log_decoder::Decoder;
 use crate::paths;

@@ -4,6 +4,7 @@ mod idle;
 mod instructions;
 mod native;
 mod path;
+mod profile;
 mod recovery;
 
 use crate::image::{self, Image};

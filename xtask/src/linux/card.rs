@@ -84,7 +84,8 @@ impl Card {
                 .add(&mut command, drives.path())?;
         }
         let mtu = if plan.mtu == 1500 { String::new() } else { format!(",host_mtu={}", plan.mtu) };
-        qemu::add_port_with(&mut command, 0, &wire.card_netdev(), &mtu);
+        let properties = wire.card_properties() + &mtu;
+        qemu::add_port_with(&mut command, 0, &wire.card_netdev(), &properties);
         let log = CardLog::new(&plan.image.elf)?;
         Self::follow(wire.enclose(command), log, plan.name, drives, plan.restarts)
     }

@@ -1,5 +1,6 @@
 //! Guest instructions per command, counted by a QEMU plugin while a Linux host works.
 
+use super::profile::Profile;
 use crate::command::Step;
 use crate::linux::card::{Card, CardPlan};
 use crate::linux::wire::Wire;
@@ -48,6 +49,13 @@ pub struct Options {
     /// Data cores of the card, by `plan=many`; without it the card is as it is by default
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=7))]
     data_cores: Option<u32>,
+    /// Queue pairs of the card's Ethernet port, which spread by RSS; more than one takes wire C
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=8))]
+    queues: u32,
+    /// Say where the instructions of the runs at depth 32 go, and write their stacks of inlined functions to FILE (folded, as
+    /// flame graph tools take them)
+    #[arg(long, value_name = "FILE")]
+    profile: Option<PathBuf>,
     /// Fail when the best run takes more instructions per read
     #[arg(long, value_name = "COUNT")]
     at_most: Option<u64>,
@@ -60,9 +68,16 @@ pub fn run(options: &Options) -> Result<()> {
     let before = super::sha256(&image.flat)?;
     let folder = TemporaryFolder::for_sockets()?;
     let counts = folder.join("counts");
-    let wire = if options.wire == Kind::C { Wire::taps(1500)? } else { Wire::stream()? };
+    let wire = match options.wire {
+        Kind::C => Wire::taps_with_queues(options.wire.mtu(), options.queues)?,
+        _ if options.queues > 1 => bail!("a port with several queues takes a TAP: say `--wire c` too"),
+        _ => Wire::stream()?,
+    };
     let mut plan = CardPlan { mtu: options.wire.mtu(), ..CardPlan::new(&image, "measure-instructions-card") };
-    plan.arguments = vec!["-plugin".to_owned(), format!("{},path={}", plugin.display(), counts.display())];
+    let mut profile = options.profile.as_ref().map(|_| Profile::new(folder.join("blocks")));
+    let blocks = profile.as_ref().map(|profile| format!(",blocks={}", profile.file().display()));
+    let plugin = format!("{},path={}{}", plugin.display(), counts.display(), blocks.unwrap_or_default());
+    plan.arguments = vec!["-plugin".to_owned(), plugin];
     if let Some(data_cores) = options.data_cores {
         (plan.cores, plan.append) = (Some(data_cores + 1), "plan=many".to_owned());
     }
@@ -76,11 +91,17 @@ pub fn run(options: &Options) -> Result<()> {
         std::thread::sleep(FRESH);
         let now = Counts::read(&counts)?;
         match mark.split(' ').collect::<Vec<_>>()[..] {
-            ["begin"] => begun = Some(now),
+            ["begin"] => {
+                begun = Some(now);
+                profile.as_mut().map_or(Ok(()), Profile::begin)?;
+            }
             ["end", kind, commands] => {
                 let before = begun.take().context("an end without a begin")?;
                 let run = Run::new(kind, commands.parse().context("no number of commands")?, &before, &now)?;
                 println!("  counted           {run}");
+                if let Some(profile) = profile.as_mut().filter(|_| kind == "read-32") {
+                    profile.end(run.commands)?;
+                }
                 runs.push(run);
             }
             _ => bail!("unknown mark `{mark}`"),
@@ -89,6 +110,9 @@ pub fn run(options: &Options) -> Result<()> {
     })?;
     if super::sha256(&image.flat)? != before {
         bail!("the image has changed during the measurement");
+    }
+    if let (Some(profile), Some(file)) = (&profile, &options.profile) {
+        profile.report(&image.elf, file)?;
     }
     judge(options, &runs)
 }
