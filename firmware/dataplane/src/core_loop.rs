@@ -6,10 +6,6 @@
 
 use hal_api::{Clock, Instant, Wake};
 
-/// Turns without work before a core arms its interrupts: enough to bridge the gap between two commands of a
-/// busy host, few enough that an idle card costs nothing.
-pub const EMPTY_TURNS_BEFORE_SLEEP: u32 = 10;
-
 /// Work that a role may do in a turn, in its own units (frames, completions, commands).
 pub const TURN_BUDGET: u32 = 64;
 
@@ -75,7 +71,7 @@ impl<'a, 'b, C: Clock, W: Wake> CoreLoop<'a, 'b, C, W> {
         }
         self.turns.empty += 1;
         self.empty_turns += 1;
-        if self.empty_turns >= EMPTY_TURNS_BEFORE_SLEEP {
+        if self.empty_turns >= W::EMPTY_TURNS {
             self.empty_turns = 0;
             self.sleep(now);
         }
@@ -144,6 +140,8 @@ mod tests {
 
     struct Sleeps<'a>(&'a Cell<Option<Instant>>);
     impl Wake for Sleeps<'_> {
+        const EMPTY_TURNS: u32 = 10;
+
         fn sleep_until(&mut self, deadline: Instant) {
             self.0.set(Some(deadline));
         }

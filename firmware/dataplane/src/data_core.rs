@@ -11,7 +11,7 @@ use hal_mem::PagePool;
 use heapless::Vec;
 use message::OrderlyEnd;
 use net::Stack;
-use nvmeof::{Environment, QueueIndex, Target};
+use nvmeof::{Environment, Target};
 
 use crate::core_loop::Role;
 use crate::mesh::MeshState;
@@ -197,7 +197,7 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> Role for DataCore<F, D> {
             frames |= stack.arm();
         }
         let drives = self.drives.arm();
-        frames || drives || self.subsystem.has_messages() || self.target.next_ready(QueueIndex(0)).is_some()
+        frames || drives || self.subsystem.has_messages() || self.target.has_ready()
     }
 
     fn disarm(&mut self) {

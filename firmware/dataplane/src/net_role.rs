@@ -193,6 +193,9 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
 
     /// Gives each queue that has something to do its share of the turn, once: what is left then waits for the next.
     pub(crate) fn serve_queues(&mut self, now: Instant, budget: u32) -> u32 {
+        if !self.target.has_ready() {
+            return 0;
+        }
         let first = self.connections.first;
         let work =
             self.serve_range(first, MAX_CONNECTIONS, now, budget) + self.serve_range(0, first, now, budget);

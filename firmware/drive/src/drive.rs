@@ -29,8 +29,6 @@ pub struct Drive<D: NvmeDevice> {
     home: Option<DriveHome<D>>,
     queue: DriveQueue<D::Queue>,
     report: Report,
-    /// Nothing can happen at the drive before this, unless it is told something; [`Instant::ZERO`] while something may.
-    rests_until: Instant,
     /// When it was last polled, and whether that found something.
     polled_at: Instant,
     worked: bool,
@@ -82,7 +80,6 @@ impl<D: NvmeDevice> Drive<D> {
             home,
             queue,
             report: Report::default(),
-            rests_until: Instant::ZERO,
             polled_at: Instant::ZERO,
             worked: true,
         }
@@ -90,10 +87,6 @@ impl<D: NvmeDevice> Drive<D> {
 
     /// Bring-up, completions, waiting parts, time-outs and resets. Returns how much was done; 0 is idle.
     pub fn poll(&mut self, now: Instant, pool: &mut PagePool) -> usize {
-        if now < self.rests_until {
-            return 0;
-        }
-        self.wake();
         let mut work = self.queue.poll(now, pool);
         work += self.exchange(now, pool);
         if let Some(home) = &mut self.home {
@@ -107,25 +100,6 @@ impl<D: NvmeDevice> Drive<D> {
         self.report.tell(self.name, &counters, now);
         (self.polled_at, self.worked) = (now, work > 0);
         work
-    }
-
-    /// Whether nothing can happen at the drive for a moment: then a turn need not look at it. A core with many drives has
-    /// something under way at few of them.
-    pub(crate) fn rests(&self) -> bool {
-        self.rests_until != Instant::ZERO
-    }
-
-    fn wake(&mut self) {
-        self.rests_until = Instant::ZERO;
-    }
-
-    /// At the end of a turn that has found nothing: the drive rests if nothing is under way at it.
-    fn rest_if_idle(&mut self) {
-        let is_silent = |home: &DriveHome<D>| home.is_at_rest() && !home.has_messages();
-        let says_nothing = !self.queue.has_message() && self.home.as_ref().is_none_or(is_silent);
-        if !self.worked && self.queue.is_idle() && says_nothing {
-            self.rests_until = self.next_deadline(self.polled_at).min(self.polled_at + REST);
-        }
     }
 
     /// Lets home and queue of this core talk until neither has anything to say. Returns how many messages that was.
@@ -157,7 +131,6 @@ impl<D: NvmeDevice> Drive<D> {
     /// # Errors
     /// [`Rejected`] gives it back.
     pub fn submit(&mut self, request: IoRequest, pool: &mut PagePool, now: Instant) -> Result<(), Rejected> {
-        self.wake();
         self.queue.submit(request, pool, now)
     }
 
@@ -166,16 +139,17 @@ impl<D: NvmeDevice> Drive<D> {
         self.queue.complete()
     }
 
-    /// Rings the doorbells for what was submitted and taken since the last call. Once a turn.
-    pub fn flush(&mut self) {
-        if self.rests() {
-            return;
-        }
+    /// Rings the doorbells for what was submitted and taken since the last call. Once a turn, at its end. Gives the time before
+    /// which nothing can happen at the drive unless it is told something, where there is one: until then a turn need not look at it.
+    pub fn flush(&mut self) -> Option<Instant> {
         self.queue.flush();
         if let Some(home) = &mut self.home {
             home.flush();
         }
-        self.rest_if_idle();
+        let is_silent = |home: &DriveHome<D>| home.is_at_rest() && !home.has_messages();
+        let says_nothing = !self.queue.has_message() && self.home.as_ref().is_none_or(is_silent);
+        let rests = !self.worked && self.queue.is_idle() && says_nothing;
+        rests.then(|| self.next_deadline(self.polled_at).min(self.polled_at + REST))
     }
 
     /// The next change that the caller was not told.
@@ -201,8 +175,6 @@ impl<D: NvmeDevice> Drive<D> {
 
     /// The core is awake and polls.
     pub fn disarm(&mut self) {
-        // Whatever has ended the sleep may have come from here.
-        self.wake();
         self.queue.disarm();
         if let Some(home) = &mut self.home {
             home.disarm();
@@ -299,7 +271,6 @@ impl<D: NvmeDevice> Drive<D> {
     /// Begins the orderly end, for good: no new request is taken, those inside end, the cache is flushed, the drive is
     /// told. With several cores it begins when all have called this. The caller goes on polling until [`Self::is_shut_down`].
     pub fn begin_shutdown(&mut self, now: Instant) {
-        self.wake();
         self.queue.refuse_new();
         match &mut self.home {
             Some(home) => home.want_end(self.core, now),
@@ -311,7 +282,6 @@ impl<D: NvmeDevice> Drive<D> {
     /// requests end, what comes is refused, and what was acknowledged without a Flush counts as lost. The caller collects ends
     /// and events, then calls [`Self::take_apart`].
     pub(crate) fn leave(&mut self, in_order: bool, now: Instant, pool: &mut PagePool) {
-        self.wake();
         self.queue.refuse_new();
         self.others.tell_leaving();
         let Some(home) = &mut self.home else { return };

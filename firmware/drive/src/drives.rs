@@ -13,6 +13,7 @@ use hal_mem::PagePool;
 use message::{CoreSet, Mesh};
 use nvme::log_page::SmartLog;
 
+use crate::awake::{Awake, MAX_PLACES};
 use crate::drive::Drive;
 use crate::events::DriveEvent;
 use crate::messages::{Body, DriveMessage};
@@ -48,6 +49,8 @@ impl<D: NvmeDevice> Place<D> {
 /// The drives of a core.
 pub struct Drives<D: NvmeDevice + 'static> {
     places: &'static mut [Place<D>],
+    /// Those that a turn has to look at.
+    awake: Awake,
     /// The queue pair of each drive that is this core's.
     io_queue: u16,
     next_number: u8,
@@ -59,12 +62,12 @@ pub struct Drives<D: NvmeDevice + 'static> {
 }
 
 impl<D: NvmeDevice> Drives<D> {
-    /// No drives yet, with room for as many as there are places, at most 128. Each will use its queue pair
+    /// No drives yet, with room for as many as there are places, at most 64. Each will use its queue pair
     /// `io_queue`; with several data cores that is the first core's, and those of the others follow.
     #[must_use]
     pub fn new(places: &'static mut [Place<D>], io_queue: u16) -> Self {
-        debug_assert!(places.len() <= 128);
-        Self { places, io_queue, next_number: 0, turn: 0, mesh: None, faults: 0 }
+        debug_assert!(places.len() <= MAX_PLACES);
+        Self { places, awake: Awake::new(), io_queue, next_number: 0, turn: 0, mesh: None, faults: 0 }
     }
 
     /// From now on this is one of several data cores.
@@ -90,15 +93,16 @@ impl<D: NvmeDevice> Drives<D> {
     /// # Errors
     /// Gives the device back where the place is not there or not empty, or another core's.
     #[inline(never)] // A drive is large and passes through the stack: not in its caller's frame for ever.
-    pub fn add(&mut self, place: usize, device: D, is_taken: impl Fn(u8) -> bool) -> Result<u8, D> {
+    pub fn add(&mut self, index: usize, device: D, is_taken: impl Fn(u8) -> bool) -> Result<u8, D> {
         let (number, here) = (self.free_number(is_taken), self.core());
-        if self.home_of(place) != here.0 {
+        if self.home_of(index) != here.0 {
             return Err(device);
         }
-        let Some(place) = self.places.get_mut(place) else { return Err(device) };
+        let Some(place) = self.places.get_mut(index) else { return Err(device) };
         let Some(memory) = place.memory.take() else { return Err(device) };
         let drive = Drive::at_home(device, here, self.io_queue, memory);
         place.occupant = Some(Occupant { drive, number, removal: None });
+        self.awake.insert(index);
         self.next_number = number.wrapping_add(1);
         Ok(number)
     }
@@ -114,6 +118,7 @@ impl<D: NvmeDevice> Drives<D> {
     ) -> Option<u8> {
         let occupant = self.places.get_mut(place)?.occupant.as_mut()?;
         occupant.begin_removal(in_order, now, pool);
+        self.awake.insert(place);
         Some(occupant.number)
     }
 
@@ -163,19 +168,28 @@ impl<D: NvmeDevice> Drives<D> {
         self.occupants().map(|occupant| (occupant.number, &occupant.drive))
     }
 
-    /// All of them, to change.
+    /// All of them, to tell them something.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Drive<D>> {
+        self.awake.all();
         self.occupants_mut().map(|occupant| &mut occupant.drive)
     }
 
     /// Polls each; returns how much was done.
     pub fn poll(&mut self, now: Instant, pool: &mut PagePool) -> usize {
+        self.awake.note_time(now);
         let heard = self.hear(now, pool);
-        let done: usize = self.iter_mut().map(|drive| drive.poll(now, pool)).sum();
+        let mut done = 0;
+        for place in self.awake.iter() {
+            done += self.drive_in(place).map_or(0, |drive| drive.poll(now, pool));
+        }
         if self.mesh.is_some() {
             self.speak(pool);
         }
         heard + done
+    }
+
+    fn drive_in(&mut self, place: usize) -> Option<&mut Drive<D>> {
+        Some(&mut self.places.get_mut(place)?.occupant.as_mut()?.drive)
     }
 
     /// Takes in what other cores say.
@@ -183,7 +197,11 @@ impl<D: NvmeDevice> Drives<D> {
         if self.mesh.is_none() {
             return 0;
         }
-        self.iter_mut().filter(|drive| !drive.rests()).for_each(|drive| drive.note_time(now));
+        for place in self.awake.iter() {
+            if let Some(drive) = self.drive_in(place) {
+                drive.note_time(now);
+            }
+        }
         let mut heard = 0;
         while heard < MESSAGES_PER_POLL
             && let Some((from, message)) = self.mesh.as_mut().and_then(Mesh::receive)
@@ -197,6 +215,7 @@ impl<D: NvmeDevice> Drives<D> {
     #[inline(never)] // Only with several cores, as the next.
     fn take_in(&mut self, from: u8, message: DriveMessage<D::Queue>, now: Instant, pool: &mut PagePool) {
         let (here, io_queue) = (self.core(), self.io_queue);
+        self.awake.insert(usize::from(message.place));
         let Some(place) = self.places.get_mut(usize::from(message.place)) else { return };
         match (message.body, &mut place.occupant) {
             (Body::Joined { number, address }, None) => {
@@ -225,11 +244,11 @@ impl<D: NvmeDevice> Drives<D> {
         if let Some(mesh) = &mut self.mesh {
             mesh.flush();
         }
+        if self.awake.is_empty() {
+            return;
+        }
         let mut room = self.room();
-        for index in 0..self.places.len() {
-            if self.places.get(index).is_some_and(Place::rests) {
-                continue;
-            }
+        for index in self.awake.iter() {
             while let Some((to, body)) = self.places.get_mut(index).and_then(|place| place.take_message(room))
             {
                 self.send(to, index as u8, body);
@@ -284,20 +303,28 @@ impl<D: NvmeDevice> Drives<D> {
 
     /// Collects the end of a request, from each drive in turn.
     pub fn complete(&mut self) -> Option<IoCompletion> {
-        let count = self.places.len();
-        for _ in 0..count {
-            self.turn = if self.turn + 1 >= count { 0 } else { self.turn + 1 };
-            let occupant = self.places.get_mut(self.turn).and_then(|place| place.occupant.as_mut());
-            if let Some(completion) = occupant.and_then(|occupant| occupant.drive.complete()) {
+        for place in self.awake.iter_after(self.turn) {
+            if let Some(completion) = self.drive_in(place).and_then(Drive::complete) {
+                self.turn = place;
                 return Some(completion);
             }
         }
         None
     }
 
-    /// Rings the doorbells. Once a turn.
+    /// Rings the doorbells. Once a turn, at its end.
     pub fn flush(&mut self) {
-        self.iter_mut().for_each(Drive::flush);
+        for index in self.awake.iter() {
+            match self.places.get_mut(index).and_then(|place| place.occupant.as_mut()) {
+                Some(occupant) => {
+                    let rests_until = occupant.drive.flush().filter(|_| occupant.removal.is_none());
+                    if let Some(until) = rests_until {
+                        self.awake.rest(index, until);
+                    }
+                }
+                None => self.awake.remove(index),
+            }
+        }
     }
 
     /// The next change at a drive, with its number.
@@ -308,7 +335,7 @@ impl<D: NvmeDevice> Drives<D> {
     /// Asks all for interrupts. True when something waits already.
     pub fn arm(&mut self) -> bool {
         let has_messages = self.has_messages();
-        self.iter_mut().fold(has_messages, |waits, drive| drive.arm() | waits)
+        self.occupants_mut().fold(has_messages, |waits, occupant| occupant.drive.arm() | waits)
     }
 
     /// Whether something waits that other cores have said, or that is to be said to them.
@@ -318,13 +345,21 @@ impl<D: NvmeDevice> Drives<D> {
 
     /// The core is awake and polls.
     pub fn disarm(&mut self) {
-        self.iter_mut().for_each(Drive::disarm);
+        for (index, place) in self.places.iter_mut().enumerate() {
+            let Some(occupant) = &mut place.occupant else { continue };
+            occupant.drive.disarm();
+            // What comes to a drive at rest are events alone.
+            if occupant.drive.is_home() {
+                self.awake.insert(index);
+            }
+        }
     }
 
     /// Whether one has something to do that no interrupt and no deadline tells of.
     #[must_use]
     pub fn has_work(&self) -> bool {
-        self.iter().any(|drive| !drive.rests() && drive.has_work())
+        let mut places = self.awake.iter().filter_map(|place| self.places.get(place)?.occupant.as_ref());
+        places.any(|occupant| occupant.drive.has_work())
     }
 
     /// When one wants to be polled at the latest.
@@ -354,11 +389,6 @@ impl<D: NvmeDevice> Drives<D> {
 }
 
 impl<D: NvmeDevice> Place<D> {
-    /// Whether there is no drive, or one that has nothing to say.
-    fn rests(&self) -> bool {
-        self.occupant.as_ref().is_none_or(|occupant| occupant.drive.rests() && occupant.removal.is_none())
-    }
-
     /// The next message to another core that has `room`.
     fn take_message(&mut self, room: CoreSet) -> Option<(u8, Body<D::Queue>)> {
         let occupant = self.occupant.as_mut()?;
@@ -382,8 +412,16 @@ impl<D: NvmeDevice> Occupant<D> {
 impl<D: NvmeDevice> Backend for Drives<D> {
     fn submit(&mut self, request: IoRequest, pool: &mut PagePool, now: Instant) -> Result<(), Rejected> {
         let number = request.namespace.drive;
-        match self.occupants_mut().find(|occupant| occupant.number == number) {
-            Some(occupant) => occupant.drive.submit(request, pool, now),
+        let mut places = self.places.iter_mut().zip(0..);
+        let found = places.find_map(|(place, index)| {
+            let occupant = place.occupant.as_mut().filter(|occupant| occupant.number == number)?;
+            Some((occupant, index))
+        });
+        match found {
+            Some((occupant, index)) => {
+                self.awake.insert(index);
+                occupant.drive.submit(request, pool, now)
+            }
             // It has been pulled, and may come back.
             None => Err(Rejected { request, reason: RejectReason::Failed(AWAY) }),
         }

@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 mod admin;
+mod awake;
 mod drive;
 mod drives;
 mod events;

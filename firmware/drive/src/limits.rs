@@ -55,7 +55,7 @@ pub const READY_MARGIN: Duration = Duration::from_secs(1);
 /// Between two looks at CSTS while RDY is awaited: no interrupt tells of it.
 pub const READY_POLL: Duration = Duration::from_millis(5);
 /// A drive with nothing under way is looked at no more often than this by a core that is awake. A request or a message ends its rest.
-pub const REST: Duration = Duration::from_millis(1);
+pub const REST: Duration = Duration::from_millis(10);
 /// Between two looks at CSTS of a drive that works.
 pub const HEALTH_INTERVAL: Duration = Duration::from_secs(1);
 /// Between two reads of the SMART log.

@@ -84,7 +84,12 @@ impl CoreSet {
 
     /// The cores in it, lowest first.
     pub fn iter(self) -> impl Iterator<Item = u8> {
-        (0..MAX_DATA_CORES as u8).filter(move |&core| self.contains(core))
+        let mut left = self.0;
+        core::iter::from_fn(move || {
+            let core = left.trailing_zeros() as u8;
+            left &= left.checked_sub(1)?;
+            Some(core)
+        })
     }
 }
 

@@ -92,6 +92,8 @@ pub struct Mesh<M: 'static> {
     links: &'static mut [Link<M>],
     /// Whom to listen to first, so that nobody is kept waiting.
     next: usize,
+    /// Messages in all backlogs.
+    waiting: usize,
     /// Who has been sent something since this was last asked for.
     news_for: CoreSet,
     counters: MeshCounters,
@@ -148,7 +150,14 @@ impl<M: Merge> Mesh<M> {
         while let Some((links, others)) = rest.split_at_mut_checked(cores) {
             let (core, news_for) = (meshes.len() as u8, CoreSet::NONE);
             // As many as there are cores.
-            let _ = meshes.push(Self { core, links, next: 0, news_for, counters: MeshCounters::default() });
+            let _ = meshes.push(Self {
+                core,
+                links,
+                next: 0,
+                waiting: 0,
+                news_for,
+                counters: MeshCounters::default(),
+            });
             rest = others;
         }
         Ok(meshes)
@@ -199,6 +208,7 @@ impl<M: Merge> Mesh<M> {
             return Ok(());
         }
         link.backlog.push(message)?;
+        self.waiting += 1;
         self.counters.deepest_backlog = self.counters.deepest_backlog.max(link.backlog.count);
         Ok(())
     }
@@ -222,6 +232,9 @@ impl<M: Merge> Mesh<M> {
 
     /// Sends what has waited, as far as there is room now. Returns how many messages that was.
     pub fn flush(&mut self) -> u32 {
+        if self.waiting == 0 {
+            return 0;
+        }
         let mut moved = 0;
         for (to, link) in self.links.iter_mut().enumerate().filter(|(_, link)| link.backlog.count > 0) {
             let Some(out) = link.out.as_mut() else { continue };
@@ -233,6 +246,7 @@ impl<M: Merge> Mesh<M> {
                 moved += 1;
             }
         }
+        self.waiting -= moved as usize;
         self.counters.sent += u64::from(moved);
         moved
     }
@@ -245,8 +259,7 @@ impl<M: Merge> Mesh<M> {
     /// The next message, and who has sent it. Each core has its turn; those of one come in order.
     pub fn receive(&mut self) -> Option<(u8, M)> {
         let cores = self.links.len();
-        for step in 0..cores {
-            let from = (self.next + step).checked_rem(cores)?;
+        for from in (self.next..cores).chain(0..self.next.min(cores)) {
             let incoming = self.links.get_mut(from).and_then(|link| link.incoming.as_mut());
             if let Some(message) = incoming.and_then(Consumer::pop) {
                 self.next = from + 1;
@@ -259,9 +272,8 @@ impl<M: Merge> Mesh<M> {
 
     /// Whether a message has come, or one waits to be sent: no time to sleep.
     pub fn has_work(&mut self) -> bool {
-        self.links.iter_mut().any(|link| {
-            link.backlog.count > 0 || link.incoming.as_mut().is_some_and(|incoming| !incoming.is_empty())
-        })
+        let mut incoming = self.links.iter_mut().filter_map(|link| link.incoming.as_mut());
+        self.waiting > 0 || incoming.any(|incoming| !incoming.is_empty())
     }
 
     /// What was said and heard so far.

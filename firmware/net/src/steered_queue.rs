@@ -46,6 +46,10 @@ pub struct SteeredQueue<F, W> {
 
 type PerCore<T> = [Option<T>; MAX_CORES_OF_PORT];
 
+/// What a core receives from, a bit for each: the device, then the rings.
+type Sources = u32;
+const _: () = assert!(MAX_CORES_OF_PORT < Sources::BITS as usize);
+
 /// What the receiving half has beside the device.
 struct Receiving<W> {
     steering: &'static Steering,
@@ -59,6 +63,11 @@ struct Receiving<W> {
     left: [usize; 1 + MAX_CORES_OF_PORT],
     /// The source that is asked first: the one after who gave last.
     next: usize,
+    /// All that there are, and those that may still give something in this turn.
+    sources: Sources,
+    asked: Sources,
+    /// Something was passed on that the other cores do not see yet.
+    unseen: bool,
     counters: SteeringCounters,
     copied: CopyCount,
     /// Frames moved for others since that was last asked for.
@@ -111,6 +120,12 @@ pub fn steered_queues<F: FrameQueue, W: FnMut(usize)>(
         }
         place(&mut queues, carrier, |queue| &mut queue.carried, core, consumer);
     }
+    for queue in &mut queues {
+        let rings = queue.receive.from.iter().map(Option::is_some);
+        let sources = core::iter::once(queue.device.is_some()).chain(rings).zip(0..);
+        queue.receive.sources = sources.map(|(is_there, source)| Sources::from(is_there) << source).sum();
+        queue.receive.asked = queue.receive.sources;
+    }
     Ok(queues)
 }
 
@@ -153,6 +168,9 @@ impl<F: FrameQueue, W: FnMut(usize)> SteeredQueue<F, W> {
                 wake,
                 left: [SOURCE_BUDGET; 1 + MAX_CORES_OF_PORT],
                 next: 0,
+                sources: 0,
+                asked: 0,
+                unseen: false,
                 counters: SteeringCounters::default(),
                 copied: CopyCount::new(),
                 moved: Moved::default(),
@@ -189,7 +207,11 @@ impl<F: FrameQueue, W: FnMut(usize)> SteeredQueue<F, W> {
 
     /// Moves what other cores have queued to the device: one frame of each in turn, as far as there is room.
     fn carry(&mut self) {
+        self.transmit.own_left = usize::MAX;
         let Some(device) = self.device.as_mut() else { return };
+        if !self.carried.iter_mut().flatten().any(FrameConsumer::has_frame) {
+            return;
+        }
         let copied = &self.receive.copied;
         let mut transmit = device.halves().1;
         let mut left = [SOURCE_BUDGET; MAX_CORES_OF_PORT];
@@ -212,8 +234,9 @@ impl<F: FrameQueue, W: FnMut(usize)> SteeredQueue<F, W> {
         let waiting =
             self.carried.iter_mut().flatten().filter_map(|ring| ring.has_frame().then_some(())).count();
         // At least one: without room for an answer the stack would take no frame, not even for others.
-        let own_left = if full { moved.checked_div(waiting).map(|left| left.max(1)) } else { None };
-        self.transmit.own_left = own_left.unwrap_or(usize::MAX);
+        if full && let Some(left) = moved.checked_div(waiting) {
+            self.transmit.own_left = left.max(1);
+        }
     }
 
     /// Shows what this core has queued to the core that carries it.
@@ -242,6 +265,9 @@ fn checksum_request(note: u32) -> Option<ChecksumRequest> {
 impl<W: FnMut(usize)> Receiving<W> {
     /// Shows the other cores what was passed on to them, and wakes those that sleep.
     fn publish(&mut self) {
+        if !core::mem::take(&mut self.unseen) {
+            return;
+        }
         for (core, ring) in self.to.iter_mut().enumerate() {
             if ring.as_mut().is_some_and(FrameProducer::publish) {
                 (self.wake)(core);
@@ -255,6 +281,7 @@ impl<W: FnMut(usize)> Receiving<W> {
         let copied = &self.copied;
         let passed =
             ring.is_some_and(|ring| ring.push(frame.len(), |slot| copied.copy(frame, slot), |_| 0).is_ok());
+        self.unseen |= passed;
         let count = if passed { &mut self.counters.passed_on } else { &mut self.counters.dropped };
         *count += 1;
         passed
@@ -327,10 +354,14 @@ impl<F: FrameQueue, W: FnMut(usize)> SteeredReceive<'_, F, W> {
 impl<F: FrameQueue, W: FnMut(usize)> FrameReceive for SteeredReceive<'_, F, W> {
     fn receive<R>(&mut self, consume: impl FnOnce(&[u8]) -> R) -> Option<R> {
         let mut consume = Some(consume);
-        let sources = 1 + self.rest.steering.cores();
-        for _ in 0..sources {
-            let source = self.rest.next;
-            self.rest.next = (source + 1) % sources;
+        loop {
+            let behind = self.rest.asked >> self.rest.next << self.rest.next;
+            let asked = if behind == 0 { self.rest.asked } else { behind };
+            if asked == 0 {
+                break;
+            }
+            let source = asked.trailing_zeros() as usize;
+            self.rest.next = source + 1;
             let result = match source.checked_sub(1) {
                 None => self.take_from_device(&mut consume),
                 Some(core) => self.rest.take_from_ring(core, &mut consume),
@@ -338,6 +369,7 @@ impl<F: FrameQueue, W: FnMut(usize)> FrameReceive for SteeredReceive<'_, F, W> {
             if result.is_some() {
                 return result;
             }
+            self.rest.asked &= !(1 << source);
         }
         // What was passed on need not wait for the rest of the turn.
         self.rest.publish();
@@ -411,6 +443,7 @@ impl<F: FrameQueue, W: FnMut(usize)> FrameQueue for SteeredQueue<F, W> {
     fn flush(&mut self) {
         self.receive.left = [SOURCE_BUDGET; 1 + MAX_CORES_OF_PORT];
         self.receive.next = 0;
+        self.receive.asked = self.receive.sources;
         self.receive.publish();
         self.carry();
         if let Some(device) = self.device.as_mut() {

@@ -352,6 +352,12 @@ impl Target {
         None
     }
 
+    /// Whether one is ready.
+    #[must_use]
+    pub fn has_ready(&self) -> bool {
+        self.ready.iter().any(|word| *word != 0)
+    }
+
     /// When [`Target::tick`] has to be called at the latest for the sake of a deadline.
     #[must_use]
     pub fn next_deadline(&self) -> Instant {

@@ -57,6 +57,9 @@ impl Sleeper {
 }
 
 impl Wake for Sleeper {
+    /// To sleep takes two system calls, and to be woken a switch of threads.
+    const EMPTY_TURNS: u32 = 10;
+
     fn sleep_until(&mut self, deadline: Instant) {
         let limit = (deadline != Instant::FAR_FUTURE)
             .then(|| TimeSpec::from_duration(deadline.since(self.clock.now())));

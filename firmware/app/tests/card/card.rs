@@ -287,6 +287,8 @@ impl Clock for Time<'_> {
 }
 
 impl Wake for Time<'_> {
+    const EMPTY_TURNS: u32 = 2;
+
     fn sleep_until(&mut self, deadline: Instant) {
         self.0.set(self.0.get().max(deadline));
     }

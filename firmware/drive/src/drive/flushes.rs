@@ -124,7 +124,6 @@ impl<D: NvmeDevice> Drive<D> {
     /// for. `ticket` rises from call to call; [`Self::flushed`] takes it. A flush that others have asked for may go before, for
     /// as long as its own limit allows.
     pub fn ask_flush(&mut self, ticket: u32, now: Instant) {
-        self.wake();
         let flushes = &mut self.flushes;
         (flushes.ticket, flushes.until) = (ticket, now + HOST_FLUSH_LIMIT);
         flushes.unsent = flushes.others;

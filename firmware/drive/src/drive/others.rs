@@ -130,7 +130,6 @@ impl<D: NvmeDevice> Drive<D> {
 
     /// Takes in what another core says.
     pub(crate) fn hear(&mut self, from: u8, body: Body<D::Queue>, now: Instant, pool: &mut PagePool) {
-        self.wake();
         match (body, &mut self.home) {
             (Body::ToQueue(message), None) => self.queue.hear(message, pool),
             (Body::FromQueue(message), Some(home)) => {

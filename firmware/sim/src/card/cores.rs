@@ -113,6 +113,8 @@ pub(super) struct SimWake {
 }
 
 impl Wake for SimWake {
+    const EMPTY_TURNS: u32 = 2;
+
     fn sleep_until(&mut self, deadline: Instant) {
         let port = self.devices.port.as_ref().filter(|port| port.is_armed()).map(FarEnd::arrivals);
         let (mut armed, mut posted) = (0, [0; MOST_QUEUES]);
