@@ -17,6 +17,17 @@ use crate::shutdown::Ending;
 pub const MAX_CONNECTIONS: u16 = 128;
 // Each may have a queue of another core's controller to give back.
 const _: () = assert!(MAX_CONNECTIONS as usize <= message::MAX_QUEUES);
+
+/// A unit of a turn's budget, for a connection: so much each way.
+const UNIT_BYTES: u32 = 4096;
+/// A connection's share of a turn, each way, while others are served as well. Small enough that a host with 16 reads of
+/// 4 KiB under way always has some left over from the turn before, and so gets all of its share; large enough that a turn does
+/// much more than what it costs itself (docs/design/slow-hosts.md).
+const SHARED_TURN_BYTES: u32 = 24 * 1024;
+/// Connections share the turns for so long after two of them were served: longer than a drive and a network take to bring
+/// the next command of a host that has one at a time.
+const SHARED_FOR: Duration = Duration::from_millis(10);
+
 const OPEN_WORDS: usize = (MAX_CONNECTIONS as usize).div_ceil(u64::BITS as usize);
 
 /// Between two lines about connections that are refused.
@@ -43,6 +54,9 @@ pub(crate) struct Connections {
     first: u16,
     /// When the next refusal may be told of.
     next_refusal_log: Instant,
+    /// The queue that was served last, and until when turns are shared because it was not the only one.
+    last_served: QueueIndex,
+    shared_until: Instant,
 }
 
 impl Connections {
@@ -53,6 +67,8 @@ impl Connections {
             told: [PortAddresses { main: None, ipv6: None }; MAX_PORTS],
             first: 0,
             next_refusal_log: Instant::ZERO,
+            last_served: QueueIndex(0),
+            shared_until: Instant::ZERO,
         }
     }
 
@@ -67,6 +83,20 @@ impl Connections {
         let bit = 1u64 << (queue.0 % 64);
         if let Some(word) = self.open.get_mut(usize::from(queue.0 / 64)) {
             *word = if connection.is_some() { *word | bit } else { *word & !bit };
+        }
+    }
+
+    /// What a queue may have of this turn.
+    fn share_bytes(&self, budget: u32, now: Instant) -> u32 {
+        let bytes = budget.saturating_mul(UNIT_BYTES);
+        if now < self.shared_until { bytes.min(SHARED_TURN_BYTES) } else { bytes }
+    }
+
+    /// A queue had something to do.
+    fn note_served(&mut self, queue: QueueIndex, now: Instant) {
+        if self.last_served != queue {
+            self.last_served = queue;
+            self.shared_until = now + SHARED_FOR;
         }
     }
 
@@ -217,6 +247,8 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
         work
     }
 
+    // Out of the way of turns in which no queue has anything to do.
+    #[inline(never)]
     fn serve(&mut self, queue: QueueIndex, now: Instant, budget: u32) -> u32 {
         let Some(connection) = self.connections.get(queue) else { return 0 };
         let stack = self.stacks.get_mut(usize::from(connection.port));
@@ -230,7 +262,11 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
             pool: &mut self.pool,
             backend: &mut self.drives,
         };
-        let progress = self.target.poll(queue, now, &mut stream, &mut environment, budget);
+        let budget_bytes = self.connections.share_bytes(budget, now);
+        let progress = self.target.poll(queue, now, &mut stream, &mut environment, budget_bytes);
+        if progress.work > 0 {
+            self.connections.note_served(queue, now);
+        }
         let over = is_over(&stream.0);
         let send_room = stream.0.send_room();
         if progress.state == ConnectionState::Closed {
@@ -240,7 +276,7 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
         } else {
             self.connections.set(queue, Some(Connection { send_room, ..connection }));
         }
-        progress.work
+        progress.work.div_ceil(UNIT_BYTES)
     }
 
     /// The connection is gone: its queue ends too.

@@ -12,7 +12,7 @@ use crate::pdu::{
 };
 use crate::queue::{PDU_TIMEOUT, Phase, SETUP_TIMEOUT, Stage};
 use crate::slots::{NONE, SlotState};
-use crate::turn::Turn;
+use crate::turn::{PDU_COST_BYTES, Turn};
 
 impl<B: Backend> Turn<'_, '_, B> {
     /// Takes what it can of `bytes` and returns how much that was.
@@ -20,17 +20,20 @@ impl<B: Backend> Turn<'_, '_, B> {
         let mut at = 0;
         while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
             match self.queue.receiver.stage {
+                Stage::Ignore => return bytes.len(),
+                _ if self.budget_bytes == 0 => break,
                 Stage::Header => {
-                    if self.budget == 0 {
-                        break;
-                    }
                     if self.queue.receiver.filled == 0 {
                         self.queue.pdu_deadline = self.now + PDU_TIMEOUT;
                     }
                     at += self.header(rest);
                 }
-                Stage::Body => at += self.body(rest),
-                Stage::Ignore => return bytes.len(),
+                Stage::Body => {
+                    let most = rest.len().min(self.budget_bytes as usize);
+                    let taken = self.body(rest.get(..most).unwrap_or_default());
+                    self.budget_bytes -= taken as u32;
+                    at += taken;
+                }
             }
         }
         at
@@ -118,7 +121,7 @@ impl<B: Backend> Turn<'_, '_, B> {
 
     /// A whole header, digest included.
     fn pdu(&mut self, frame: Frame, header: &[u8]) {
-        self.budget = self.budget.saturating_sub(1);
+        self.budget_bytes = self.budget_bytes.saturating_sub(PDU_COST_BYTES);
         if frame.header_digest {
             let (covered, digest) = header.split_at(header.len().saturating_sub(DIGEST_BYTES));
             let received = u32::from_le_bytes(digest.try_into().unwrap_or_default());

@@ -15,7 +15,7 @@ use crate::pdu::{
 };
 use crate::queue::{DATA_TIMEOUT, Phase, SEND_TIMEOUT, Sender, Sending};
 use crate::slots::{NONE, SlotState};
-use crate::turn::Turn;
+use crate::turn::{PDU_COST_BYTES, Turn};
 
 impl<B: Backend> Turn<'_, '_, B> {
     /// Fills `room` with what is to be sent and returns how many bytes that was.
@@ -24,14 +24,17 @@ impl<B: Backend> Turn<'_, '_, B> {
         loop {
             if self.queue.sender.sending != Sending::Nothing {
                 let Some(rest) = room.get_mut(at..) else { break };
-                at += self.emit(rest);
+                let most = rest.len().min(self.budget_bytes as usize);
+                let sent = self.emit(rest.get_mut(..most).unwrap_or_default());
+                self.budget_bytes -= sent as u32;
+                at += sent;
                 if !self.queue.sender.pdu.is_done() {
                     break;
                 }
                 self.sent();
             }
             // Without room the PDU could only be prepared, and something more urgent may come up.
-            if at >= room.len() || self.budget == 0 || !self.start_next() {
+            if at >= room.len() || self.budget_bytes == 0 || !self.start_next() {
                 break;
             }
         }
@@ -50,7 +53,7 @@ impl<B: Backend> Turn<'_, '_, B> {
 
     /// The last byte of the current PDU is in the send buffer.
     fn sent(&mut self) {
-        self.budget = self.budget.saturating_sub(1);
+        self.budget_bytes = self.budget_bytes.saturating_sub(PDU_COST_BYTES);
         self.queue.send_deadline = self.now + SEND_TIMEOUT;
         let sender = &mut self.queue.sender;
         let slot = core::mem::replace(&mut sender.slot, NONE);

@@ -53,7 +53,7 @@ pub enum ConnectionState {
 /// What a poll did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
-    /// PDUs received and sent.
+    /// What was received and sent, as the budget counts it.
     pub work: u32,
     /// Whether the connection lives on.
     pub state: ConnectionState,
@@ -172,19 +172,20 @@ impl Target {
         open.filter_map(io)
     }
 
-    /// Receives, works and sends for one connection, at most about `budget` PDUs. Call it when the stream has
-    /// bytes or regained room, and when the connection [is ready](Self::next_ready).
+    /// Receives, works and sends for one connection, each way at most about `budget_bytes`, where a PDU counts 1 KiB besides
+    /// its data. Call it when the stream has bytes or regained room, and when the connection
+    /// [is ready](Self::next_ready).
     pub fn poll<B: Backend>(
         &mut self,
         index: QueueIndex,
         now: Instant,
         stream: &mut impl Stream,
         env: &mut Environment<'_, B>,
-        budget: u32,
+        budget_bytes: u32,
     ) -> Progress {
         self.set_ready(index.0, false);
         let closed = Progress { work: 0, state: ConnectionState::Closed };
-        let Some(mut turn) = self.turn(index.0, now, env, budget) else { return closed };
+        let Some(mut turn) = self.turn(index.0, now, env, budget_bytes) else { return closed };
         if !turn.queue.is_open() {
             return closed;
         }
@@ -402,7 +403,7 @@ impl Target {
         index: u16,
         now: Instant,
         env: &'a mut Environment<'e, B>,
-        budget: u32,
+        budget_bytes: u32,
     ) -> Option<Turn<'a, 'e, B>> {
         Some(Turn {
             index,
@@ -417,7 +418,7 @@ impl Target {
             admins: self.admins,
             controllers_per_address: self.limits.controllers_per_address,
             page_ceiling: self.limits.data_pages_per_connection,
-            budget,
+            budget_bytes,
             effects: Effects::default(),
         })
     }

@@ -16,6 +16,10 @@ use crate::range_locks::RangeLocks;
 use crate::slots::{Fifo, SlotState, Slots};
 use crate::stream::Stream;
 
+/// What a PDU counts in a budget besides its data, in bytes: with that, commands of 4 KiB and of 1 MiB are about as much of the
+/// core's time for the same budget (`cargo xtask measure path`, docs/design/slow-hosts.md).
+pub(crate) const PDU_COST_BYTES: u32 = 1024;
+
 /// What a target works on: the card's subsystem, this core's pages and drives.
 #[derive(Debug)]
 pub struct Environment<'a, B: Backend> {
@@ -66,8 +70,8 @@ pub(crate) struct Turn<'a, 'e, B: Backend> {
     pub env: &'a mut Environment<'e, B>,
     /// Pages of the general class that a connection may hold.
     pub page_ceiling: u32,
-    /// PDUs that may still be received or sent in this turn.
-    pub budget: u32,
+    /// What may still be received or sent in this turn.
+    pub budget_bytes: u32,
     pub effects: Effects,
 }
 
@@ -103,9 +107,9 @@ impl<B: Backend> Turn<'_, '_, B> {
         oldest.min(self.second_deadline())
     }
 
-    /// Receives, retries what waits, sends; returns the PDUs moved, and whether the budget cut it short.
+    /// Receives, retries what waits, sends; returns how much of the budget that took, and whether it cut it short.
     pub(crate) fn exchange(&mut self, stream: &mut impl Stream) -> (u32, bool) {
-        let budget = self.budget;
+        let budget = self.budget_bytes;
         loop {
             let mut offered = 0;
             let taken = stream.receive(|bytes| {
@@ -131,13 +135,13 @@ impl<B: Backend> Turn<'_, '_, B> {
         if serves && (self.queue.is_waiting() || self.queue.parked_connect.is_some()) {
             self.retry_waiting();
         }
-        let received = budget - self.budget;
-        let cut = self.budget == 0;
+        let received = budget - self.budget_bytes;
+        let cut = self.budget_bytes == 0;
         if !self.queue.has_output() {
             return (received, cut);
         }
         // Sending has a budget of its own: a host that sends without pause must still get its answers.
-        self.budget = budget;
+        self.budget_bytes = budget;
         loop {
             let mut offered = 0;
             let sent = stream.send(|room| {
@@ -154,7 +158,7 @@ impl<B: Backend> Turn<'_, '_, B> {
             // From the first PDU on; each that is sent whole begins the time anew.
             self.queue.send_deadline = self.now + SEND_TIMEOUT;
         }
-        (received + budget - self.budget, cut || self.budget == 0)
+        (received.saturating_add(budget - self.budget_bytes), cut || self.budget_bytes == 0)
     }
 
     /// The peer is gone: all commands end here but those at drives.

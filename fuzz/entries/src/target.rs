@@ -185,7 +185,7 @@ impl Card {
                 panic!("a connection without a peer is ready");
             };
             let mut env = Self::environment(&mut self.subsystem, &mut self.pool, &mut self.drive);
-            let progress = self.target.poll(*index, self.now, pipe, &mut env, 32);
+            let progress = self.target.poll(*index, self.now, pipe, &mut env, 128 * 1024);
             pipe.to_host.clear();
             assert_eq!(progress.state == ConnectionState::Closed, pipe.over);
             if !pipe.over && !pipe.to_target.is_empty() && progress.work > 0 {

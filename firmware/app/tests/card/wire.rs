@@ -9,6 +9,8 @@ use hal_fakes::FakeFrameQueue;
 const CARD_PORT: u16 = 4420;
 const SEGMENT_BYTES: usize = 1400;
 const WINDOW: u16 = 0xffff;
+/// MSS of 1460 bytes; window scale of 7 (RFC 7323).
+const WIDE: [u8; 8] = [2, 4, 5, 180, 1, 3, 3, 7];
 
 const FIN: u8 = 1;
 const SYN: u8 = 2;
@@ -27,12 +29,23 @@ pub struct Wires {
     wires: Vec<Wire>,
     /// The wire that the next connection goes by. Where each core has one port, it is the core.
     pub next: usize,
+    /// Frames that have gone by, both ways.
+    pub frames: u64,
 }
 
 impl Wires {
     /// Wires to ports in the networks 10.0.N.0/24.
     pub fn new(queues: Vec<(u8, FakeFrameQueue)>) -> Self {
-        Self { wires: queues.into_iter().map(|(net, queue)| Wire::new(net, queue)).collect(), next: 0 }
+        Self {
+            wires: queues.into_iter().map(|(net, queue)| Wire::new(net, queue)).collect(),
+            next: 0,
+            frames: 0,
+        }
+    }
+
+    /// Connections from now on have segments as large as the wire takes, and windows larger than what a turn can fill.
+    pub fn widen(&mut self) {
+        self.wires.iter_mut().for_each(|wire| wire.options = WIDE.to_vec());
     }
 
     /// Begins a connection.
@@ -73,7 +86,9 @@ impl Wires {
     }
 
     pub fn poll(&mut self) -> usize {
-        self.wires.iter_mut().map(Wire::poll).sum()
+        let moved = self.wires.iter_mut().map(Wire::poll).sum();
+        self.frames += moved as u64;
+        moved
     }
 }
 
@@ -87,6 +102,8 @@ struct Connection {
     acknowledged: u32,
     next_to_receive: u32,
     window: u32,
+    /// What the card's windows are to be shifted by.
+    shift: u8,
     outgoing: VecDeque<u8>,
     incoming: Vec<u8>,
     owes_ack: bool,
@@ -103,13 +120,15 @@ struct Wire {
     card: [u8; 4],
     own: [u8; 4],
     card_mac: Option<[u8; 6]>,
+    /// What is told in SYN: nothing, so that segments are of 536 bytes and windows of 64 KiB, or what a real host tells.
+    options: Vec<u8>,
     connections: Vec<Connection>,
 }
 
 impl Wire {
     fn new(net: u8, queue: FakeFrameQueue) -> Self {
         let [card, own] = [1, 2].map(|station| [10, 0, net, station]);
-        Self { queue, card, own, card_mac: None, connections: Vec::new() }
+        Self { queue, card, own, card_mac: None, options: Vec::new(), connections: Vec::new() }
     }
 
     fn connect(&mut self) -> usize {
@@ -224,9 +243,12 @@ impl Wire {
         }
         if flags & ACK != 0 {
             connection.acknowledged = number(8);
-            connection.window = u32::from(u16::from_be_bytes([segment[14], segment[15]]));
+            connection.window = u32::from(u16::from_be_bytes([segment[14], segment[15]])) << connection.shift;
         }
         if flags & SYN != 0 {
+            let options = &segment[20..usize::from(segment[12] >> 4) * 4];
+            let scale = options.windows(3).find(|option| option[..2] == [3, 3]).map_or(0, |option| option[2]);
+            connection.shift = scale;
             connection.open = true;
             connection.next_to_receive = sequence.wrapping_add(1);
             connection.owes_ack = true;
@@ -248,7 +270,8 @@ impl Wire {
     fn segment(&mut self, index: usize, flags: u8, data: &[u8]) {
         let Some(card_mac) = self.card_mac else { return };
         let connection = &mut self.connections[index];
-        let total = (40 + data.len()) as u16;
+        let options = if flags & SYN != 0 { self.options.as_slice() } else { &[] };
+        let total = (40 + options.len() + data.len()) as u16;
         let mut packet = vec![0x45, 0];
         packet.extend(total.to_be_bytes());
         packet.extend([0, 0, 0x40, 0, 64, 6, 0, 0]);
@@ -260,10 +283,11 @@ impl Wire {
         packet.extend(CARD_PORT.to_be_bytes());
         packet.extend(connection.next_to_send.to_be_bytes());
         packet.extend(connection.next_to_receive.to_be_bytes());
-        packet.extend([0x50, flags]);
+        packet.extend([(5 + options.len() as u8 / 4) << 4, flags]);
         packet.extend(if connection.shut { 0 } else { WINDOW }.to_be_bytes());
         // The port's device vouches for TCP checksums.
         packet.extend([0; 4]);
+        packet.extend(options);
         packet.extend(data);
         let one = u32::from(flags & (SYN | FIN) != 0);
         connection.next_to_send = connection.next_to_send.wrapping_add(data.len() as u32 + one);

@@ -147,7 +147,7 @@ pub(super) struct Card {
     /// Where the next connection comes from.
     pub peer: Option<IpAddr>,
     pub port: PortId,
-    pub budget: u32,
+    pub budget_bytes: u32,
     /// Largest piece that the next connection shows to the target.
     pub fragment: usize,
     /// Completions come newest first.
@@ -197,7 +197,7 @@ impl Card {
             pipes: Vec::new(),
             peer: None,
             port: PortId::FIRST,
-            budget: 32,
+            budget_bytes: 128 * 1024,
             fragment: 65536,
             reverse: false,
         }
@@ -264,7 +264,9 @@ impl Card {
     pub fn poll(&mut self, index: QueueIndex) {
         let mut env = environment!(self);
         let pipe = &mut self.pipes.iter_mut().rev().find(|(at, _)| *at == index).unwrap().1;
-        let progress = self.target.poll(index, self.now, pipe, &mut env, self.budget);
+        let unread = pipe.to_host.len();
+        let progress = self.target.poll(index, self.now, pipe, &mut env, self.budget_bytes);
+        assert!(pipe.to_host.len() - unread <= self.budget_bytes as usize);
         assert_eq!(progress.state == ConnectionState::Closed, pipe.closed || pipe.aborted);
     }
 

@@ -50,3 +50,47 @@ fn stalled_transfers_of_one_host_leave_pages_for_others() {
         card.assert_clean();
     }
 }
+
+/// Turns in which the connection moves something until it comes to rest, each of them within `bytes` each way.
+fn bounded_turns(card: &mut Card, host: &Host, bytes: usize) -> usize {
+    let mut turns = 0;
+    while card.target.has_work(host.index) || !card.ram.pending.is_empty() {
+        if !card.ram.pending.is_empty() {
+            card.complete(0);
+        }
+        let pipe = card.pipe(host.index);
+        let before = (pipe.to_target.len(), pipe.to_host.len());
+        card.poll(host.index);
+        let pipe = card.pipe(host.index);
+        let moved = (before.0 - pipe.to_target.len(), pipe.to_host.len() - before.1);
+        // The header of the last PDU may come on top.
+        assert!(moved.0 <= bytes + 72 && moved.1 <= bytes, "{moved:?}");
+        turns += usize::from(moved != (0, 0));
+    }
+    turns
+}
+
+#[test]
+fn a_budget_of_bytes_bounds_what_a_large_transfer_has_of_a_turn() {
+    const BYTES: usize = 10_000;
+    let mut card = Card::new();
+    let (_admin, mut host) = Host::pair(&mut card, Digests::default(), |_| {});
+    card.budget_bytes = BYTES as u32;
+    let least = LARGEST_BYTES / BYTES;
+    host.start(&mut card, block_command(io::READ, 0, LARGEST_BLOCKS), &Payload::Read(LARGEST_BYTES as u32));
+    let turns = bounded_turns(&mut card, &host, BYTES);
+    assert!((least..least + 4).contains(&turns), "{turns} turns for a read");
+    assert!(matches!(host.replies(&mut card)[..], [Reply::Data { .. }, Reply::Response { .. }]));
+
+    let data = pattern(LARGEST_BYTES, 1);
+    let write = block_command(io::WRITE, 0, LARGEST_BLOCKS);
+    let cid = host.start(&mut card, write, &Payload::Write(data.clone()));
+    bounded_turns(&mut card, &host, BYTES);
+    let [Reply::ReadyToTransfer { tag, .. }] = host.replies(&mut card)[..] else { panic!("no R2T") };
+    host.answer(&mut card, cid, tag, &data);
+    let turns = bounded_turns(&mut card, &host, BYTES);
+    // Each PDU counts as well.
+    assert!((least..least + 16).contains(&turns), "{turns} turns for a write");
+    assert!(matches!(host.replies(&mut card)[..], [Reply::Response { status: Status::SUCCESS, .. }]));
+    assert!(card.ram.bytes.starts_with(&data));
+}

@@ -284,7 +284,7 @@ fn mutate(random: &mut Random, pdu: &mut Vec<u8>, digests: Digests) {
 }
 
 fn conversation(card: &mut Card, random: &mut Random, coverage: &mut Coverage) {
-    card.budget = random.pick(&[1, 3, 32]);
+    card.budget_bytes = random.pick(&[300, 5000, 128 * 1024]);
     card.reverse = random.one_in(2);
     card.ram.hold = random.one_in(3);
     card.ram.places = random.pick(&[1, 4, 1000]);

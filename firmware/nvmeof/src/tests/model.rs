@@ -90,7 +90,7 @@ fn setting(name: &str, default: u64) -> u64 {
 
 fn conversation(card: &mut Card, seed: u64) -> Tally {
     let mut random = Random(seed);
-    card.budget = random.pick(&[1, 3, 32]);
+    card.budget_bytes = random.pick(&[300, 5000, 128 * 1024]);
     card.reverse = random.one_in(2);
     card.ram.places = random.pick(&[1, 4, 1000]);
     let mut wires = Wires { card, random, places: Vec::new() };

@@ -163,12 +163,12 @@ fn submission_queue_head_goes_round() {
 
 #[test]
 fn many_commands_complete_out_of_order_and_wait_for_a_busy_drive() {
-    for (places, budget) in [(1000, 32), (3, 32), (3, 1)] {
+    for (places, budget_bytes) in [(1000, 1 << 17), (3, 1 << 17), (3, 300)] {
         let mut card = Card::new();
         let (_, mut host) = Host::pair(&mut card, Digests::default(), |_| {});
         card.reverse = true;
         card.ram.places = places;
-        card.budget = budget;
+        card.budget_bytes = budget_bytes;
         let expected = card.ram.bytes.clone();
         for n in 0..31u64 {
             host.start(&mut card, block_command(io::READ, n * 8, 8), &Payload::Read(4096));
