@@ -7,6 +7,7 @@ use hal_api::ChecksumRequest;
 
 const ETHERNET_HEADER_BYTES: usize = 14;
 const ETHERTYPE_IPV4: u16 = 0x0800;
+const ETHERTYPE_ARP: u16 = 0x0806;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
 const PROTOCOL_HOP_BY_HOP: u8 = 0;
 const PROTOCOL_TCP: u8 = 6;
@@ -65,6 +66,12 @@ impl Segment {
             Self::Hidden => None,
         }
     }
+}
+
+/// The IPv4 address that an ARP packet asks for, or tells its own to (RFC 826); `None` for other frames.
+pub(crate) fn arp_target(frame: &[u8]) -> Option<IpAddr> {
+    let packet = frame.get(ETHERNET_HEADER_BYTES..).filter(|_| be16(frame, 12) == Some(ETHERTYPE_ARP))?;
+    address(packet.get(24..28)?)
 }
 
 /// Leaves the checksum of a finished TCP or UDP frame to the device: writes the sum of the pseudo-header
@@ -173,6 +180,16 @@ mod tests {
         let mut answer = syn();
         answer[47] = 0x12;
         assert_eq!(Segment::of(&answer), Some(Segment::Other(request)));
+    }
+
+    #[test]
+    fn an_arp_packet_has_a_target() {
+        let mut frame = vec![0; 42];
+        frame[12..14].copy_from_slice(&[8, 6]);
+        frame[38..].copy_from_slice(&[10, 0, 0, 1]);
+        assert_eq!(arp_target(&frame), Some("10.0.0.1".parse().unwrap()));
+        assert_eq!(arp_target(&frame[..41]), None);
+        assert_eq!(arp_target(&syn()), None);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::address::{AddressState, PortAddresses};
 use crate::config::Config;
 use crate::connections::{ConnectError, ConnectionId, Connections, PeerInfo, Receiver};
 use crate::device::{Capabilities, FrameDevice, MAX_FRAME_BYTES};
-use crate::frame::Segment;
+use crate::frame::{Segment, arp_target};
 use crate::stream::Stream;
 use crate::vlan::without_tag;
 
@@ -96,7 +96,7 @@ impl<F: FrameQueue> Stack<F> {
         let link_up = queue.link_is_up();
         let mut interface = {
             let (transmit, sent) = (&mut queue.halves().1, &mut 0);
-            let mut device = FrameDevice { capabilities, frame: None, transmit, scratch, sent };
+            let mut device = FrameDevice { capabilities, frame: None, transmit, scratch, sent, mute: false };
             Interface::new(smoltcp, &mut device, to_smoltcp(now))
         };
         let address = AddressState::new(config, mac.0, link_up, &mut interface, &mut connections.others, now);
@@ -321,6 +321,7 @@ impl<F: FrameQueue> Stack<F> {
             now,
             ..
         } = self;
+        let answers_for_port = queue.answers_for_port();
         let (mut receive, mut transmit) = queue.halves();
         let (mut received, mut others) = (0, false);
         // An answer needs room: without it the frame waits in the queue.
@@ -342,6 +343,12 @@ impl<F: FrameQueue> Stack<F> {
                 if !segment.as_ref().is_none_or(is_ours) {
                     return;
                 }
+                // Broadcasts on the wire are many, and most of no concern to anyone here.
+                if arp_target(frame).is_some_and(|target| !interface.has_ip_addr(target)) {
+                    return;
+                }
+                // From a question that another core answers this one learns where its sender is.
+                let mute = segment.is_none() && !answers_for_port;
                 others |= segment.is_none();
                 let receiver = segment.map_or(Receiver::Nobody, |segment| connections.receiver(&segment));
                 if receiver == Receiver::Full {
@@ -359,6 +366,7 @@ impl<F: FrameQueue> Stack<F> {
                     transmit: &mut transmit,
                     scratch,
                     sent: &mut counters.frames_sent,
+                    mute,
                 };
                 let index = match receiver {
                     Receiver::Socket(index) => Some(index),
@@ -427,6 +435,7 @@ impl<F: FrameQueue> Stack<F> {
             transmit: &mut transmit,
             scratch: self.scratch,
             sent: &mut self.counters.frames_sent,
+            mute: false,
         };
         self.interface.poll_egress(to_smoltcp(self.now), &mut device, set) != PollResult::None
     }

@@ -456,6 +456,11 @@ impl<F: FrameQueue, W: FnMut(usize)> FrameQueue for SteeredQueue<F, W> {
         core::mem::take(&mut self.receive.moved)
     }
 
+    /// The first core is given all of it; the others have copies of what tells station addresses.
+    fn answers_for_port(&self) -> bool {
+        self.receive.core == 0
+    }
+
     /// A core without a queue pair does not know, and takes the link to be up.
     fn link_is_up(&mut self) -> bool {
         self.device.as_mut().is_none_or(F::link_is_up)

@@ -24,9 +24,9 @@ const ETHERTYPE_ARP: u16 = 0x0806;
 const ETHERTYPE_VLAN: u16 = 0x8100;
 const ETHERTYPE_SERVICE_VLAN: u16 = 0x88a8;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
-const ARP_REPLY: u16 = 2;
 const PROTOCOL_TCP: u8 = 6;
 const PROTOCOL_ICMPV6: u8 = 58;
+const NEIGHBOUR_SOLICITATION: u8 = 135;
 const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
 /// Tags of one frame that are looked past (IEEE 802.1Q, 802.1ad).
 const MAX_TAGS: usize = 2;
@@ -38,9 +38,10 @@ const MAX_EXTENSION_HEADERS: usize = 8;
 pub enum Steer {
     /// To this core, which has the connection or would have it.
     Core(usize),
-    /// To the first core: ARP requests, ICMP, DHCP, fragments, and whatever nobody understands.
+    /// To the first core: ICMP, DHCP, fragments, and whatever nobody understands.
     First,
-    /// To the first core and a copy to every other: ARP replies and neighbour advertisements.
+    /// To the first core and a copy to every other: ARP, neighbour solicitations and advertisements. A question tells where its
+    /// sender is, as an answer does; the first core alone answers it.
     Copy,
 }
 
@@ -172,7 +173,7 @@ fn key_window(key: &[u8; KEY_BYTES], at: usize) -> u32 {
 enum Finding<'a> {
     /// A whole TCP segment: source and destination address, and both ports.
     Segment { addresses: &'a [u8], ports: &'a [u8] },
-    /// It tells a neighbour's station address to who asked for it.
+    /// It tells a neighbour's station address, to who asked for it or is asked.
     Neighbour,
 }
 
@@ -190,7 +191,7 @@ impl<'a> Finding<'a> {
         match kind {
             ETHERTYPE_IPV4 => Self::in_ipv4(packet),
             ETHERTYPE_IPV6 => Self::in_ipv6(packet),
-            ETHERTYPE_ARP if be16(packet, 6)? == ARP_REPLY => Some(Self::Neighbour),
+            ETHERTYPE_ARP => Some(Self::Neighbour),
             _ => None,
         }
     }
@@ -218,8 +219,10 @@ impl<'a> Finding<'a> {
         for _ in 0..MAX_EXTENSION_HEADERS {
             match kind {
                 PROTOCOL_TCP => return Some(Self::Segment { addresses, ports: payload.get(..4)? }),
-                PROTOCOL_ICMPV6 if *payload.first()? == NEIGHBOUR_ADVERTISEMENT => {
-                    return Some(Self::Neighbour);
+                PROTOCOL_ICMPV6 => {
+                    let kind = *payload.first()?;
+                    return matches!(kind, NEIGHBOUR_SOLICITATION | NEIGHBOUR_ADVERTISEMENT)
+                        .then_some(Self::Neighbour);
                 }
                 // Hop-by-hop options, routing, destination options. Fragments are not among them.
                 0 | 43 | 60 => {

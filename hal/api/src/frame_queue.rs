@@ -130,6 +130,12 @@ pub trait FrameQueue {
         Moved::default()
     }
 
+    /// Whether what is no connection's, such as a question where the port's addresses are, is answered here. Of the queues of a port
+    /// that are all given such a frame one says so.
+    fn answers_for_port(&self) -> bool {
+        true
+    }
+
     /// Whether the link is up now.
     fn link_is_up(&mut self) -> bool;
 
@@ -165,6 +171,10 @@ impl<T: FrameQueue> FrameQueue for &mut T {
 
     fn take_moved(&mut self) -> Moved {
         (**self).take_moved()
+    }
+
+    fn answers_for_port(&self) -> bool {
+        (**self).answers_for_port()
     }
 
     fn link_is_up(&mut self) -> bool {

@@ -8,6 +8,7 @@ use hal_fakes::{FakeFrameQueue, frame_queue_pair};
 use hal_mem::Arena;
 use smoltcp::iface::SocketHandle;
 use smoltcp::socket::tcp;
+use smoltcp::wire::EthernetAddress;
 
 use super::dhcp::{LEASED, answer};
 use super::{OURS, PORT, STEP, peer, port_info, small};
@@ -36,7 +37,9 @@ struct World {
     now: Instant,
     /// The device loses everything that the card sends.
     mute: bool,
+    /// Answers to the peer's questions where we are.
     arp_replies: usize,
+    advertisements: usize,
     /// The card's frames are tagged; the peer behind the device knows nothing of it.
     vlan: Option<u16>,
 }
@@ -76,6 +79,7 @@ impl World {
             now,
             mute: false,
             arp_replies: 0,
+            advertisements: 0,
             vlan,
         }
     }
@@ -101,6 +105,8 @@ impl World {
                     assert_eq!(tag, [0x81, 0, (vlan >> 8) as u8, vlan as u8]);
                 }
                 self.arp_replies += usize::from(frame[12..14] == [8, 6] && frame[21] == 2);
+                self.advertisements +=
+                    usize::from(frame[12..14] == [0x86, 0xdd] && (frame[20], frame[54]) == (58, 136));
                 if let Some((_, answer)) = answer(&frame) {
                     wire.inject(&answer);
                 } else if !self.mute {
@@ -212,6 +218,29 @@ fn replies_to_own_connections_come_home() {
                 world.exchange(handle, core, id);
             }
         }
+    }
+}
+
+#[test]
+fn a_peer_that_moves_to_another_station_is_found_by_all_cores_and_answered_by_one() {
+    for (cores, pairs, address) in [(4, 1, OURS), (4, 1, OURS_6), (3, 3, OURS), (3, 3, OURS_6)] {
+        let mut world = World::fixed(cores, pairs);
+        let mut of_core: Vec<Option<_>> = vec![None; cores];
+        while of_core.contains(&None) {
+            let (handle, core, id) = world.connect(address);
+            world.exchange(handle, core, id);
+            of_core[core] = Some((handle, id));
+        }
+        let answers = |world: &World| (world.arp_replies, world.advertisements);
+        let (replies, advertisements) = answers(&world);
+        world.peer.move_to(EthernetAddress([2, 0, 0, 0, 0, 9]));
+        for (core, connection) in of_core.into_iter().enumerate() {
+            let (handle, id) = connection.unwrap();
+            world.exchange(handle, core, id);
+        }
+        let once =
+            if address.is_ipv4() { (replies + 1, advertisements) } else { (replies, advertisements + 1) };
+        assert_eq!(answers(&world), once, "{cores} cores, {pairs} pairs, {address}");
     }
 }
 

@@ -41,6 +41,13 @@ impl Peer {
         Self { queue, interface, set: SocketSet::new(storage), next_port: 40_000, sent: Vec::new() }
     }
 
+    /// Its addresses are at another station from now on, and it has to ask anew where others are.
+    pub(super) fn move_to(&mut self, station: EthernetAddress) {
+        self.interface.set_hardware_addr(HardwareAddress::Ethernet(station));
+        // This forgets all neighbours.
+        self.interface.update_ip_addrs(|_| ());
+    }
+
     pub(super) fn connect(&mut self, address: IpAddr, port: u16) -> SocketHandle {
         let buffer = || tcp::SocketBuffer::new(vec![0; BUFFER_BYTES].leak());
         let mut socket = tcp::Socket::new(buffer(), buffer());
@@ -90,5 +97,6 @@ fn with_device<R>(
     let capabilities = Capabilities::new(&queue.info(), 9000, None);
     let (mut scratch, mut sent) = ([0; 9014], 0);
     let transmit = queue.halves().1;
-    work(&mut FrameDevice { capabilities, frame, transmit, scratch: &mut scratch, sent: &mut sent })
+    let scratch = &mut scratch;
+    work(&mut FrameDevice { capabilities, frame, transmit, scratch, sent: &mut sent, mute: false })
 }

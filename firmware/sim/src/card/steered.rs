@@ -69,6 +69,10 @@ impl FrameQueue for CheckedQueue {
         self.queue.take_moved()
     }
 
+    fn answers_for_port(&self) -> bool {
+        self.queue.answers_for_port()
+    }
+
     fn link_is_up(&mut self) -> bool {
         self.queue.link_is_up()
     }
