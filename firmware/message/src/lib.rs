@@ -1,7 +1,7 @@
 //! What cores say to each other: the types of messages, and the ways that they take.
 //!
-//! Here stands what control may ask of a data core, and what it is answered: requests go over one ring, answers over
-//! another; each is moved, so that a device has one owner at any time. Data cores look at that ring every 100 ms. What data
+//! Here stands what control may ask of a data core, and what it is answered: each data core has a pair of rings with control,
+//! one for requests, one for answers; each is moved, so that a device has one owner at any time. Data cores look at theirs every 100 ms. What data
 //! cores say to each other stands in `between_cores.rs`, how it travels in `mesh.rs`, and how a change that all of them have to
 //! make is known to be complete in `quiesce.rs`. Must not depend on who sends or receives.
 #![cfg_attr(not(test), no_std)]
