@@ -6,6 +6,9 @@ use serde::Deserialize;
 
 use crate::BoardError;
 
+/// As many as share a port (`net::steering`).
+const MAX_DATA_CORES: usize = 7;
+
 /// Which core runs which role on which queue, on machines with at least `cores` cores.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -109,6 +112,12 @@ impl Plan {
             }
         }
         let count = |wanted| owners.keys().filter(|(role, _)| *role == wanted).count();
+        if count(Role::Net) > MAX_DATA_CORES {
+            return Err(BoardError::Plans(format!(
+                "plan \"{}\": more than {MAX_DATA_CORES} data cores",
+                self.name
+            )));
+        }
         for queue in (0..).take(count(Role::Net).max(count(Role::Drive))) {
             let owner = |role| owners.get(&(role, Some(queue)));
             if owner(Role::Net).is_none() || owner(Role::Net) != owner(Role::Drive) {

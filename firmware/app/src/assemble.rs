@@ -7,7 +7,7 @@ use drive::{DRIVE_BACKLOG_ENTRIES, DriveMemory, DriveMessage, Drives, Place};
 use hal_api::{FrameQueue, Instant, NvmeDevice, PortInfo};
 use hal_mem::{Arena, DmaRegion, OutOfMemory, PagePool};
 use heapless::{String, Vec};
-use message::{MAX_DATA_CORES, Mesh};
+use message::{MAX_DATA_CORES, Mesh, Roster};
 use net::{Addressing, PortAddress, Stack};
 use nvme::fabrics::MAX_NQN_BYTES;
 use nvmeof::{Limits, Target};
@@ -85,14 +85,16 @@ pub fn assemble_cores<F: FrameQueue + 'static, D: NvmeDevice + 'static>(
     let meshes = Mesh::<Message>::split(between, parts.len())?;
     let drive_meshes =
         Mesh::<DriveMessage<D::Queue>>::with_backlog(between, parts.len(), DRIVE_BACKLOG_ENTRIES)?;
+    let rosters = Roster::split(between, parts.len(), MAX_CONTROLLERS)?;
     let mut drives = in_places(drives);
     let mut cores = Vec::new();
     let mut name = None;
-    for ((ports, memory), (mesh, drive_mesh)) in parts.zip(meshes.into_iter().zip(drive_meshes)) {
+    let ways = meshes.into_iter().zip(drive_meshes).zip(rosters);
+    for ((ports, memory), ((mesh, drive_mesh), roster)) in parts.zip(ways) {
         // All cores have the same port, or several of one card, whose first gives the name.
         let name = name.get_or_insert_with(|| Name::of(options, ports.first()));
         let seed = seed.wrapping_add(u64::from(mesh.core()).wrapping_mul(SEED_STEP));
-        let ways = Some((mesh, drive_mesh)).filter(|(mesh, _)| mesh.cores() > 1);
+        let ways = Some(Ways { mesh, drive_mesh, roster }).filter(|ways| ways.mesh.cores() > 1);
         let parts = CoreParts { ports, memory, ways, seed };
         let core = assemble_core(parts, &mut drives, options, name, sizes, now)?;
         let _ = cores.push(core);
@@ -109,8 +111,12 @@ struct CoreParts<F, D: NvmeDevice + 'static> {
     seed: u64,
 }
 
-/// For what all has to do with controllers, and for drives.
-type Ways<D> = (Mesh<Message>, Mesh<DriveMessage<<D as NvmeDevice>::Queue>>);
+struct Ways<D: NvmeDevice + 'static> {
+    /// For what all has to do with controllers.
+    mesh: Mesh<Message>,
+    drive_mesh: Mesh<DriveMessage<D::Queue>>,
+    roster: Roster,
+}
 
 /// The drives in their places, until their homes take them.
 type Devices<D> = Vec<Option<D>, MAX_DRIVES>;
@@ -151,15 +157,17 @@ fn assemble_core<F: FrameQueue + 'static, D: NvmeDevice + 'static>(
     now: Instant,
 ) -> Result<&'static mut DataCore<F, D>, OutOfMemory> {
     let CoreParts { ports, memory: Memory { mut arena, pages }, ways, seed } = parts;
-    let (mesh, drive_mesh) = ways.unzip();
     let links = arena.slice(sizes.pages, |_| 0)?;
-    // With other cores, half of the places are for controllers that live there and have queues here.
-    let places = if mesh.is_some() { 2 * MAX_CONTROLLERS } else { MAX_CONTROLLERS };
+    // With other cores, each connection may be a queue of another controller that lives there.
+    let places = MAX_CONTROLLERS + if ways.is_some() { usize::from(MAX_CONNECTIONS) } else { 0 };
     let controllers = arena.slice(places, |_| ControllerSlot::default())?;
     let mut subsystem = Subsystem::new(SubsystemConfig::new(name.nqn.clone(), &name.serial), controllers);
-    if let Some(mesh) = mesh {
-        subsystem.join(Cores::new(mesh, &mut arena)?);
-    }
+    let drive_mesh = if let Some(Ways { mesh, drive_mesh, roster }) = ways {
+        subsystem.join(Cores::new(mesh, roster, &mut arena)?);
+        Some(drive_mesh)
+    } else {
+        None
+    };
     let limits = Limits {
         connections: MAX_CONNECTIONS,
         slots: sizes.slots,

@@ -200,6 +200,9 @@ impl Subsystem {
         }
         let bytes = u64::from(work.blocks) << namespace.block_shift;
         let limit = u64::from(self.config.max_transfer_bytes());
+        if bytes > limit {
+            return Err(invalid_field);
+        }
         if command.opcode == io::WRITE_ZEROES {
             work.operation = Operation::WriteZeroes { deallocate: command.deallocate() };
             return Ok(Transfer::None);
@@ -207,9 +210,6 @@ impl Subsystem {
         if command.opcode == io::WRITE_UNCORRECTABLE {
             (work.operation, work.force_unit_access) = (Operation::WriteUncorrectable, false);
             return Ok(Transfer::None);
-        }
-        if bytes > limit {
-            return Err(invalid_field);
         }
         let bytes = bytes as u32;
         let (operation, transfer) = match command.opcode {

@@ -116,6 +116,18 @@ impl Subsystem {
         );
     }
 
+    /// What is wrong with a Connect whatever the card's state: no core need be asked about it.
+    ///
+    /// # Errors
+    /// [`Failure`], which is counted.
+    pub fn judge_connect(&mut self, command: &ConnectCommand, data: &ConnectData) -> Result<(), Failure> {
+        let judged = self.check_connect(command, data).map(|_| ());
+        if let Err(failure) = &judged {
+            self.count_refusal(command, failure);
+        }
+        judged
+    }
+
     /// Rules for both kinds of queue. Returns the names and the entries asked for.
     pub(crate) fn check_connect<'a>(
         &self,
@@ -190,6 +202,7 @@ impl Subsystem {
         });
         self.counters.connects += 1;
         self.counters.live += 1;
+        self.show_controllers();
         info!("controller {}: connected by {}, discovery {}", id, names.host, names.discovery);
         Ok(Connected {
             controller: handle,
@@ -249,6 +262,7 @@ impl Subsystem {
             if let Part::Delegate { home, .. } = controller.part {
                 let cntlid = controller.id;
                 self.give_back_queue(home, cntlid, queue_id);
+                self.leave_if_unused(handle);
             }
         }
     }
@@ -297,7 +311,21 @@ impl Subsystem {
                 self.departed.add(controller.host_id, controller.lost_writes);
             }
             self.counters.live = self.counters.live.saturating_sub(1);
+            self.show_controllers();
         }
+    }
+
+    /// Lets the other cores see which I/O controllers live here.
+    fn show_controllers(&self) {
+        if let Some(cores) = &self.cores {
+            cores.roster.show(self.io_controllers_here());
+        }
+    }
+
+    /// The CNTLIDs of the I/O controllers that live on this core. Discovery controllers belong to another subsystem.
+    pub(crate) fn io_controllers_here(&self) -> impl Iterator<Item = u16> {
+        let is_one = |controller: &&Controller| !controller.discovery && !controller.is_delegate();
+        self.controllers().filter(is_one).map(|controller| controller.id)
     }
 }
 

@@ -8,12 +8,14 @@ mod changes;
 mod locks;
 mod registrar;
 
+use core::net::IpAddr;
+
 use hal_api::Instant;
 use hal_log::{error, warn};
 use hal_mem::{Arena, OutOfMemory};
 use message::{
     Address, Change, Confirmed, CoreMessage, CoreSet, EndReason, LockName, LostList, MAX_CHANGES,
-    MAX_DATA_CORES, Mesh, MeshCounters, QueueGrant, Quiesces,
+    MAX_DATA_CORES, Mesh, MeshCounters, QueueGrant, Quiesces, Roster,
 };
 use nvme::Status;
 
@@ -35,6 +37,15 @@ pub(crate) struct Begun {
     pub(crate) change: Change,
     /// For the end of a controller: whose it was.
     pub(crate) host_id: [u8; 16],
+    /// For what a Connect waits for: the address that it came from.
+    pub(crate) peer: Option<IpAddr>,
+}
+
+impl Begun {
+    /// One that is no host's.
+    pub(crate) const fn of(change: Change) -> Self {
+        Self { change, host_id: [0; 16], peer: None }
+    }
 }
 
 /// A change that another core has begun and this one has not confirmed yet.
@@ -63,6 +74,8 @@ pub enum Mark {
 #[derive(Debug)]
 pub struct Cores {
     pub(crate) mesh: Mesh<Message>,
+    /// Controllers that live here, and all there are; the subsystem's other places are for delegates.
+    pub(crate) roster: Roster,
     changes: Quiesces<Begun, MAX_CHANGES>,
     owed: &'static mut [Option<Owed>],
     owed_count: usize,
@@ -122,6 +135,11 @@ pub enum Heard {
         /// The main one, then one of IPv6 besides.
         addresses: [Option<Address>; 2],
     },
+    /// The discovery log with these addresses of all ports has this generation.
+    Listening {
+        /// GENCTR.
+        generation: u64,
+    },
     /// A drive has come up or failed for the first time, at its home.
     DriveSettled {
         /// Which.
@@ -153,15 +171,21 @@ pub enum FenceStart {
 }
 
 impl Cores {
-    /// The other ends of `mesh`.
+    /// The other ends of `mesh`. The subsystem needs places for the controllers that the roster has room for, and one for each
+    /// connection besides: all may be queues of controllers that live elsewhere.
     ///
     /// # Errors
     /// [`OutOfMemory`] when the arena is too small.
-    pub fn new(mesh: Mesh<Message>, arena: &mut Arena) -> Result<&'static mut Self, OutOfMemory> {
+    pub fn new(
+        mesh: Mesh<Message>,
+        roster: Roster,
+        arena: &mut Arena,
+    ) -> Result<&'static mut Self, OutOfMemory> {
         let others = usize::from(mesh.cores().saturating_sub(1));
         let owed = arena.slice(others * MAX_CHANGES + MAX_OWN_CHANGES, |_| None)?;
         arena.value(Self {
             mesh,
+            roster,
             changes: Quiesces::new(),
             owed,
             owed_count: 0,
@@ -326,6 +350,7 @@ impl Subsystem {
             Message::Gone { drive, nsid } => return Heard::Gone(BackendNamespace { drive, nsid }),
             Message::DriveSettled { drive } => return Heard::DriveSettled { drive },
             Message::Addresses { port, addresses } => return Heard::Addresses { port, addresses },
+            Message::Listening { generation } => return Heard::Listening { generation },
             Message::Lock { ticket, blocks } => {
                 return Heard::Lock(LockNews::Asked(LockName { core: from, ticket }, blocks));
             }
@@ -372,12 +397,12 @@ impl Subsystem {
 
     /// Tells all other cores the addresses of a port. False when some could not be told now.
     pub fn tell_addresses(&mut self, port: u8, addresses: [Option<Address>; 2]) -> bool {
-        let Some(cores) = self.cores.as_mut() else { return true };
-        let mut all = true;
-        for core in cores.mesh.others().iter() {
-            all &= cores.tell(core, Message::Addresses { port, addresses });
-        }
-        all
+        self.tell_others(&Message::Addresses { port, addresses })
+    }
+
+    /// Tells them the generation of the discovery log, behind the addresses of all ports. False as there.
+    pub fn tell_listening(&mut self) -> bool {
+        self.tell_others(&Message::Listening { generation: self.discovery_generation })
     }
 
     /// Tells all other cores that a drive has come up or failed for the first time.
@@ -392,11 +417,14 @@ impl Subsystem {
         }
     }
 
-    pub(crate) fn tell_others(&mut self, message: &Message) {
-        let Some(cores) = self.cores.as_mut() else { return };
+    /// False when some could not be told now.
+    pub(crate) fn tell_others(&mut self, message: &Message) -> bool {
+        let Some(cores) = self.cores.as_mut() else { return true };
+        let mut all = true;
         for core in cores.mesh.others().iter() {
-            cores.tell(core, message.clone());
+            all &= cores.tell(core, message.clone());
         }
+        all
     }
 }
 

@@ -328,6 +328,15 @@ impl Subsystem {
         }
     }
 
+    /// A delegate whose last queue has gone has nothing more to do once home has heard of its errors.
+    pub(crate) fn leave_if_unused(&mut self, handle: ControllerHandle) {
+        let Some(controller) = self.controller(handle) else { return };
+        let Part::Delegate { untold_errors, .. } = controller.part else { return };
+        if controller.queues == 0 && untold_errors == 0 {
+            self.remove(handle);
+        }
+    }
+
     /// Tells home of an error of a delegate, or counts it until that is possible.
     pub(crate) fn report_error(&mut self, handle: ControllerHandle, is_late: bool) {
         let Some(controller) = self.controller_mut(handle) else { return };
@@ -385,6 +394,7 @@ impl Subsystem {
             if *untold_errors > 0 {
                 self.report_error(handle, true);
             }
+            self.leave_if_unused(handle);
         }
     }
 

@@ -182,7 +182,10 @@ pub(crate) fn fill(subsystem: &Subsystem, controller: &Controller, command: &Com
         (cns::NAMESPACE_DESCRIPTORS, Some(namespace)) => fill_descriptors(namespace, into),
         (cns::COMMAND_SET_CONTROLLER, _) if !controller.discovery => {
             if let Ok((page, _)) = IdentifyNvmController::mut_from_prefix(into) {
-                page.verify_limit = subsystem.config.max_transfer_shift;
+                // As for transfers, so that no command keeps a drive from others for long.
+                let limit = subsystem.config.max_transfer_shift;
+                (page.verify_limit, page.write_zeroes_limit, page.write_uncorrectable_limit) =
+                    (limit, limit, limit);
             }
         }
         (cns::INDEPENDENT_NAMESPACE, Some(_)) => {
@@ -284,13 +287,17 @@ fn fill_namespace(namespace: &Namespace, page: &mut IdentifyNamespace) {
     }
 }
 
-/// The I/O controllers from `first` on, in order of CNTLID. Discovery controllers belong to another subsystem.
+/// The I/O controllers of all cores from `first` on, in order of CNTLID.
 fn fill_controllers(subsystem: &Subsystem, first: u16, list: &mut ControllerList) {
     let mut next = first;
     let mut count = 0;
     for place in &mut list.identifiers {
-        let ids = subsystem.controllers().filter(|controller| !controller.discovery).map(|found| found.id);
-        let Some(id) = ids.filter(|&id| id >= next).min() else { break };
+        let next_of = |ids: &mut dyn Iterator<Item = u16>| ids.filter(|&id| id >= next).min();
+        let found = match &subsystem.cores {
+            Some(cores) => next_of(&mut cores.roster.ids()),
+            None => next_of(&mut subsystem.io_controllers_here()),
+        };
+        let Some(id) = found else { break };
         place.set(id);
         next = id.saturating_add(1);
         count += 1;

@@ -105,8 +105,12 @@ impl Subsystem {
         into: &mut [u8],
         backend: &impl Backend,
     ) {
-        let mut window = Window::new(page_offset(command).saturating_add(u64::from(offset)), into);
-        match command.cdw10.get() as u8 {
+        let (page, at) = (command.cdw10.get() as u8, page_offset(command).saturating_add(u64::from(offset)));
+        if at >= self.page_bytes(page, command) {
+            return;
+        }
+        let mut window = Window::new(at, into);
+        match page {
             id::SUPPORTED => effects::put_supported_pages(&mut window, pages_of(controller)),
             id::ERROR => {
                 for (index, entry) in controller.errors.newest_first().enumerate() {

@@ -133,13 +133,26 @@ impl Subsystem {
     /// [`MAX_LISTENERS`] are kept.
     pub fn set_listeners(&mut self, listeners: &[Listener]) {
         let kept = listeners.get(..MAX_LISTENERS).unwrap_or(listeners);
-        if self.listeners.as_slice() == kept {
+        if self.listeners.as_slice() != kept {
+            self.follow_listeners(kept, self.discovery_generation + 1);
+        }
+    }
+
+    /// The same as the first data core says, under the generation that it has given them: a host may read the log on any core.
+    pub fn follow_listeners(&mut self, listeners: &[Listener], generation: u64) {
+        if self.discovery_generation == generation {
             return;
         }
         self.listeners.clear();
-        self.listeners.extend(kept.iter().copied());
-        self.discovery_generation += 1;
+        self.listeners.extend(listeners.iter().copied().take(MAX_LISTENERS));
+        self.discovery_generation = generation;
         self.raise_discovery_change();
+    }
+
+    /// GENCTR of the discovery log page.
+    #[must_use]
+    pub fn discovery_generation(&self) -> u64 {
+        self.discovery_generation
     }
 
     /// Where the NVM subsystem can be reached, as last said.

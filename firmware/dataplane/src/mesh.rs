@@ -118,6 +118,7 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
                 Heard::Found(namespace) => self.register(namespace, now),
                 Heard::Gone(gone) => self.unregister(gone, now),
                 Heard::Addresses { port, addresses } => self.follow(port, addresses),
+                Heard::Listening { generation } => self.follow_listeners(generation),
                 Heard::DriveSettled { drive } => _ = self.readiness.settled(drive),
                 Heard::AnaChanged { port, state } => {
                     hal_log::info!("port {}: ANA state {:#x} holds on all cores", port.0, state);

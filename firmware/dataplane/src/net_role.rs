@@ -48,8 +48,9 @@ pub(crate) struct Connections {
     of_queue: [Option<Connection>; MAX_CONNECTIONS as usize],
     /// A bit for each queue that has a connection.
     open: [u64; OPEN_WORDS],
-    /// The addresses of each port that the other cores know.
+    /// The addresses of each port that the other cores know, and the generation of the discovery log.
     told: [PortAddresses; MAX_PORTS],
+    told_generation: u64,
     /// The queue that the next turn begins with, so that a low index is no advantage.
     first: u16,
     /// When the next refusal may be told of.
@@ -65,6 +66,7 @@ impl Connections {
             of_queue: [None; MAX_CONNECTIONS as usize],
             open: [0; OPEN_WORDS],
             told: [PortAddresses { main: None, ipv6: None }; MAX_PORTS],
+            told_generation: 0,
             first: 0,
             next_refusal_log: Instant::ZERO,
             last_served: QueueIndex(0),
@@ -325,8 +327,24 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
         self.drives.flush();
     }
 
-    /// Tells the discovery service where the card can be reached now.
+    /// Tells the discovery service where the card can be reached now. The first core does, for all.
     pub(crate) fn report_addresses(&mut self) {
+        if self.subsystem.core() == 0 {
+            let listeners = self.listeners();
+            self.subsystem.set_listeners(&listeners);
+            if self.subsystem.has_others() {
+                self.tell_addresses();
+            }
+        }
+    }
+
+    /// The first core has told the addresses of all ports.
+    pub(crate) fn follow_listeners(&mut self, generation: u64) {
+        let listeners = self.listeners();
+        self.subsystem.follow_listeners(&listeners, generation);
+    }
+
+    fn listeners(&self) -> Vec<Listener, { 2 * MAX_PORTS }> {
         let mut listeners = Vec::<Listener, { 2 * MAX_PORTS }>::new();
         for (stack, place) in self.stacks.iter().zip(0..) {
             for own in stack.addresses().iter() {
@@ -336,10 +354,7 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
                 let _ = listeners.push(listener);
             }
         }
-        self.subsystem.set_listeners(&listeners);
-        if self.subsystem.core() == 0 && self.subsystem.has_others() {
-            self.tell_addresses();
-        }
+        listeners
     }
 
     /// The other cores' stacks have the addresses of this one's.
@@ -352,6 +367,12 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
             {
                 *told = now;
             }
+        }
+        let generation = self.subsystem.discovery_generation();
+        let all_told =
+            self.stacks.iter().zip(&self.connections.told).all(|(stack, told)| stack.addresses() == *told);
+        if all_told && self.connections.told_generation != generation && self.subsystem.tell_listening() {
+            self.connections.told_generation = generation;
         }
     }
 

@@ -11,7 +11,7 @@ use nvme::{Command, Completion, NSID_ALL, features};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use crate::events::{DriveIdentity, NamespaceInfo, RefusalReason, optimal_sizes};
-use crate::limits::ADMIN_PAGES;
+use crate::limits::{ADMIN_PAGES, COMPLETIONS_PER_POLL};
 use crate::plan::Limits;
 
 /// NSIDs of one active namespace list (Base 5.17.2.2).
@@ -130,7 +130,9 @@ impl<Q: CommandQueue> Admin<Q> {
 
     /// How the command that is out stands.
     pub fn progress(&mut self, now: Instant) -> Progress {
-        while let Some(entry) = self.queue.complete() {
+        // A drive that goes on ending what nobody has sent gets the core's time for so many.
+        for _ in 0..COMPLETIONS_PER_POLL {
+            let Some(entry) = self.queue.complete() else { break };
             let Ok(completion) = Completion::read_from_bytes(&entry) else { continue };
             if self.event_cid == Some(completion.cid.get()) {
                 self.event_cid = None;

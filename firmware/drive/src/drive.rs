@@ -148,7 +148,7 @@ impl<D: NvmeDevice> Drive<D> {
         }
         let is_silent = |home: &DriveHome<D>| home.is_at_rest() && !home.has_messages();
         let says_nothing = !self.queue.has_message() && self.home.as_ref().is_none_or(is_silent);
-        let rests = !self.worked && self.queue.is_idle() && says_nothing;
+        let rests = !self.worked && self.queue.is_idle() && says_nothing && !self.has_messages();
         rests.then(|| self.next_deadline(self.polled_at).min(self.polled_at + REST))
     }
 

@@ -54,8 +54,9 @@ pub struct Drives<D: NvmeDevice + 'static> {
     /// The queue pair of each drive that is this core's.
     io_queue: u16,
     next_number: u8,
-    /// Whose completion is collected first next time.
+    /// Whose completion was collected last, and who was the first to speak.
     turn: usize,
+    spoken: usize,
     mesh: Option<Mesh<DriveMessage<D::Queue>>>,
     /// Messages that made no sense, or found no room.
     faults: u64,
@@ -67,7 +68,16 @@ impl<D: NvmeDevice> Drives<D> {
     #[must_use]
     pub fn new(places: &'static mut [Place<D>], io_queue: u16) -> Self {
         debug_assert!(places.len() <= MAX_PLACES);
-        Self { places, awake: Awake::new(), io_queue, next_number: 0, turn: 0, mesh: None, faults: 0 }
+        Self {
+            places,
+            awake: Awake::new(),
+            io_queue,
+            next_number: 0,
+            turn: 0,
+            spoken: 0,
+            mesh: None,
+            faults: 0,
+        }
     }
 
     /// From now on this is one of several data cores.
@@ -248,7 +258,10 @@ impl<D: NvmeDevice> Drives<D> {
             return;
         }
         let mut room = self.room();
-        for index in self.awake.iter() {
+        // Each has its turn to be first: rings are short.
+        let order = self.awake.iter_after(self.spoken);
+        self.spoken = self.awake.iter_after(self.spoken).next().unwrap_or(0);
+        for index in order {
             while let Some((to, body)) = self.places.get_mut(index).and_then(|place| place.take_message(room))
             {
                 self.send(to, index as u8, body);

@@ -335,6 +335,11 @@ pub enum CoreMessage<N> {
         /// The main one, then one of IPv6 besides.
         addresses: [Option<Address>; 2],
     },
+    /// From the first data core, behind these: the discovery log with them has this generation.
+    Listening {
+        /// GENCTR.
+        generation: u64,
+    },
     /// To the home of the blocks' drive: a fused pair wants them for itself.
     Lock {
         /// The asking core's name for the request.

@@ -11,6 +11,7 @@ mod between_cores;
 mod mesh;
 mod orderly_end;
 mod quiesce;
+mod roster;
 
 pub use between_cores::{
     Address, Change, CoreMessage, CoreSet, EndReason, ErrorReport, LockName, LockedBlocks, LostList,
@@ -20,6 +21,7 @@ pub use between_cores::{
 pub use mesh::{BACKLOG_ENTRIES, MESH_RING_ENTRIES, Merge, Mesh, MeshCounters};
 pub use orderly_end::OrderlyEnd;
 pub use quiesce::{Confirmed, Quiesce, Quiesces};
+pub use roster::Roster;
 
 use hal_mem::{Arena, Consumer, OutOfMemory, Producer, Ring};
 

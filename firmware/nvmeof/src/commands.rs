@@ -289,6 +289,8 @@ impl<B: Backend> Turn<'_, '_, B> {
             self.env.pool.write(&mut cursor, piece);
             offset += bytes;
         }
+        // The core's time, as data that comes in.
+        self.budget_bytes = self.budget_bytes.saturating_sub(total);
     }
 
     /// Completes the Asynchronous Event Requests that have something to tell, or were aborted.

@@ -14,6 +14,7 @@ use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use crate::queue::{ConnectStep, Phase, SETUP_TIMEOUT};
 use crate::slots::SlotState;
+use crate::target::Share;
 use crate::turn::Turn;
 
 pub(crate) const CONNECT_BYTES: u32 = size_of::<ConnectData>() as u32;
@@ -35,7 +36,12 @@ impl<B: Backend> Turn<'_, '_, B> {
             ConnectStep::Passing(_) | ConnectStep::Fencing(_) | ConnectStep::Asking(_) => {
                 return self.park_connect(slot);
             }
-            ConnectStep::First | ConnectStep::Passed | ConnectStep::Fenced => {}
+            ConnectStep::First => {
+                if let Err(failure) = self.env.subsystem.judge_connect(&connect, &data) {
+                    return self.refuse_connect(slot, failure);
+                }
+            }
+            ConnectStep::Passed | ConnectStep::Fenced => {}
         }
         if !self.is_fenced(data.host_id) {
             return self.park_connect(slot);
@@ -83,8 +89,10 @@ impl<B: Backend> Turn<'_, '_, B> {
             return true;
         }
         let (start, step): (_, fn(u32) -> ConnectStep) = match self.queue.connect_step {
-            ConnectStep::Passed => (self.env.subsystem.begin_fence(host_id), ConnectStep::Fencing),
-            _ => (self.env.subsystem.begin_arrivals(host_id), ConnectStep::Passing),
+            ConnectStep::Passed => {
+                (self.env.subsystem.begin_fence(host_id, self.queue.peer), ConnectStep::Fencing)
+            }
+            _ => (self.env.subsystem.begin_arrivals(host_id, self.queue.peer), ConnectStep::Passing),
         };
         match start {
             FenceStart::NotNeeded => true,
@@ -150,8 +158,8 @@ impl<B: Backend> Turn<'_, '_, B> {
         queue.phase = Phase::Live;
         if connected.queue_id == 0 {
             self.env.subsystem.inherit_losses(connected.controller, &queue.inherited, self.now);
-            if let Some(admin) = self.admins.get_mut(usize::from(self.index)) {
-                *admin = queue.peer;
+            if let Some(share) = self.shares.get_mut(usize::from(self.index)) {
+                share.is_admin = true;
             }
         }
         queue.deadline = hal_api::Instant::FAR_FUTURE;
@@ -167,14 +175,29 @@ impl<B: Backend> Turn<'_, '_, B> {
 
     /// Whether the host's address has as many controllers as one may have.
     fn address_has_enough_controllers(&self) -> bool {
-        let Some(peer) = self.queue.peer else { return false };
-        let same = self.admins.iter().filter(|admin| **admin == Some(peer)).count();
-        same >= usize::from(self.controllers_per_address)
+        let admins = self.shares_of_address().filter(|share| share.is_admin).count();
+        admins >= usize::from(self.controllers_per_address)
+    }
+
+    /// What the host's address has; nothing where the connection has none.
+    fn shares_of_address(&self) -> impl Iterator<Item = &Share> {
+        let peer = self.queue.peer;
+        self.shares.iter().filter(move |share| peer.is_some() && share.peer == peer)
+    }
+
+    /// Whether the host's address may have so many slots more: a quarter is left to others, as of connections.
+    fn address_may_have_slots(&self, more: u16) -> bool {
+        let has: u32 = self.shares_of_address().map(|share| u32::from(share.slots)).sum();
+        self.queue.peer.is_none() || has + u32::from(more) <= u32::from(self.slots.total()) / 4 * 3
     }
 
     /// Promises the connection slots and in-capsule pages for all entries of its queue.
     fn reserve_for(&mut self, entries: u16) -> bool {
         let more = entries.saturating_sub(self.queue.reserved_slots);
+        if !self.address_may_have_slots(more) {
+            hal_log::warn!("connection {}: its address has its share of the command slots", self.index);
+            return false;
+        }
         if !self.slots.reserve(more) {
             return false;
         }
@@ -187,6 +210,9 @@ impl<B: Backend> Turn<'_, '_, B> {
             return false;
         }
         self.queue.reserved_slots += more;
+        if let Some(share) = self.shares.get_mut(usize::from(self.index)) {
+            share.slots = self.queue.reserved_slots;
+        }
         self.queue.reserved_pages = pages;
         self.queue.reserved_left = pages;
         true

@@ -95,6 +95,20 @@ pub struct Counters {
     pub held_connects: u64,
 }
 
+/// What a connection takes of what one address may have.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Share {
+    pub peer: Option<IpAddr>,
+    /// It is the admin queue of a controller.
+    pub is_admin: bool,
+    /// Slots that are promised to it.
+    pub slots: u16,
+}
+
+impl Share {
+    const NONE: Self = Self { peer: None, is_admin: false, slots: 0 };
+}
+
 /// The NVMe/TCP target of one core.
 #[derive(Debug)]
 pub struct Target {
@@ -102,7 +116,7 @@ pub struct Target {
     pub(crate) slots: Slots,
     pub(crate) fences: &'static mut [Fence],
     pub(crate) locks: &'static mut RangeLocks,
-    admins: &'static mut [Option<IpAddr>],
+    shares: &'static mut [Share],
     /// Bit n of the words: connection n has work.
     pub(crate) ready: &'static mut [u64],
     /// Those with commands that wait for pages, for the backend, or for old writes to end.
@@ -128,7 +142,7 @@ impl Target {
             slots: Slots::new(arena.slice(usize::from(limits.slots), |_| Slot::new(NONE))?),
             fences: arena.slice(connections, |_| Fence::default())?,
             locks: arena.value(RangeLocks::new())?,
-            admins: arena.slice(connections, |_| None)?,
+            shares: arena.slice(connections, |_| Share::NONE)?,
             ready: arena.slice(connections.div_ceil(64), |_| 0)?,
             waiting: arena.slice(connections.div_ceil(64), |_| 0)?,
             scratch: arena.value([0; PAGE_BYTES])?,
@@ -161,6 +175,9 @@ impl Target {
         (queue.port, queue.peer) = (port, peer);
         queue.deadline = now + SETUP_TIMEOUT;
         queue.reserved_slots = 1;
+        if let Some(share) = self.shares.get_mut(index) {
+            *share = Share { peer, is_admin: false, slots: 1 };
+        }
         self.counters.opened += 1;
         Ok(QueueIndex(index as u16))
     }
@@ -415,7 +432,7 @@ impl Target {
             scratch: self.scratch,
             counters: &mut self.counters,
             env,
-            admins: self.admins,
+            shares: self.shares,
             controllers_per_address: self.limits.controllers_per_address,
             page_ceiling: self.limits.data_pages_per_connection,
             budget_bytes,
@@ -484,6 +501,9 @@ impl Target {
         debug_assert!(queue.outstanding == 0 && queue.reserved_left == queue.reserved_pages);
         env.pool.unreserve(queue.reserved_pages);
         self.slots.unreserve(queue.reserved_slots);
+        if let Some(share) = self.shares.get_mut(usize::from(index)) {
+            *share = Share::NONE;
+        }
         queue.phase = Phase::Free;
         queue.context = None;
     }

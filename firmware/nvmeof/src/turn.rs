@@ -1,7 +1,5 @@
 //! One turn of one connection: what its code may reach, and what it leaves for the target to do afterwards.
 
-use core::net::IpAddr;
-
 use controller::{Backend, ControllerHandle, Subsystem};
 use hal_api::Instant;
 use hal_mem::{PAGE_BYTES, PagePool, Pages};
@@ -15,6 +13,7 @@ use crate::queue::{
 use crate::range_locks::RangeLocks;
 use crate::slots::{Fifo, SlotState, Slots};
 use crate::stream::Stream;
+use crate::target::Share;
 
 /// What a PDU counts in a budget besides its data, in bytes: with that, commands of 4 KiB and of 1 MiB are about as much of the
 /// core's time for the same budget (`cargo xtask measure path`, docs/design/slow-hosts.md).
@@ -61,8 +60,8 @@ pub(crate) struct Turn<'a, 'e, B: Backend> {
     pub fences: &'a [Fence],
     /// Blocks that fused pairs have for themselves.
     pub locks: &'a mut RangeLocks,
-    /// For each connection that is an admin queue: its host's address.
-    pub admins: &'a mut [Option<IpAddr>],
+    /// Of each connection.
+    pub shares: &'a mut [Share],
     /// Controllers that one address may have.
     pub controllers_per_address: u16,
     pub scratch: &'a mut [u8; PAGE_BYTES],
@@ -164,8 +163,8 @@ impl<B: Backend> Turn<'_, '_, B> {
     /// The peer is gone: all commands end here but those at drives.
     pub(crate) fn abandon(&mut self) {
         self.queue.phase = Phase::Draining;
-        if let Some(admin) = self.admins.get_mut(usize::from(self.index)) {
-            *admin = None;
+        if let Some(share) = self.shares.get_mut(usize::from(self.index)) {
+            share.is_admin = false;
         }
         self.queue.receiver.stage = Stage::Ignore;
         self.queue.sender.sending = Sending::Nothing;

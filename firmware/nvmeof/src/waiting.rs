@@ -159,7 +159,9 @@ impl<B: Backend> Turn<'_, '_, B> {
         self.retry_pairs();
         self.retry_blocks();
         self.retry_backend();
-        while let Some(slot) = self.queue.waiting_for_pages.first() {
+        while self.budget_bytes > 0
+            && let Some(slot) = self.queue.waiting_for_pages.first()
+        {
             if !self.take_pages(slot) {
                 break;
             }

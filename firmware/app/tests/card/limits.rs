@@ -11,7 +11,7 @@ const IO_QUEUES: usize = 2;
 /// With flow control one entry of a submission queue stays free.
 const DEPTH: usize = 127;
 /// For each core: the entries of all these queues, and pages for as many.
-const MEMORY: usize = 256 << 20;
+const MEMORY: usize = 260 << 20;
 
 const _: () = assert!(CONTROLLERS == MAX_CONTROLLERS_PER_ADDRESS as usize);
 const _: () = assert!(CONTROLLERS * (1 + IO_QUEUES) == MAX_CONNECTIONS_PER_ADDRESS as usize);
@@ -105,6 +105,13 @@ fn all_at_once(cores: usize) {
         }
         ended == cores * CONTROLLERS * IO_QUEUES * DEPTH
     });
+    // Whoever comes from elsewhere finds room for the same on each core.
+    card.wire.station += 1;
+    for core in 0..cores {
+        let mut other = Association::begin(&mut card, 0xf0 + core as u8, core);
+        (1..=IO_QUEUES).for_each(|queue| other.add_queue(&mut card, (core + queue) % cores));
+        all.push(other);
+    }
     for association in &all {
         card.wire.reset(association.admin.socket);
         association.io.iter().for_each(|queue| card.wire.reset(queue.socket));
@@ -127,4 +134,40 @@ fn an_address_has_32_controllers_with_two_queues_of_128_entries_on_one_core_and_
 #[test]
 fn an_address_has_as_many_on_each_of_four_cores_and_no_more() {
     all_at_once(4);
+}
+
+#[test]
+fn an_address_leaves_command_slots_to_others_however_long_its_queues_are() {
+    let mut card = Card::boot_cores(MEMORY, 1, 1, [NvmeConfig::default()]);
+    card.pass(Duration::from_millis(300));
+    let before = card.all_counts();
+    let mut all = Vec::new();
+    let mut refused = 0;
+    for id in 0..CONTROLLERS as u8 {
+        let mut cntlid = 0xffff;
+        for queue_id in 0..=IO_QUEUES as u16 {
+            // All 96 queues have 128 entries: as many as there are slots.
+            let mut queue = Queue::open(&mut card);
+            queue.entries_zero_based = DEPTH as u16;
+            queue.start_connect(&mut card, id, queue_id, cntlid);
+            let end = queue.wait(&mut card, 1).remove(0);
+            match end.status {
+                Status::SUCCESS => cntlid = end.result as u16,
+                status => refused += usize::from(status == Status::CONNECT_CONTROLLER_BUSY),
+            }
+            if end.status == Status::SUCCESS && queue_id == 0 {
+                let enabled = queue.execute(&mut card, property_set(0x14, ENABLED), Payload::None);
+                assert_eq!(enabled.status, Status::SUCCESS);
+            }
+            all.push(queue.socket);
+        }
+    }
+    assert_eq!(refused, 8, "the admin queues of controllers beyond three quarters");
+    card.wire.station += 1;
+    let mut other = Association::begin(&mut card, 0xf0, 0);
+    (0..IO_QUEUES).for_each(|_| other.add_queue(&mut card, 0));
+    all.extend(other.io.iter().map(|queue| queue.socket));
+    all.push(other.admin.socket);
+    all.into_iter().for_each(|socket| card.wire.reset(socket));
+    assert_eq!(all_idle(&mut card), before);
 }

@@ -12,6 +12,9 @@ const WINDOW: u16 = 0xffff;
 /// MSS of 1460 bytes; window scale of 7 (RFC 7323).
 const WIDE: [u8; 8] = [2, 4, 5, 180, 1, 3, 3, 7];
 
+/// Where connections come from unless a test says otherwise.
+const OWN_STATION: u8 = 2;
+
 const FIN: u8 = 1;
 const SYN: u8 = 2;
 const RST: u8 = 4;
@@ -29,6 +32,8 @@ pub struct Wires {
     wires: Vec<Wire>,
     /// The wire that the next connection goes by. Where each core has one port, it is the core.
     pub next: usize,
+    /// The station, the last byte of its address, that the next connection comes from.
+    pub station: u8,
     /// Frames that have gone by, both ways.
     pub frames: u64,
 }
@@ -39,6 +44,7 @@ impl Wires {
         Self {
             wires: queues.into_iter().map(|(net, queue)| Wire::new(net, queue)).collect(),
             next: 0,
+            station: OWN_STATION,
             frames: 0,
         }
     }
@@ -50,7 +56,7 @@ impl Wires {
 
     /// Begins a connection.
     pub fn connect(&mut self) -> Socket {
-        Socket { wire: self.next, index: self.wires[self.next].connect() }
+        Socket { wire: self.next, index: self.wires[self.next].connect(self.station) }
     }
 
     pub fn is_open(&self, socket: Socket) -> bool {
@@ -94,6 +100,7 @@ impl Wires {
 
 #[derive(Debug, Default)]
 struct Connection {
+    own: [u8; 4],
     port: u16,
     open: bool,
     /// The card has ended it, by FIN or RST.
@@ -116,9 +123,8 @@ struct Connection {
 /// All connections to the card over one port.
 struct Wire {
     queue: FakeFrameQueue,
-    /// The card's address on this wire, and ours.
+    /// The card's address on this wire.
     card: [u8; 4],
-    own: [u8; 4],
     card_mac: Option<[u8; 6]>,
     /// What is told in SYN: nothing, so that segments are of 536 bytes and windows of 64 KiB, or what a real host tells.
     options: Vec<u8>,
@@ -127,15 +133,17 @@ struct Wire {
 
 impl Wire {
     fn new(net: u8, queue: FakeFrameQueue) -> Self {
-        let [card, own] = [1, 2].map(|station| [10, 0, net, station]);
-        Self { queue, card, own, card_mac: None, options: Vec::new(), connections: Vec::new() }
+        Self { queue, card: [10, 0, net, 1], card_mac: None, options: Vec::new(), connections: Vec::new() }
     }
 
-    fn connect(&mut self) -> usize {
+    fn connect(&mut self, station: u8) -> usize {
         let index = self.connections.len();
         let port = 40_000 + index as u16;
         let start = 1000 * index as u32;
-        let connection = Connection { port, next_to_send: start, acknowledged: start, ..Default::default() };
+        let [a, b, c, _] = self.card;
+        let own = [a, b, c, station];
+        let connection =
+            Connection { own, port, next_to_send: start, acknowledged: start, ..Default::default() };
         self.connections.push(connection);
         if self.card_mac.is_some() {
             self.segment(index, SYN, &[]);
@@ -191,12 +199,13 @@ impl Wire {
     }
 
     fn resolution(&mut self, frame: &[u8]) {
-        if frame[38..42] != self.own {
+        let asked: [u8; 4] = frame[38..42].try_into().unwrap();
+        if asked[..3] != self.card[..3] || asked == self.card {
             return;
         }
         let sender: [u8; 6] = frame[22..28].try_into().unwrap();
         if frame[21] == 1 {
-            self.send_resolution(2, sender);
+            self.send_resolution(2, asked, sender);
         }
         if self.card_mac.replace(sender).is_none() {
             for index in 0..self.connections.len() {
@@ -206,17 +215,18 @@ impl Wire {
     }
 
     fn ask_for_card(&mut self) {
-        self.send_resolution(1, [0xff; 6]);
+        let [a, b, c, _] = self.card;
+        self.send_resolution(1, [a, b, c, OWN_STATION], [0xff; 6]);
     }
 
-    fn send_resolution(&mut self, operation: u8, target: [u8; 6]) {
+    fn send_resolution(&mut self, operation: u8, own: [u8; 4], target: [u8; 6]) {
         let mac = self.queue.info().mac;
         let mut frame = Vec::new();
         frame.extend(target);
         frame.extend(mac);
         frame.extend([8, 6, 0, 1, 8, 0, 6, 4, 0, operation]);
         frame.extend(mac);
-        frame.extend(self.own);
+        frame.extend(own);
         frame.extend(target);
         frame.extend(self.card);
         self.transmit(&frame);
@@ -275,7 +285,7 @@ impl Wire {
         let mut packet = vec![0x45, 0];
         packet.extend(total.to_be_bytes());
         packet.extend([0, 0, 0x40, 0, 64, 6, 0, 0]);
-        packet.extend(self.own);
+        packet.extend(connection.own);
         packet.extend(self.card);
         let checksum = header_checksum(&packet);
         packet[10..12].copy_from_slice(&checksum.to_be_bytes());

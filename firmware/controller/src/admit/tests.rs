@@ -62,13 +62,13 @@ fn bounds_hold_to_the_last_block_and_do_not_wrap() {
 }
 
 #[test]
-fn transfers_end_at_mdts_and_write_zeroes_does_not() {
+fn no_command_is_for_more_than_mdts() {
     let bench = Bench::ready();
     assert_eq!(block_work(&bench, &read(7, 0, 256)).0, Transfer::ToHost { bytes: 1 << 20 });
-    for opcode in [io::READ, io::WRITE, io::COMPARE, io::VERIFY] {
+    for opcode in [io::READ, io::WRITE, io::COMPARE, io::VERIFY, io::WRITE_ZEROES] {
         assert_eq!(bench.io_refusal(&block_command(opcode, 7, 0, 257)), Status::INVALID_FIELD);
     }
-    assert_eq!(block_work(&bench, &block_command(io::WRITE_ZEROES, 7, 0, 1000)).1.blocks, 1000);
+    assert_eq!(block_work(&bench, &block_command(io::WRITE_ZEROES, 7, 0, 256)).1.blocks, 256);
 }
 
 #[test]
@@ -237,18 +237,16 @@ fn copies_are_held_against_their_limits() {
 #[test]
 fn write_uncorrectable_is_there_where_a_drive_has_it() {
     let mut bench = Bench::ready();
-    let mark = |nsid| block_command(io::WRITE_UNCORRECTABLE, nsid, 0, 1000);
+    let mark = |nsid| block_command(io::WRITE_UNCORRECTABLE, nsid, 744, 256);
     assert_eq!(bench.io_refusal(&mark(7)), Status::INVALID_OPCODE);
     let added = crate::Namespace { write_uncorrectable: true, ..crate::testing::namespace(9) };
     bench.subsystem.attach(added).unwrap();
     let (transfer, work) = block_work(&bench, &mark(9));
-    assert_eq!(
-        (transfer, work.operation, work.blocks),
-        (Transfer::None, Operation::WriteUncorrectable, 1000)
-    );
+    assert_eq!((transfer, work.operation, work.blocks), (Transfer::None, Operation::WriteUncorrectable, 256));
     assert_eq!(bench.io_refusal(&mark(7)), Status::INVALID_OPCODE, "another drive");
-    let beyond = block_command(io::WRITE_UNCORRECTABLE, 9, 0, 1001);
+    let beyond = block_command(io::WRITE_UNCORRECTABLE, 9, 745, 256);
     assert_eq!(bench.io_refusal(&beyond), Status::LBA_OUT_OF_RANGE);
+    assert_eq!(bench.io_refusal(&block_command(io::WRITE_UNCORRECTABLE, 9, 0, 257)), Status::INVALID_FIELD);
 }
 
 /// A controller in one of its states.

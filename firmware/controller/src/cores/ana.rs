@@ -40,7 +40,7 @@ impl Subsystem {
         if !self.ports.has(port) || self.ports.state(port) == state {
             return AnaStart::Unchanged;
         }
-        let begun = Begun { change: place, host_id: [0; 16] };
+        let begun = Begun::of(place);
         cores.begin(begun, cores.all()).map_or(AnaStart::Busy, |_| AnaStart::Begun)
     }
 }

@@ -1,5 +1,7 @@
 //! Changes that this core has begun, and those of others that it makes and confirms.
 
+use core::net::IpAddr;
+
 use message::{Change, EndReason, LostList, MAX_CHANGES, MAX_RANGE_LOCKS};
 
 use super::{Begun, FenceStart, Message, Owed};
@@ -8,6 +10,8 @@ use crate::subsystem::Subsystem;
 
 /// Fences that may be pending at a time: one for each host that comes.
 const MAX_FENCES: usize = 32;
+/// Of them, for hosts of one address.
+const MAX_FENCES_PER_ADDRESS: usize = 8;
 /// Namespaces that may be on their way out at a time.
 pub(super) const MAX_DETACHES: usize = crate::config::MAX_NAMESPACES;
 /// Ports whose ANA state may be changing at a time.
@@ -60,26 +64,31 @@ impl Subsystem {
     }
 
     /// Begins to make sure that no write of a lost connection of this host is at a drive on any other core.
-    pub fn begin_fence(&mut self, host_id: [u8; 16]) -> FenceStart {
-        self.begin_for_host(host_id, Change::Fence { host_id })
+    pub fn begin_fence(&mut self, host_id: [u8; 16], peer: Option<IpAddr>) -> FenceStart {
+        self.begin_for_host(host_id, peer, Change::Fence { host_id })
     }
 
     /// Begins to wait until all cores have taken in the frames that have come by now, or have passed them on: before a fence,
     /// so that a connection that the host has ended is known to be lost.
-    pub fn begin_arrivals(&mut self, host_id: [u8; 16]) -> FenceStart {
-        self.begin_for_host(host_id, Change::Arrivals { host_id })
+    pub fn begin_arrivals(&mut self, host_id: [u8; 16], peer: Option<IpAddr>) -> FenceStart {
+        self.begin_for_host(host_id, peer, Change::Arrivals { host_id })
     }
 
-    fn begin_for_host(&mut self, host_id: [u8; 16], change: Change) -> FenceStart {
+    fn begin_for_host(&mut self, host_id: [u8; 16], peer: Option<IpAddr>, change: Change) -> FenceStart {
         let Some(cores) = self.cores.as_mut() else { return FenceStart::NotNeeded };
         let is_for_host =
             |begun: &Begun| matches!(begun.change, Change::Fence { .. } | Change::Arrivals { .. });
         // A later connection may have been lost in between, so that an earlier fence does not stand for this one.
-        if cores.count(|begun| begun.change == change) > 0 || cores.count(is_for_host) >= MAX_FENCES {
+        // Old writes may take long to end: those of one address do not hold up everybody's Connect.
+        let of_address = cores.count(|begun| is_for_host(begun) && peer.is_some() && begun.peer == peer);
+        if cores.count(|begun| begun.change == change) > 0
+            || of_address >= MAX_FENCES_PER_ADDRESS
+            || cores.count(is_for_host) >= MAX_FENCES
+        {
             return FenceStart::Busy;
         }
         // This core too may have frames that it has not looked at.
-        cores.begin(Begun { change, host_id }, cores.all()).map_or(FenceStart::Busy, FenceStart::Begun)
+        cores.begin(Begun { change, host_id, peer }, cores.all()).map_or(FenceStart::Busy, FenceStart::Begun)
     }
 
     /// Whether a controller of this host is still ending on other cores.
@@ -102,7 +111,7 @@ impl Subsystem {
         {
             return;
         }
-        let begun = Begun { change: Change::End { cntlid, reason }, host_id };
+        let begun = Begun { host_id, ..Begun::of(Change::End { cntlid, reason }) };
         let number = self.cores.as_mut().and_then(|cores| cores.begin(begun, delegates));
         debug_assert!(number.is_some(), "there is a place for the end of each controller");
     }
@@ -113,13 +122,13 @@ impl Subsystem {
         self.cores.as_ref().is_some_and(|cores| cores.count(is_its) > 0)
     }
 
-    /// Whether one more controller may live here: with other cores half of the places are for delegates, and there has to be room for
+    /// Whether one more controller may live here: with other cores some places are for delegates, and there has to be room for
     /// the end of each.
     pub(crate) fn has_home_place(&self) -> bool {
         let Some(cores) = self.cores.as_ref() else { return true };
         let here = self.slots.iter().filter_map(|slot| slot.controller.as_ref());
         let homes = here.filter(|controller| !controller.is_delegate()).count();
         let ends = cores.count(|begun| matches!(begun.change, Change::End { .. }));
-        homes < self.slots.len() / 2 && ends + 2 * (homes + 1) <= MAX_ENDS
+        homes < cores.roster.places() && ends + 2 * (homes + 1) <= MAX_ENDS
     }
 }

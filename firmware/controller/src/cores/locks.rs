@@ -44,7 +44,7 @@ impl Subsystem {
     /// under way.
     pub fn begin_lock(&mut self, name: LockName, blocks: LockedBlocks) -> bool {
         let Some(cores) = self.cores.as_mut() else { return false };
-        let begun = Begun { change: Change::Lock { name, blocks }, host_id: [0; 16] };
+        let begun = Begun::of(Change::Lock { name, blocks });
         cores.begin(begun, cores.all()).is_some()
     }
 

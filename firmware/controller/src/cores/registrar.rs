@@ -58,7 +58,7 @@ impl Subsystem {
             && let Some(cores) = self.cores.as_mut()
         {
             let others = cores.mesh.others();
-            let begun = Begun { change: Change::Detach { nsid, drive }, host_id: [0; 16] };
+            let begun = Begun::of(Change::Detach { nsid, drive });
             let pending = cores.count(|begun| matches!(begun.change, Change::Detach { .. }));
             if pending >= MAX_DETACHES || cores.begin(begun, others).is_none() {
                 error!(

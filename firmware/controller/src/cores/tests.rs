@@ -1,5 +1,6 @@
 //! Three data cores whose messages are carried by hand.
 
+use message::Roster;
 use nvme::registers::{Configuration, offset as register};
 use nvme::{Command, opcode::io};
 use std::boxed::Box;
@@ -25,11 +26,12 @@ impl Card {
     fn new() -> Self {
         let mut arena = Arena::leak_for_host(4 << 20);
         let meshes = Mesh::split(&mut arena, CORES).unwrap();
+        let mut rosters = Roster::split(&mut arena, CORES, 4).unwrap().into_iter();
         let core = |mesh| {
             let config = SubsystemConfig::new(NQN.try_into().unwrap(), "PEN0001");
             let slots = Box::leak(Box::new([const { ControllerSlot::EMPTY }; 8]));
             let mut subsystem = Subsystem::new(config, slots);
-            subsystem.join(Cores::new(mesh, &mut arena).unwrap());
+            subsystem.join(Cores::new(mesh, rosters.next().unwrap(), &mut arena).unwrap());
             subsystem.attach(namespace(3)).unwrap();
             subsystem
         };
@@ -159,6 +161,70 @@ fn a_queue_is_granted_once_and_serves_io_where_it_was_adopted() {
     assert!(card.connect_io(0, cntlid, 1).is_ok(), "its place may be used again");
     assert_eq!(card.cores[1].counters().live, 1);
     card.assert_quiet();
+}
+
+#[test]
+fn a_core_keeps_nothing_of_controllers_whose_last_queue_has_gone() {
+    let mut card = Card::new();
+    for (turn, home) in (0..4).flat_map(|turn| [(turn, 0), (turn, 1)]) {
+        let (_, cntlid) = card.controller(home);
+        for queue_id in [1, 2] {
+            let queue = card.connect_io(2, cntlid, queue_id).unwrap();
+            card.cores[2].disconnect_queue(queue.controller, queue_id);
+            assert!(!card.cores[2].is_live(queue.controller), "{turn}");
+        }
+        while card.hear(home).is_some() {}
+    }
+    // Four at home, and as many besides.
+    let ids: Vec<u16> = (0..4).map(|_| card.controller(2).1).collect();
+    assert_eq!(ids.len(), 4);
+    card.assert_quiet();
+}
+
+#[test]
+fn each_core_lists_the_controllers_of_all() {
+    let mut card = Card::new();
+    let mut ids: Vec<u16> = (0..CORES).map(|core| card.controller(core).1).collect();
+    let (admin, first) = card.controller(1);
+    card.connect_io(2, first, 1).unwrap();
+    ids.push(first);
+    ids.sort_unstable();
+    let list = |card: &Card, core: usize, queue: QueueContext, from: u16| -> Vec<u16> {
+        let cdw10 = u32::from(from) << 16 | u32::from(nvme::identify::cns::CONTROLLERS);
+        let identify = crate::testing::admin_command(nvme::opcode::admin::IDENTIFY, 0, cdw10, 0);
+        let mut page = [0; 4096];
+        card.cores[core].fill(&queue, &identify, 0, &mut page, &FakeBackend::default());
+        let numbers: Vec<u16> = page.chunks(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]])).collect();
+        numbers[1..=usize::from(numbers[0])].to_vec()
+    };
+    let (other, last) = card.controller(0);
+    ids.push(last);
+    ids.sort_unstable();
+    assert_eq!(list(&card, 0, other, 0), ids);
+    assert_eq!(list(&card, 1, admin, 0), ids);
+    assert_eq!(list(&card, 1, admin, ids[2]), ids[2..]);
+    card.cores[0].disconnect_queue(other.controller, 0);
+    ids.retain(|id| *id != last);
+    assert_eq!(list(&card, 1, admin, 0), ids);
+}
+
+#[test]
+fn all_cores_give_the_discovery_log_the_generation_of_the_first() {
+    let mut card = Card::new();
+    let on = |last| crate::Listener {
+        port_id: PortId::FIRST,
+        address: core::net::Ipv4Addr::new(10, 0, 0, last).into(),
+        port: 4420,
+    };
+    card.cores[0].set_listeners(&[on(1)]);
+    card.cores[0].set_listeners(&[on(2)]);
+    assert!(card.cores[0].tell_listening());
+    for core in [1, 2] {
+        let Some(Heard::Listening { generation }) = card.hear(core) else { panic!("not told") };
+        card.cores[core].follow_listeners(&[on(2)], generation);
+        assert_eq!(card.cores[core].discovery_generation(), card.cores[0].discovery_generation());
+        assert_eq!(card.cores[core].listeners(), [on(2)]);
+    }
 }
 
 #[test]
@@ -373,9 +439,9 @@ fn a_fence_needs_each_core_and_brings_what_the_host_has_not_heard() {
     card.cores[1].connect(card.now, PortId::FIRST, &command, &data).unwrap();
     card.cores[1].disconnect_queue(gone.controller, 0);
     card.cores[1].note_lost_writes(3, card.now);
-    let FenceStart::Begun(fence) = card.cores[0].begin_fence(host) else { panic!("no fence") };
-    assert_eq!(card.cores[0].begin_fence(host), FenceStart::Busy, "one at a time for a host");
-    assert!(matches!(card.cores[0].begin_fence([8; 16]), FenceStart::Begun(_)));
+    let FenceStart::Begun(fence) = card.cores[0].begin_fence(host, None) else { panic!("no fence") };
+    assert_eq!(card.cores[0].begin_fence(host, None), FenceStart::Busy, "one at a time for a host");
+    assert!(matches!(card.cores[0].begin_fence([8; 16], None), FenceStart::Begun(_)));
     for core in [1, 2] {
         card.expect_change(core);
         card.expect_change(core);
@@ -440,7 +506,7 @@ fn homes_of_drives_report_to_one_core_and_do_as_it_says() {
 #[test]
 fn confirmations_that_nobody_waits_for_complete_nothing() {
     let mut card = Card::new();
-    let FenceStart::Begun(number) = card.cores[0].begin_fence([1; 16]) else { panic!("no fence") };
+    let FenceStart::Begun(number) = card.cores[0].begin_fence([1; 16], None) else { panic!("no fence") };
     let confirm = Message::Confirm { number, lost: LostList::default() };
     let now = card.now;
     let mut hear = |from, message: &Message| card.cores[0].heed(from, message.clone(), now);
@@ -485,4 +551,16 @@ fn a_delegate_knows_flush() {
     assert!(card.cores[1].admit(&Card::queue(&queue), &flush).is_ok());
     flush.nsid.set(4);
     assert!(card.cores[1].admit(&Card::queue(&queue), &flush).is_err());
+}
+
+#[test]
+fn the_hosts_of_one_address_do_not_take_all_fences() {
+    let mut card = Card::new();
+    let peer = |last| Some(core::net::Ipv4Addr::new(10, 0, 0, last).into());
+    for id in 0..8 {
+        assert!(matches!(card.cores[0].begin_fence([id; 16], peer(1)), FenceStart::Begun(_)));
+    }
+    assert_eq!(card.cores[0].begin_fence([9; 16], peer(1)), FenceStart::Busy);
+    assert_eq!(card.cores[0].begin_arrivals([9; 16], peer(1)), FenceStart::Busy);
+    assert!(matches!(card.cores[0].begin_fence([9; 16], peer(2)), FenceStart::Begun(_)));
 }

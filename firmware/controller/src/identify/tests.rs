@@ -139,7 +139,7 @@ fn command_sets_are_nvm_alone() {
             assert_eq!(bench.refusal_of(&command), Status::INVALID_FIELD);
         }
     }
-    assert_eq!(bench.data_of(&identify(cns::COMMAND_SET_CONTROLLER, 0))[..4], [8, 0, 0, 0]);
+    assert_eq!(bench.data_of(&identify(cns::COMMAND_SET_CONTROLLER, 0))[..4], [8, 8, 8, 0]);
     let independent = bench.data_of(&identify(cns::INDEPENDENT_NAMESPACE, 7));
     assert_eq!((independent[1], independent[14]), (1, 1));
     for selector in [5, 6, 7, 0x1a, 0x1b] {

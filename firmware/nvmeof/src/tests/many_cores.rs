@@ -5,7 +5,7 @@ use std::time::Duration;
 use controller::Cores;
 use hal_api::Instant;
 use hal_mem::Arena;
-use message::Mesh;
+use message::{Mesh, Roster};
 use nvme::opcode::io;
 use nvme::{Command, Status};
 
@@ -39,9 +39,10 @@ impl Many {
     pub fn with(count: usize, limits: Limits) -> Self {
         let mut arena = Arena::leak_for_host(8 << 20);
         let meshes = Mesh::split(&mut arena, count).unwrap();
+        let mut rosters = Roster::split(&mut arena, count, 8).unwrap().into_iter();
         let core = |mesh| {
             let mut card = Card::with(limits, 1024);
-            card.subsystem.join(Cores::new(mesh, &mut arena).unwrap());
+            card.subsystem.join(Cores::new(mesh, rosters.next().unwrap(), &mut arena).unwrap());
             card
         };
         Self { cores: meshes.into_iter().map(core).collect() }
