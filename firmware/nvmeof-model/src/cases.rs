@@ -5,6 +5,7 @@
 
 mod commands;
 mod connects;
+mod logs;
 mod pdus;
 
 use std::time::Duration;
@@ -60,10 +61,11 @@ macro_rules! for_each_case {
                 a_wrong_data_digest_in_host_data, a_wrong_header_digest, capsule_with_a_wrong_plen,
                 capsule_with_a_wrong_pdo, host_term_with_any_fes, one_byte_a_second,
                 a_thousand_silent_connections;
-            commands: sgl_of_4_gib_for_identify, sgl_of_4_gib_for_a_log_page, sgl_of_4_gib_for_writes,
-                sgls_of_other_types, in_capsule_data_that_does_not_fit, log_pages_at_wrong_offsets,
-                log_pages_of_16_gib, identify_of_every_cns, identify_of_odd_nsids,
-                forty_event_requests_then_gone, duplicate_cids, two_hundred_commands_on_a_queue_of_32,
+            logs: sgl_of_4_gib_for_a_log_page, log_pages_at_wrong_offsets, log_pages_of_16_gib,
+                discovery_log_at_wrong_offsets, discovery_log_of_16_gib, discovery_log_of_an_nvm_controller;
+            commands: sgl_of_4_gib_for_identify, sgl_of_4_gib_for_writes,
+                sgls_of_other_types, in_capsule_data_that_does_not_fit, identify_of_every_cns,
+                identify_of_odd_nsids, forty_event_requests_then_gone, duplicate_cids, two_hundred_commands_on_a_queue_of_32,
                 responses_that_nobody_reads, reservation_commands, authentication_commands;
             connects: connect_data_too_short, connect_with_wrong_nqns, connect_with_wrong_queue_ids,
                 connect_of_the_same_queue_twice, connect_for_anothers_controller,
@@ -97,6 +99,12 @@ impl Case {
 pub(crate) const PLAIN: Digests = Digests { header: false, data: false };
 /// Both digests.
 pub(crate) const BOTH: Digests = Digests { header: true, data: true };
+/// Entries of the cases' queues; one less may be outstanding.
+pub(crate) const DEPTH: usize = 32;
+/// A length that ends just below 4 GiB.
+pub(crate) const HUGE: u32 = 0xffff_f000;
+/// SUBNQN of every discovery service (Base 4.5).
+const DISCOVERY_NQN: &str = "nqn.2014-08.org.nvmexpress.discovery";
 
 /// A case's hosts.
 pub struct Stand<'a> {
@@ -153,11 +161,14 @@ impl Stand<'_> {
     }
 
     pub(crate) fn connect(&self, queue_id: u16, cntlid: u16) -> (Command, Vec<u8>) {
+        self.connect_to(self.bench.nqn(), queue_id, cntlid)
+    }
+
+    fn connect_to(&self, subsystem: &str, queue_id: u16, cntlid: u16) -> (Command, Vec<u8>) {
         let host = format!("nqn.2014-08.org.nvmexpress:uuid:host-{}", self.host);
-        let subsystem = self.bench.nqn();
         Connect {
             queue_id,
-            sq_size: 31,
+            sq_size: DEPTH as u16 - 1,
             disable_flow_control: false,
             cntlid,
             host_id: [self.host; 16],
@@ -170,8 +181,17 @@ impl Stand<'_> {
 
     /// An admin queue with an enabled controller.
     pub(crate) fn admin(&mut self, digests: Digests) -> Result<Link, String> {
+        self.enabled(digests, self.bench.nqn())
+    }
+
+    /// The same of the discovery subsystem.
+    pub(crate) fn discovery(&mut self, digests: Digests) -> Result<Link, String> {
+        self.enabled(digests, DISCOVERY_NQN)
+    }
+
+    fn enabled(&mut self, digests: Digests, subsystem: &str) -> Result<Link, String> {
         let mut link = self.initialized(digests)?;
-        let (command, data) = self.connect(0, 0xffff);
+        let (command, data) = self.connect_to(subsystem, 0, 0xffff);
         link.cntlid = self.success(&mut link, command, Data::Capsule(&data))?.result as u16;
         self.success(&mut link, Command::property_set(0x14, 0x0046_0001), Data::None)?;
         Ok(link)
@@ -243,9 +263,9 @@ impl Stand<'_> {
         if answer.status == 0 { Ok(answer) } else { Err(format!("status {:#x}", answer.status)) }
     }
 
-    /// All of the commands end with one of these, each in its turn.
+    /// All of the commands end with one of these, each in its turn; as many go out at once as the queue takes.
     pub(crate) fn all_fail(&mut self, link: &mut Link, commands: &[Command], with: &[u16]) -> Outcome {
-        for some in commands.chunks(16) {
+        for some in commands.chunks(DEPTH - 1) {
             let cids: Vec<u16> = some.iter().map(|command| self.start(link, *command, &[])).collect();
             for (cid, command) in cids.into_iter().zip(some) {
                 let status = self.end(link, cid, &[])?.status;

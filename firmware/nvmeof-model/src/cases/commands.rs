@@ -1,6 +1,6 @@
-//! Commands: SGLs (TCP 3.4, Base 4.1.2), log pages, Identify, and more of them than a queue takes.
+//! Commands: SGLs (TCP 3.4, Base 4.1.2), Identify, and more of them than a queue takes.
 
-use super::{Data, Outcome, PLAIN, Stand};
+use super::{DEPTH, Data, HUGE, Outcome, PLAIN, Stand};
 use crate::wire::{Command, Reply};
 
 const INVALID_OPCODE: u16 = 0x01;
@@ -11,12 +11,7 @@ const SEQUENCE_ERROR: u16 = 0x0c;
 const SGL_LENGTH: u16 = 0x0f;
 const SGL_TYPE: u16 = 0x11;
 const SGL_OFFSET: u16 = 0x16;
-const INVALID_LOG_PAGE: u16 = 0x109;
 const EVENT_LIMIT: u16 = 0x105;
-/// A length that ends just below 4 GiB.
-const HUGE: u32 = 0xffff_f000;
-/// SQSIZE of the cases' queues, as a number of commands.
-const DEPTH: usize = 32;
 
 fn identify(cns: u32, nsid: u32, bytes: u32) -> Command {
     Command::new(0x06).nsid(nsid).dword(10, cns).transport(bytes)
@@ -33,29 +28,6 @@ pub(super) fn sgl_of_4_gib_for_identify(stand: &mut Stand<'_>) -> Outcome {
     }
     for bytes in [0, 1, 4092] {
         stand.fails(&mut admin, identify(1, 0, bytes), Data::None, &[SGL_LENGTH])?;
-    }
-    Ok(())
-}
-
-/// Get Log Page.
-fn log_page(page: u32, dwords: u32, offset: u64, bytes: u32) -> Command {
-    let zero_based = dwords.wrapping_sub(1);
-    Command::new(0x02)
-        .nsid(u32::MAX)
-        .dword(10, page | zero_based << 16)
-        .dword(11, zero_based >> 16)
-        .dword(12, offset as u32)
-        .dword(13, (offset >> 32) as u32)
-        .transport(bytes)
-}
-
-pub(super) fn sgl_of_4_gib_for_a_log_page(stand: &mut Stand<'_>) -> Outcome {
-    let mut admin = stand.admin(PLAIN)?;
-    for _ in 1..DEPTH {
-        let answer = stand.success(&mut admin, log_page(2, 128, 0, HUGE), Data::None)?;
-        if answer.data.len() != 512 {
-            return Err(format!("{} bytes of SMART", answer.data.len()));
-        }
     }
     Ok(())
 }
@@ -106,31 +78,6 @@ pub(super) fn in_capsule_data_that_does_not_fit(stand: &mut Stand<'_>) -> Outcom
     // Larger than IOCCSZ.
     let large = crate::wire::capsule(&write.in_capsule(8196), &[0; 8196], PLAIN);
     stand.ends_in(&io, &large, 1, Some(4))
-}
-
-pub(super) fn log_pages_at_wrong_offsets(stand: &mut Stand<'_>) -> Outcome {
-    let mut admin = stand.admin(PLAIN)?;
-    for page in [1, 2, 3, 5, 0x0c, 0x70] {
-        for offset in [1 << 20, 1 << 32, 1 << 63, u64::MAX, u64::MAX - 3, 1, 2, 511] {
-            let answer = stand.execute(&mut admin, log_page(page, 16, offset, 64), Data::None)?;
-            let is_refused = [INVALID_FIELD, INVALID_LOG_PAGE].contains(&answer.status);
-            // The last two bits may be ignored (Base 5.16.1).
-            if !is_refused && (answer.status != 0 || offset > 511) {
-                return Err(format!("page {page:#x} at {offset:#x}: {:#x}", answer.status));
-            }
-        }
-    }
-    Ok(())
-}
-
-pub(super) fn log_pages_of_16_gib(stand: &mut Stand<'_>) -> Outcome {
-    let mut admin = stand.admin(PLAIN)?;
-    for page in [1, 2, 3, 5, 0x0c, 0x70, 0xff] {
-        let all = log_page(page, 0, 0, HUGE).dword(10, page | 0xffff_0000).dword(11, 0xffff);
-        let statuses = [INVALID_FIELD, INVALID_LOG_PAGE, SGL_LENGTH];
-        stand.fails(&mut admin, all, Data::None, &statuses)?;
-    }
-    Ok(())
 }
 
 pub(super) fn identify_of_every_cns(stand: &mut Stand<'_>) -> Outcome {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use controller::{Listener, PortId};
 use nvmeof_model::cases::{Bench, CASES};
 use nvmeof_model::{for_each_case, wire};
 
@@ -64,6 +65,9 @@ fn case(name: &str) {
     for fragment in [7, 4096] {
         let mut here = Here { card: Card::with(limits, POOL_PAGES), taken: Vec::new() };
         here.card.fragment = fragment;
+        // So that the discovery log has entries.
+        let listener = Listener { port_id: PortId::FIRST, address: [192, 0, 2, 1].into(), port: 4420 };
+        here.card.subsystem.set_listeners(&[listener]);
         let case = CASES.iter().find(|case| case.name == name).expect("a case");
         case.run(&mut here).unwrap_or_else(|what| panic!("in pieces of {fragment} bytes: {what}"));
         here.card.assert_clean();
