@@ -58,7 +58,10 @@ impl Subsystem {
             return status;
         }
         let Some(controller) = self.controller_mut(queue.controller) else { return status };
-        let status = status.with_more();
+        // Base, figure 94: only a host that has set ACRE is told of an interruption. To others it is the namespace that is not ready.
+        let interrupted =
+            status.code() == Status::COMMAND_INTERRUPTED && !controller.features.retries_commands();
+        let status = if interrupted { Status::NAMESPACE_NOT_READY } else { status }.with_more();
         let mut entry = ErrorEntry::default();
         entry.sq_id.set(queue.queue_id);
         entry.cid = command.cid;
@@ -99,6 +102,21 @@ mod tests {
         let first = log.newest_first().next().unwrap();
         assert_eq!((first.error_count.get(), first.start_block.get(), first.nsid.get()), (20, 5, 7));
         assert_eq!(first.status.get() >> 1 & 0x7ff, 0x80);
+    }
+
+    #[test]
+    fn only_a_host_that_has_set_acre_hears_of_an_interruption() {
+        let mut bench = Bench::ready();
+        let told = |bench: &mut Bench| {
+            let status = Status::COMMAND_INTERRUPTED;
+            bench.subsystem.record_error(&bench.io, &read(7, 5, 1), status).code()
+        };
+        assert_eq!(told(&mut bench), Status::NAMESPACE_NOT_READY);
+        let mut behavior = [0; 512];
+        behavior[0] = 1;
+        let set = crate::testing::admin_command(nvme::opcode::admin::SET_FEATURES, 0, 0x16, 0);
+        bench.result_of(&set, &behavior);
+        assert_eq!(told(&mut bench), Status::COMMAND_INTERRUPTED);
     }
 
     #[test]

@@ -51,6 +51,11 @@ pub(crate) struct FeatureValues {
 }
 
 impl FeatureValues {
+    /// ACRE: the host takes Command Interrupted, and the delays of Command Retry Delay.
+    pub(crate) const fn retries_commands(&self) -> bool {
+        self.host_behavior[0] == 1
+    }
+
     pub(crate) const fn new() -> Self {
         Self {
             arbitration: 0,

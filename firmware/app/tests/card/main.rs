@@ -131,7 +131,7 @@ fn a_drive_that_hangs_is_answered_for_and_its_pages_come_back() {
     host.io.start(&mut card, blocks(io::WRITE, nsid, 128, 64), Payload::Write(pattern(32768, 3)));
     host.io.start(&mut card, blocks(io::READ, nsid, 0, 8), Payload::Read(4096));
     let ended = host.io.wait(&mut card, 4);
-    assert!(ended.iter().all(|end| end.status == Status::COMMAND_INTERRUPTED && end.data.is_empty()));
+    assert!(ended.iter().all(|end| end.status == Status::NAMESPACE_NOT_READY && end.data.is_empty()));
     assert!(card.now.since(began) < Duration::from_secs(22), "{:?}", card.now.since(began));
     assert_eq!(card.quarantined(), 4);
     assert_eq!(card.counts().pages_free, connected.pages_free - 2 - 1 - 8 - 1);
@@ -155,7 +155,7 @@ fn a_drive_that_is_pulled_and_returns_keeps_its_names() {
     let namespaces = by_drive(&mut card, &mut host);
     card.drives[0].set_removed(true);
     host.io.start(&mut card, blocks(io::READ, namespaces[0], 0, 8), Payload::Read(4096));
-    assert_eq!(host.io.wait(&mut card, 1)[0].status, Status::COMMAND_INTERRUPTED);
+    assert_eq!(host.io.wait(&mut card, 1)[0].status, Status::NAMESPACE_NOT_READY);
     // While it is away its namespace stays and refuses; its neighbour works.
     assert_eq!(host.namespaces(&mut card).len(), 2);
     let away = host.io.execute(&mut card, blocks(io::READ, namespaces[0], 0, 8), Payload::Read(4096));
