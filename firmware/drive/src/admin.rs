@@ -367,3 +367,41 @@ impl NamespaceRecord {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hal_api::QueueFull;
+
+    /// A queue that ends what nobody has sent, again and again.
+    #[derive(Debug, Default)]
+    struct Endless {
+        taken: usize,
+    }
+
+    impl CommandQueue for Endless {
+        fn depth(&self) -> u16 {
+            31
+        }
+        fn submit(&mut self, _: &[u8; 64]) -> Result<(), QueueFull> {
+            Ok(())
+        }
+        fn complete(&mut self) -> Option<[u8; 16]> {
+            self.taken += 1;
+            assert!(self.taken < 1000, "the core does nothing else any more");
+            Some([0xff; 16])
+        }
+        fn flush(&mut self) {}
+        fn arm(&mut self) -> bool {
+            true
+        }
+        fn disarm(&mut self) {}
+    }
+
+    #[test]
+    fn a_drive_that_ends_commands_without_end_has_a_bounded_part_of_a_turn() {
+        let mut admin = Admin::new(Endless::default());
+        assert!(matches!(admin.progress(Instant::from_millis(1)), Progress::Waiting));
+        assert_eq!(admin.queue.taken, COMPLETIONS_PER_POLL);
+    }
+}

@@ -31,7 +31,7 @@ impl<B: Backend> Turn<'_, '_, B> {
                 Stage::Body => {
                     let most = rest.len().min(self.budget_bytes as usize);
                     let taken = self.body(rest.get(..most).unwrap_or_default());
-                    self.budget_bytes -= taken as u32;
+                    self.budget_bytes = self.budget_bytes.saturating_sub(taken as u32);
                     at += taken;
                 }
             }

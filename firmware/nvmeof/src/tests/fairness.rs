@@ -1,7 +1,8 @@
 //! What one host may take from the others.
 
-use nvme::Status;
+use hal_mem::PAGE_BYTES;
 use nvme::opcode::io;
+use nvme::{Status, opcode};
 
 use super::card::*;
 use super::host::*;
@@ -93,4 +94,28 @@ fn a_budget_of_bytes_bounds_what_a_large_transfer_has_of_a_turn() {
     assert!((least..least + 16).contains(&turns), "{turns} turns for a write");
     assert!(matches!(host.replies(&mut card)[..], [Reply::Response { status: Status::SUCCESS, .. }]));
     assert!(card.ram.bytes.starts_with(&data));
+}
+
+#[test]
+fn what_the_card_makes_for_an_answer_counts_in_the_turn() {
+    const PAGES: u32 = (LARGEST_BYTES / PAGE_BYTES) as u32;
+    let limits = Limits { connections: 4, slots: 200, data_pages_per_connection: 8 * PAGES, ..UNLIMITED };
+    let mut card = Card::with(limits, 16 * PAGES as usize);
+    let (mut admin, _) = Host::admin(&mut card, Digests::default());
+    // Health, with nothing but zeros behind it.
+    let dwords = LARGEST_BYTES as u32 / 4 - 1;
+    let mut log = admin_command(opcode::admin::GET_LOG_PAGE, 0, 2 | dwords << 16);
+    log.cdw11.set(dwords >> 16);
+    for _ in 0..4 {
+        admin.start(&mut card, log, &Payload::Read(LARGEST_BYTES as u32));
+    }
+    card.pipe(admin.index).window = 8 * LARGEST_BYTES;
+    let before = card.pool.available();
+    card.poll(admin.index);
+    assert_eq!(before - card.pool.available(), PAGES, "one of them in this turn");
+    card.run();
+    let replies = admin.replies(&mut card);
+    let ended = |reply: &&Reply| matches!(reply, Reply::Response { status: Status::SUCCESS, .. });
+    assert_eq!(replies.iter().filter(ended).count(), 4);
+    card.assert_clean();
 }
