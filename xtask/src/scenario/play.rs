@@ -32,7 +32,7 @@ const WAIT_LIMIT: Duration = Duration::from_secs(60);
 /// How long all of the bad inputs may take.
 const CASES_LIMIT: Duration = Duration::from_secs(300);
 /// How long card and host may take to be up.
-const BOOT_LIMIT: Duration = Duration::from_secs(120);
+const BOOT_LIMIT: Duration = Duration::from_secs(240);
 /// What the card says of its pools when it is ready, and each time its last host is gone.
 const IDLE: &str = r"^no host connected: \d+ of \d+ slots free";
 
