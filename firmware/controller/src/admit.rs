@@ -78,11 +78,12 @@ pub struct BlockWork {
 }
 
 impl BlockWork {
-    /// The request to the backend, with room for the data where it moves any.
+    /// The request to the backend for an owner, with room for the data where it moves any.
     #[must_use]
-    pub fn into_request(self, token: u32, pages: Pages) -> IoRequest {
+    pub fn into_request(self, token: u32, owner: u16, pages: Pages) -> IoRequest {
         IoRequest {
             token,
+            owner,
             namespace: self.namespace,
             operation: self.operation,
             start_block: self.start_block,

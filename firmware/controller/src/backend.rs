@@ -71,6 +71,8 @@ impl Operation {
 pub struct IoRequest {
     /// The caller's name for it, returned in the completion.
     pub token: u32,
+    /// Whose it is: a small number of the caller's. Owners share a drive.
+    pub owner: u16,
     /// Where.
     pub namespace: BackendNamespace,
     /// What.

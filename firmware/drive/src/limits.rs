@@ -12,6 +12,13 @@ pub const SCRATCH_REQUESTS_PER_DRIVE: usize = 16;
 pub const COMMANDS_PER_DRIVE: usize = 255;
 /// Commands that a core may have at a time in another core's queue pair at one drive.
 pub const LENT_COMMANDS: u16 = 16;
+/// Data of one owner at a drive while others have some there as well, in bytes, and with it the largest part of a request.
+/// As much as a core moves in the time that a drive takes for it (docs/design/slow-hosts.md).
+pub const SHARED_DRIVE_BYTES: u32 = 128 * 1024;
+/// Owners share a drive for so long after two of them gave it something.
+pub const SHARED_FOR: Duration = Duration::from_millis(10);
+/// Owners whose data at a drive is counted apart. Those whose numbers are the same modulo this share one share.
+pub const OWNERS: usize = 128;
 /// Namespaces of one drive that are kept.
 pub const NAMESPACES_PER_DRIVE: usize = 64;
 /// Namespaces of one message from a drive's home to a queue.

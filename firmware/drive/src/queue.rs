@@ -9,6 +9,7 @@ mod failure;
 mod flush;
 mod issue;
 mod lane;
+mod sharing;
 mod steps;
 
 use controller::{IoCompletion, IoRequest, Operation, RejectReason, Rejected};
@@ -31,7 +32,9 @@ use crate::tables::{Active, Commands, Covered, DriveMemory, Late, OWN_COMMAND, P
 use cache::{OwnFlush, Writes};
 use failure::LateCommands;
 use flush::{Closing, FlushRounds};
+use issue::Blocked;
 use lane::{Lane, Lent};
+use sharing::Sharing;
 
 pub(crate) use lane::{LaneMessage, Share};
 
@@ -83,6 +86,7 @@ pub(crate) struct DriveQueue<Q> {
     zeroes: Pages,
     /// The request that uses the scratch pages.
     scratch_owner: Option<u16>,
+    sharing: Sharing,
     /// No deadline passes before this.
     earliest: Instant,
     unknown_since_reset: u32,
@@ -144,6 +148,7 @@ impl<Q: CommandQueue> DriveQueue<Q> {
             scratch: Pages::NONE,
             zeroes: Pages::NONE,
             scratch_owner: None,
+            sharing: Sharing::new(memory.at_drive),
             earliest: Instant::FAR_FUTURE,
             unknown_since_reset: 0,
             window: COMMANDS_PER_DRIVE as u16,
@@ -200,7 +205,7 @@ impl<Q: CommandQueue> DriveQueue<Q> {
         pool.give_back(self.scratch);
         pool.give_back(self.zeroes);
         let (requests, commands) = (self.requests.into_slots(), self.commands.into_slots());
-        DriveMemory { requests, commands }
+        DriveMemory { requests, commands, at_drive: self.sharing.into_memory() }
     }
 
     pub fn is_running(&self) -> bool {
@@ -217,6 +222,7 @@ impl<Q: CommandQueue> DriveQueue<Q> {
         self.unknown_since_reset = 0;
         (self.fault, self.fault_told) = (None, false);
         self.others_send = self.has_others;
+        self.sharing.all_had_theirs = false;
         self.mode = Mode::Running;
     }
 
@@ -297,6 +303,7 @@ impl<Q: CommandQueue> DriveQueue<Q> {
         }
         let deadline = now + REQUEST_TIMEOUT;
         self.earliest = self.earliest.min(deadline);
+        self.sharing.note(request.owner, now);
         let start_by = if request.operation.changes_blocks() { now + START_TIMEOUT } else { deadline };
         let active = Active {
             cursor: request.pages.start(),
@@ -323,17 +330,17 @@ impl<Q: CommandQueue> DriveQueue<Q> {
                 self.requests.push(Place::Scratch, slot);
                 self.work_on_scratch(pool, now);
             }
-            // Those that wait already go first.
-            _ if self.mode != Mode::Running || self.requests.first(Place::Pending).is_some() => {
+            // Those that wait already go first, but for those that have had their share.
+            _ if self.mode != Mode::Running || self.waits_for_room() => {
                 self.requests.push(Place::Pending, slot);
             }
-            _ => {
-                if self.issue(slot, pool, now) {
-                    self.settle(slot, pool);
-                } else {
+            _ => match self.issue(slot, pool, now) {
+                Ok(()) => self.settle(slot, pool),
+                Err(blocked) => {
+                    self.sharing.all_had_theirs = blocked == Blocked::Share;
                     self.requests.push(Place::Pending, slot);
                 }
-            }
+            },
         }
         Ok(())
     }
@@ -369,7 +376,9 @@ impl<Q: CommandQueue> DriveQueue<Q> {
             if self.unknown_since_reset >= UNKNOWN_COMPLETIONS_LIMIT {
                 self.fault = Some(Fault::UnknownCompletions);
             }
-            self.issue_pending(pool, now);
+            if taken > 0 || self.waits_for_room() {
+                self.issue_pending(pool, now);
+            }
             self.work_on_scratch(pool, now);
         }
         // After a long pause of the card, what ended in time may still wait to be taken.
@@ -449,6 +458,7 @@ impl<Q: CommandQueue> DriveQueue<Q> {
         self.note_command_home(part.slot);
         let Some(active) = self.requests.get_mut(part.slot) else { return };
         active.outstanding = active.outstanding.saturating_sub(1);
+        self.sharing.end(active, part.blocks);
         if !status.is_success() && active.status.is_success() {
             active.status = host_status(status);
         }

@@ -5,7 +5,7 @@ use hal_api::Instant;
 use hal_mem::{Arena, Cursor, OutOfMemory, Pages};
 use nvme::Status;
 
-use crate::limits::{COMMANDS_PER_DRIVE, REQUESTS_PER_DRIVE};
+use crate::limits::{COMMANDS_PER_DRIVE, OWNERS, REQUESTS_PER_DRIVE};
 use crate::plan::Plan;
 
 const NONE: u16 = u16::MAX;
@@ -17,6 +17,7 @@ pub(crate) const OWN_COMMAND: u16 = u16::MAX - 1;
 pub struct DriveMemory {
     pub(crate) requests: &'static mut [RequestSlot],
     pub(crate) commands: &'static mut [CommandSlot],
+    pub(crate) at_drive: &'static mut [u32; OWNERS],
 }
 
 impl DriveMemory {
@@ -28,6 +29,7 @@ impl DriveMemory {
         Ok(Self {
             requests: arena.slice(REQUESTS_PER_DRIVE, |_| RequestSlot { active: None, next: NONE })?,
             commands: arena.slice(COMMANDS_PER_DRIVE, |_| CommandSlot::FREE)?,
+            at_drive: arena.value([0; OWNERS])?,
         })
     }
 }
@@ -187,6 +189,12 @@ impl Requests {
 
     pub fn get_mut(&mut self, slot: u16) -> Option<&mut Active> {
         self.slots.get_mut(usize::from(slot))?.active.as_mut()
+    }
+
+    /// The last of a list.
+    pub fn last(&self, place: Place) -> Option<u16> {
+        let slot = self.list(place).last;
+        (slot != NONE).then_some(slot)
     }
 
     /// The first of a list.

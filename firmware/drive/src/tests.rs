@@ -9,6 +9,7 @@ mod misbehaviour;
 mod power;
 mod removal;
 mod requests;
+mod sharing;
 mod shutdown;
 
 use core::time::Duration;
@@ -145,6 +146,7 @@ impl Rig {
 /// A request to namespace 1 with 512-byte blocks.
 fn request(operation: Operation, start_block: u64, blocks: u32, pages: Pages) -> IoRequest {
     IoRequest {
+        owner: 0,
         token: 7,
         namespace: BackendNamespace { drive: 0, nsid: 1 },
         operation,

@@ -77,7 +77,7 @@ impl<B: Backend> Turn<'_, '_, B> {
         let pages = core::mem::replace(&mut entry.pages, Pages::NONE);
         entry.state = SlotState::AtBackend;
         let changes = entry.changes_blocks;
-        let request = work.into_request(u32::from(slot), pages);
+        let request = work.into_request(u32::from(slot), self.index, pages);
         match self.env.backend.submit(request, self.env.pool, self.now) {
             Ok(()) => {
                 self.queue.at_backend += 1;

@@ -8,7 +8,7 @@ use app::sizes::{Sizes, mesh_bytes};
 use app::{CoreLoop, DataCore, HotPlug, HotPlugRole, Memory, PoolCounts, Role, assemble_cores, drive_ends};
 use hal_api::{Clock, Instant, PortInfo, Wake};
 use hal_fakes::{
-    FakeFrameQueue, FakeNvme, FakeSlots, NvmeConfig, NvmeControl, SlotsControl, frame_queue_pair,
+    FakeFrameQueue, FakeNvme, FakeSlots, Media, NvmeConfig, NvmeControl, SlotsControl, frame_queue_pair,
 };
 use hal_mem::{Arena, DmaRegion, PAGE_BYTES};
 
@@ -64,12 +64,17 @@ impl Card {
         order: u64,
         drives: impl IntoIterator<Item = NvmeConfig>,
     ) -> Self {
-        Self::boot_with(memory_bytes, (cores, 1), order, drives)
+        Self::boot_with(memory_bytes, (cores, 1), order, drives, Vec::new())
+    }
+
+    /// A card with one data core and one drive, whose blocks are there.
+    pub fn boot_media(memory_bytes: usize, media: Box<dyn Media>) -> Self {
+        Self::boot_with(memory_bytes, (1, 1), 0, [NvmeConfig::default()], vec![media])
     }
 
     /// A card with one data core and two Ethernet ports: wire n leads to port n, the card is 10.0.n.1 there.
     pub fn boot_ports(memory_bytes: usize, drives: impl IntoIterator<Item = NvmeConfig>) -> Self {
-        Self::boot_with(memory_bytes, (1, 2), 0, drives)
+        Self::boot_with(memory_bytes, (1, 2), 0, drives, Vec::new())
     }
 
     fn boot_with(
@@ -77,6 +82,7 @@ impl Card {
         (cores, ports): (usize, usize),
         order: u64,
         drives: impl IntoIterator<Item = NvmeConfig>,
+        mut media: Vec<Box<dyn Media>>,
     ) -> Self {
         let sizes = Sizes::of_each(memory_bytes, cores);
         let configs: Vec<NvmeConfig> = drives.into_iter().collect();
@@ -88,7 +94,9 @@ impl Card {
             let is_plain = config.serial == NvmeConfig::default().serial;
             let serial = if is_plain { format!("DRIVE{index}") } else { config.serial };
             let config = NvmeConfig { serial, queue_pairs, ..config };
-            let (drive, control) = FakeNvme::new(config);
+            // Where none is given, blocks are in memory.
+            let media = media.pop().into_iter().collect();
+            let (drive, control) = FakeNvme::with_media(config, media);
             assert!(drives.push(drive).is_ok(), "too many drives");
             controls.push(control);
         }

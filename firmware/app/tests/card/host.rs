@@ -136,7 +136,7 @@ impl Queue {
 
     /// Sends a command; returns its CID.
     pub fn start(&mut self, card: &mut Card, mut command: Command, payload: Payload) -> u16 {
-        self.cid += 1;
+        self.cid = self.cid.wrapping_add(1);
         command.cid.set(self.cid);
         let sgl = |bytes: usize, identifier| {
             let mut sgl = SglDescriptor { identifier, ..Default::default() };

@@ -4,7 +4,8 @@
 //! host gets its share. Nothing depends on the speed of the machine.
 
 use std::cell::Cell;
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use hal_fakes::NvmeConfig;
 use nvme::Status;
@@ -12,6 +13,7 @@ use nvme::opcode::io;
 
 use crate::card::Card;
 use crate::host::{Host, Payload, blocks};
+use crate::narrow::Narrow;
 use crate::wire::Socket;
 
 const MEMORY: usize = 256 << 20;
@@ -25,6 +27,11 @@ const WORK: u64 = 40_000;
 const TURN_WORK: u64 = 1;
 const FRAME_WORK: u64 = 2;
 const COMMAND_WORK: u64 = 3;
+/// Bytes that a drive moves in a turn where it is what all wait for: less than a turn's shares.
+const DRIVE_TURN_BYTES: u64 = 20 << 10;
+/// Turns in which its work is counted, and before: as long as what a greedy host had begun alone takes at most.
+const NARROW_TURNS: u64 = 4000;
+const WAITING_TURNS: u64 = 3000;
 /// Work that goes by before it counts: queues fill, sockets settle.
 const WARM_UP: u64 = 15_000;
 /// Of what a host has alone, what it has next to one that works as well: half, but for what shorter turns cost, and
@@ -150,7 +157,7 @@ fn a_host_that_never_sends_its_data_costs_others_next_to_nothing() {
     assert_share("a host that never sends its data", served, alone(), 95);
 }
 
-/// A host that keeps 128 commands of 1 MiB under way.
+/// A host that keeps many commands of 1 MiB under way.
 struct Greedy {
     host: Host,
     nsid: u32,
@@ -166,13 +173,13 @@ impl Greedy {
         Self { host, nsid, write, under_way: 0, done: 0 }
     }
 
-    fn go_on(&mut self, card: &mut Card) {
+    fn go_on(&mut self, card: &mut Card, depth: usize) {
         let (opcode, payload) = if self.write {
             (io::WRITE, Payload::Write(vec![7; LARGEST_BYTES as usize]))
         } else {
             (io::READ, Payload::Read(LARGEST_BYTES))
         };
-        while self.under_way < 128 {
+        while self.under_way < depth {
             self.host.io.start(card, blocks(opcode, self.nsid, 4096, LARGEST_BLOCKS), payload.clone());
             self.under_way += 1;
         }
@@ -183,31 +190,27 @@ impl Greedy {
     }
 }
 
-/// What a host at this depth and a greedy one have of the same work, each of which may be away.
-fn side_by_side(depth: Option<usize>, greedy: Option<bool>) -> [u64; 2] {
-    let mut card = card();
-    let mut reader = Reader::connect(&mut card, 1, 127, READ_BYTES);
-    let mut greedy = greedy.map(|write| Greedy::connect(&mut card, write));
-    let done = Cell::new([0; 2]);
-    let hosts = |card: &mut Card| {
-        if let Some(depth) = depth {
-            reader.go_on(card, depth);
-        }
-        if let Some(greedy) = &mut greedy {
-            greedy.go_on(card);
-        }
-        done.set([reader.done, greedy.as_ref().map_or(0, |greedy| greedy.done)]);
-    };
-    during_work(&mut card, hosts, || done.get())
-}
-
 /// Neither has less than its half: the greedy host keeps to the rules as well.
 #[track_caller]
 fn assert_halves(name: &str, write: bool) {
-    let [_, greedy_alone] = side_by_side(None, Some(write));
-    for depth in [16, 32, 127] {
-        let [alone, _] = side_by_side(Some(depth), None);
-        let [beside, greedy] = side_by_side(Some(depth), Some(write));
+    const DEPTHS: [usize; 3] = [16, 32, 127];
+    let mut card = card();
+    let mut reader = Reader::connect(&mut card, 1, 127, READ_BYTES);
+    let mut greedy = Greedy::connect(&mut card, write);
+    // What each has of the same work.
+    let mut measure = |depth: usize, greedy_depth: usize| {
+        let done = Cell::new([0; 2]);
+        let hosts = |card: &mut Card| {
+            reader.go_on(card, depth);
+            greedy.go_on(card, greedy_depth);
+            done.set([reader.done, greedy.done]);
+        };
+        during_work(&mut card, hosts, || done.get())
+    };
+    let alone = DEPTHS.map(|depth| measure(depth, 0)[0]);
+    let beside = DEPTHS.map(|depth| measure(depth, 128));
+    let [_, greedy_alone] = measure(0, 128);
+    for ((depth, alone), [beside, greedy]) in DEPTHS.into_iter().zip(alone).zip(beside) {
         assert_share(&format!("at depth {depth} next to 128 {name} of 1 MiB"), beside, alone, HALF_PERCENT);
         let name = format!("128 {name} of 1 MiB next to depth {depth}");
         assert_share(&name, greedy, greedy_alone, GREEDY_PERCENT);
@@ -247,4 +250,36 @@ fn five_hundred_sockets_that_never_send_icreq_cost_others_next_to_nothing() {
     }
     let served = served(&mut card, &mut reader, |_| {});
     assert_share("500 sockets that never send ICReq", served, alone(), 95);
+}
+
+#[test]
+fn a_drive_that_all_wait_for_is_shared_by_bytes() {
+    const DEPTHS: [usize; 2] = [32, 127];
+    for write in [false, true] {
+        let granted = Arc::new(AtomicU64::new(0));
+        let mut card = Card::boot_media(MEMORY, Box::new(Narrow::new(16384 << 9, &granted)));
+        card.wire.widen();
+        let mut reader = Reader::connect(&mut card, 1, 127, READ_BYTES);
+        let mut greedy = Greedy::connect(&mut card, write);
+        let mut measure = |depth: usize, greedy_depth: usize| {
+            let mut before = [0; 2];
+            for turn in 0..WAITING_TURNS + NARROW_TURNS {
+                if turn == WAITING_TURNS {
+                    before = [reader.done, greedy.done];
+                }
+                reader.go_on(&mut card, depth);
+                greedy.go_on(&mut card, greedy_depth);
+                granted.fetch_add(DRIVE_TURN_BYTES, Ordering::Relaxed);
+                card.turn();
+            }
+            [reader.done - before[0], greedy.done - before[1]]
+        };
+        let alone = DEPTHS.map(|depth| measure(depth, 0)[0]);
+        let beside = DEPTHS.map(|depth| measure(depth, 128));
+        for ((depth, alone), [beside, greedy]) in DEPTHS.into_iter().zip(alone).zip(beside) {
+            assert_share(&format!("at a drive, depth {depth}, writes {write}"), beside, alone, 48);
+            let all = NARROW_TURNS * DRIVE_TURN_BYTES;
+            assert_share("the greedy host there", greedy * u64::from(LARGEST_BYTES), all, HALF_PERCENT);
+        }
+    }
 }

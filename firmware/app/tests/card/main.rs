@@ -12,6 +12,7 @@ mod host;
 mod hostile;
 mod limits;
 mod many_cores;
+mod narrow;
 mod own_host;
 mod plug;
 mod ports;

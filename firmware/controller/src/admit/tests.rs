@@ -45,7 +45,7 @@ fn force_unit_access_and_deallocate_pass_through() {
     let work = block_work(&bench, &zeroes).1;
     assert_eq!(work.operation, Operation::WriteZeroes { deallocate: true });
     assert!(work.force_unit_access);
-    let request = work.into_request(9, Pages::NONE);
+    let request = work.into_request(9, 3, Pages::NONE);
     assert_eq!((request.token, request.blocks, request.operation), (9, 1, work.operation));
 }
 

@@ -158,6 +158,7 @@ impl<Q: CommandQueue> DriveQueue<Q> {
             self.note_command_home(part.slot);
             if let Some(active) = self.requests.get_mut(part.slot) {
                 active.outstanding = active.outstanding.saturating_sub(1);
+                self.sharing.end(active, part.blocks);
             }
             self.settle(part.slot, pool);
         }

@@ -62,30 +62,42 @@ struct Progress {
     issued_blocks: u32,
 }
 
-/// There is no room at the drive now.
-struct Blocked;
+/// Why a part cannot go out now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Blocked {
+    /// There is no room at the drive.
+    Room,
+    /// Its owner has its share there.
+    Share,
+}
 
 impl<Q: CommandQueue> DriveQueue<Q> {
     /// Gives out what waits, in order, until there is no room.
     pub(super) fn issue_pending(&mut self, pool: &mut PagePool, now: Instant) {
+        let last = self.requests.last(Place::Pending);
+        self.sharing.all_had_theirs = false;
         while let Some(slot) = self.requests.first(Place::Pending) {
-            if !self.issue(slot, pool, now) {
+            let result = self.issue(slot, pool, now);
+            if result == Err(Blocked::Room) {
                 return;
             }
             self.requests.pop(Place::Pending);
-            self.settle(slot, pool);
+            match result {
+                Ok(()) => self.settle(slot, pool),
+                // Others may pass; their order among themselves stays.
+                Err(_) => self.requests.push(Place::Pending, slot),
+            }
+            if last == Some(slot) {
+                self.sharing.all_had_theirs = true;
+                return;
+            }
         }
     }
 
-    /// Gives out parts of a request; true when there are no more.
-    pub(super) fn issue(&mut self, slot: u16, pool: &mut PagePool, now: Instant) -> bool {
-        loop {
-            match self.issue_part(slot, pool, now) {
-                Ok(true) => (),
-                Ok(false) => return true,
-                Err(Blocked) => return false,
-            }
-        }
+    /// Gives out parts of a request until there are no more.
+    pub(super) fn issue(&mut self, slot: u16, pool: &mut PagePool, now: Instant) -> Result<(), Blocked> {
+        while self.issue_part(slot, pool, now)? {}
+        Ok(())
     }
 
     /// The request that owns the scratch pages reads its next part; the next one takes them over when it ends.
@@ -154,14 +166,19 @@ impl<Q: CommandQueue> DriveQueue<Q> {
             return Ok(false);
         }
         if !self.commands.has_room() || self.commands.outstanding() >= depth {
-            return Err(Blocked);
+            return Err(Blocked::Room);
         }
-        let Some(mut part) = next_part(active, pool, scratch, zeroes) else {
+        let most = match active.plan {
+            Plan::Data { .. } => self.sharing.part_bytes(active.request.owner, now)?,
+            _ => u32::MAX,
+        };
+        let Some(mut part) = next_part(active, pool, scratch, zeroes, most) else {
             debug_assert!(false, "a request without a next part");
             (active.issuing, active.status) = (false, Status::INTERNAL_ERROR);
             return Ok(false);
         };
-        let list = if part.data.needs_page() { Some(self.list_pages.pop().ok_or(Blocked)?) } else { None };
+        let list =
+            if part.data.needs_page() { Some(self.list_pages.pop().ok_or(Blocked::Room)?) } else { None };
         let Some(progress) = place_data(pool, active, &self.limits, &mut part, list.as_ref()) else {
             active.issuing = false;
             self.return_list(list, pool);
@@ -171,18 +188,19 @@ impl<Q: CommandQueue> DriveQueue<Q> {
         let blocks = part.blocks;
         let command = CommandPart { slot, blocks, list, sent: now, deadline, late: Late::No };
         let Some(cid) = self.commands.begin(command) else {
-            return Err(Blocked);
+            return Err(Blocked::Room);
         };
         part.command.cid.set(cid);
         let bytes: [u8; 64] = zerocopy::transmute!(part.command);
         if self.pair.as_mut().is_none_or(|pair| pair.submit(&bytes).is_err()) {
             let list = self.commands.end(cid).and_then(|part| part.list);
             self.return_list(list, pool);
-            return Err(Blocked);
+            return Err(Blocked::Room);
         }
         self.earliest = self.earliest.min(deadline);
         self.counters.commands += 1;
         active.outstanding += 1;
+        self.sharing.begin(active, blocks);
         active.flush_covers = covers;
         active.cursor = progress.cursor;
         active.range = progress.range;
@@ -208,8 +226,16 @@ impl<Q: CommandQueue> DriveQueue<Q> {
     }
 }
 
-/// The part that comes next, without PRP entries and CID.
-fn next_part(active: &Active, pool: &PagePool, scratch: Cursor, zeroes: u64) -> Option<Part> {
+/// The part that comes next, without PRP entries and CID; a part of a transfer has `most_bytes` at most.
+// A part is large to hand over.
+#[inline(always)]
+fn next_part(
+    active: &Active,
+    pool: &PagePool,
+    scratch: Cursor,
+    zeroes: u64,
+    most_bytes: u32,
+) -> Option<Part> {
     let request = &active.request;
     let mut command = Command::new_zeroed();
     command.nsid.set(request.namespace.nsid);
@@ -219,7 +245,7 @@ fn next_part(active: &Active, pool: &PagePool, scratch: Cursor, zeroes: u64) -> 
     let (opcode, blocks, data, mut flags) = match active.plan {
         Plan::Nothing | Plan::Flush => (io::FLUSH, 0, Data::None, 0),
         Plan::Data { opcode, part_blocks } => {
-            let blocks = blocks_of(part_blocks);
+            let blocks = blocks_of(part_blocks.min(most_bytes >> request.block_shift));
             (opcode, blocks, Data::Chain(active.cursor, bytes_of(blocks)), 0)
         }
         Plan::NoData { opcode, part_blocks, deallocate } => {

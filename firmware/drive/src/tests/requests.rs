@@ -99,7 +99,9 @@ fn random_against_model(seed: u64, config: NvmeConfig) {
             let pages = if data.is_empty() { Pages::NONE } else { rig.pages_with(&data) };
             let is_flush = operation == Operation::Flush;
             let request = request(operation, start, if is_flush { 0 } else { blocks as u32 }, pages);
-            rig.submit(IoRequest { token: lane as u32, ..request }).expect("room");
+            // Some share the drive, some wait for their own share.
+            let owner = lane as u16 % 3;
+            rig.submit(IoRequest { token: lane as u32, owner, ..request }).expect("room");
             if let Operation::WriteZeroes { .. } = operation {
                 out[lane as usize] = Some((operation, at, vec![0; bytes]));
             } else {

@@ -48,7 +48,11 @@ impl Chaos {
         let Some(token) = token.filter(|_| !self.under_way.iter().flatten().any(is_busy)) else { return };
         let byte = self.rig.random.below(255) as u8 + 1;
         let pages = self.rig.pages_with(core, byte);
-        let request = IoRequest { token: WRITE + token as u32, ..request(Operation::Write, block, 1, pages) };
+        let request = IoRequest {
+            token: WRITE + token as u32,
+            owner: token as u16,
+            ..request(Operation::Write, block, 1, pages)
+        };
         match self.rig.submit(core, request) {
             Ok(()) => self.under_way[core][token] = Some((block, byte)),
             Err(rejected) => self.rig.cores[core].pool.give_back(rejected.request.pages),

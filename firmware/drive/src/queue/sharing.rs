@@ -1,0 +1,88 @@
+//! A drive that several owners of requests want at once: each has so many bytes of data there, and no more before some of
+//! them are home. What a drive takes first is its own business, so that fair is what it is given.
+
+use hal_api::{CommandQueue, Instant};
+
+use super::DriveQueue;
+use super::issue::Blocked;
+use crate::limits::{OWNERS, SHARED_DRIVE_BYTES, SHARED_FOR};
+use crate::plan::Plan;
+use crate::tables::{Active, Place};
+
+/// What each owner has at the drive, and whose requests came.
+#[derive(Debug)]
+pub(super) struct Sharing {
+    /// Bytes of data of each owner's parts that are out.
+    at_drive: &'static mut [u32; OWNERS],
+    /// Owners that have any.
+    owners: u16,
+    last_owner: u16,
+    /// Until when owners share, whatever they have at the drive.
+    until: Instant,
+    /// All that is pending waits for data of its own owner to come home.
+    pub all_had_theirs: bool,
+}
+
+impl Sharing {
+    pub fn new(at_drive: &'static mut [u32; OWNERS]) -> Self {
+        Self { at_drive, owners: 0, last_owner: 0, until: Instant::ZERO, all_had_theirs: false }
+    }
+
+    /// The memory, for another drive. Nothing may be out.
+    pub fn into_memory(self) -> &'static mut [u32; OWNERS] {
+        debug_assert!(self.owners == 0);
+        self.at_drive
+    }
+
+    /// An owner has a request.
+    pub fn note(&mut self, owner: u16, now: Instant) {
+        if self.last_owner != owner {
+            self.last_owner = owner;
+            self.until = now + SHARED_FOR;
+        }
+    }
+
+    /// A part of so many blocks goes to the drive.
+    pub fn begin(&mut self, active: &Active, blocks: u32) {
+        if let Plan::Data { .. } = active.plan {
+            let Some(out) = self.out(active.request.owner) else { return };
+            let had = core::mem::replace(out, out.wrapping_add(blocks << active.request.block_shift));
+            self.owners += u16::from(had == 0);
+        }
+    }
+
+    /// It has come home.
+    pub fn end(&mut self, active: &Active, blocks: u32) {
+        if let Plan::Data { .. } = active.plan {
+            let Some(out) = self.out(active.request.owner) else { return };
+            *out = out.wrapping_sub(blocks << active.request.block_shift);
+            let has_none = *out == 0;
+            self.owners = self.owners.saturating_sub(u16::from(has_none));
+        }
+    }
+
+    /// The most data of an owner's next part, in bytes.
+    ///
+    /// # Errors
+    /// The owner has its share at the drive.
+    pub fn part_bytes(&mut self, owner: u16, now: Instant) -> Result<u32, Blocked> {
+        let out = self.out(owner).map_or(0, |out| *out);
+        let has_others = self.owners > u16::from(out > 0);
+        if now >= self.until && !has_others {
+            return Ok(u32::MAX);
+        }
+        // A part may go beyond it: else an owner's small requests could keep its large ones waiting.
+        if out < SHARED_DRIVE_BYTES { Ok(SHARED_DRIVE_BYTES) } else { Err(Blocked::Share) }
+    }
+
+    fn out(&mut self, owner: u16) -> Option<&mut u32> {
+        self.at_drive.get_mut(usize::from(owner) % OWNERS)
+    }
+}
+
+impl<Q: CommandQueue> DriveQueue<Q> {
+    /// Whether some request is pending that others must not overtake.
+    pub(super) fn waits_for_room(&self) -> bool {
+        !self.sharing.all_had_theirs && self.requests.first(Place::Pending).is_some()
+    }
+}
