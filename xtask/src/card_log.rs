@@ -131,7 +131,7 @@ mod tests {
         lines.push(line(2, "free: 7"));
         assert_eq!(kept(&lines, &idle), None);
         // What one core says is no excuse for another.
-        lines.extend([line(1, "controller 3: has queues here, its home is core 1"), line(1, "free: 7")]);
+        lines.extend([line(1, "controller 3: has queues here, its home is data core 1"), line(1, "free: 7")]);
         assert!(kept(&lines, &idle).unwrap().contains("core 1 at first: free: 8"));
         assert!(kept(&lines[..0], &idle).is_some());
     }

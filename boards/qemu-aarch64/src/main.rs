@@ -7,7 +7,7 @@ use core::sync::atomic::{AtomicU8, Ordering};
 use core::time::Duration;
 
 use app::options::Options;
-use app::plan::{self, Plan};
+use app::plan::{self, Plan, Role};
 use app::sizes::{Sizes, mesh_bytes};
 use app::{
     ControlEnds, CoreLoop, CoreQueue, DataCore, DataEnds, HotPlug, HotPlugRole, LineState, MAX_DATA_CORES,
@@ -164,6 +164,9 @@ fn choose_plan(options: &Options, cores: usize) -> &'static Plan {
         hal_log::warn!("no core plan {} for {} cores", name, cores);
     }
     hal_log::info!("core plan {}", plan.name);
+    for core in plan.cores_of(Role::Offload) {
+        hal_log::info!("core {} is kept for accelerators; nothing runs there yet, and it stays asleep", core);
+    }
     plan
 }
 

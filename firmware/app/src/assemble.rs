@@ -237,12 +237,22 @@ fn make_stacks<F: FrameQueue>(
     let mut stacks = Vec::new();
     // Taken from the end, one by one.
     ports.reverse();
-    for (of_port, number) in options.ports.iter().zip(0u64..) {
+    for (of_port, number) in options.ports.iter().zip(1u16..) {
         let Some(port) = ports.pop() else { break };
-        let seed = seed.wrapping_add(number.wrapping_mul(PORT_SEED_STEP));
+        let seed = seed.wrapping_add(u64::from(number - 1).wrapping_mul(PORT_SEED_STEP));
         // There are as many options as ports at most.
         let addressing = if follows { Addressing::Follow } else { addressing(of_port) };
-        let _ = stacks.push(make_stack(port, addressing, of_port, options, socket_bytes, arena, seed, now)?);
+        let _ = stacks.push(make_stack(
+            port,
+            number,
+            addressing,
+            of_port,
+            options,
+            socket_bytes,
+            arena,
+            seed,
+            now,
+        )?);
     }
     Ok(stacks)
 }
@@ -250,6 +260,7 @@ fn make_stacks<F: FrameQueue>(
 #[allow(clippy::too_many_arguments, reason = "what all stacks share, and what each has")]
 fn make_stack<F: FrameQueue>(
     port: F,
+    number: u16,
     addressing: Addressing,
     of_port: &PortOptions,
     options: &Options,
@@ -260,6 +271,7 @@ fn make_stack<F: FrameQueue>(
 ) -> Result<Stack<F>, OutOfMemory> {
     let ports = [options.port, DISCOVERY_PORT];
     let config = net::Config {
+        number,
         addressing,
         ipv6: of_port.ipv6.filter(|_| !matches!(addressing, Addressing::Follow)).map(|(address, prefix)| {
             PortAddress { address: address.into(), prefix, gateway: of_port.gateway6.map(Into::into) }
@@ -271,7 +283,7 @@ fn make_stack<F: FrameQueue>(
         ..net::Config::default()
     };
     if !matches!(config.addressing, Addressing::Follow) {
-        log_port(&port.info());
+        log_port(number, &port.info());
     }
     Stack::new(port, &config.fit(socket_bytes), arena, seed, now)
 }
@@ -286,11 +298,12 @@ fn addressing(of_port: &PortOptions) -> Addressing {
 }
 
 /// Says what was agreed with the device.
-fn log_port(info: &PortInfo) {
+fn log_port(number: u16, info: &PortInfo) {
     let [a, b, c, d, e, f] = info.mac;
     let yes_or_no = |agreed: bool| if agreed { "yes" } else { "no" };
     hal_log::info!(
-        "port {:02x}:{:02x}:{:02x}:{:02x}:{:02x}:{:02x}, MTU {}, checksum offload: receive {}, transmit {}",
+        "port {}: {:02x}:{:02x}:{:02x}:{:02x}:{:02x}:{:02x}, MTU {}, checksum offload: receive {}, transmit {}",
+        number,
         a,
         b,
         c,

@@ -47,6 +47,11 @@ impl Plan {
         self.entries.iter().find(|entry| entry.role == role && entry.queue == queue).map(|entry| entry.core)
     }
 
+    /// The cores that run `role`.
+    pub fn cores_of(&self, role: Role) -> impl Iterator<Item = usize> + '_ {
+        self.entries.iter().filter(move |entry| entry.role == role).map(|entry| entry.core)
+    }
+
     /// The data cores in the order of their queues: the first has queue 0 of the Ethernet ports and of the drives.
     pub fn data_cores(&self) -> impl Iterator<Item = usize> + '_ {
         (0..).map_while(|queue| self.core_of(Role::Net, queue))
@@ -103,5 +108,7 @@ mod tests {
     fn a_role_is_found_on_its_core() {
         assert_eq!(PLANS[1].core_of(Role::Net, 0), Some(1));
         assert_eq!(PLANS[1].core_of(Role::Net, 1), None);
+        assert!(PLANS[3].cores_of(Role::Net).eq([3, 1, 2]));
+        assert_eq!(PLANS[3].cores_of(Role::Offload).count(), 0);
     }
 }

@@ -261,7 +261,7 @@ impl Subsystem {
             lost_writes: LostWrites::new(),
             part: Part::Delegate { home, active: false, untold_errors: 0 },
         });
-        info!("controller {}: has queues here, its home is core {}", cntlid, home);
+        info!("controller {}: has queues here, its home is data core {}", cntlid, home);
         Ok(ControllerHandle { index: index as u16, generation: slot.generation })
     }
 

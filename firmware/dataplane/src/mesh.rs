@@ -10,6 +10,7 @@ use message::Change;
 use nvmeof::{Environment, Settling};
 
 use crate::data_core::{DataCore, MAX_PORTS};
+use crate::net_role::port_id;
 
 /// After so many frames all that had come before them is in, although more of them wait: as many as a device and the rings
 /// of fifteen other cores hold. Sources are asked in turn, so that none keeps its frames longer.
@@ -138,7 +139,7 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
         let mesh = &mut self.mesh;
         // A stack also stops when it has taken its share, or has no room for answers.
         let mut in_until = mesh.turn;
-        for (stack, sweep) in self.stacks.iter_mut().zip(&mut mesh.sweeps) {
+        for (place, (stack, sweep)) in (0..).zip(self.stacks.iter_mut().zip(&mut mesh.sweeps)) {
             let taken = stack.frames_taken();
             if !stack.has_frame() {
                 sweep.in_until = mesh.turn;
@@ -153,7 +154,11 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
                 if now.since(since) >= STUCK_AFTER {
                     // Else no core would ever confirm what is to come behind these frames: no host could connect any more.
                     let dropped = stack.drop_frames(FRAMES_THAT_WAIT as usize);
-                    hal_log::warn!("a port sends nothing: {} frames were dropped unread", dropped);
+                    hal_log::warn!(
+                        "port {} sends nothing: {} frames were dropped unread",
+                        port_id(place).0,
+                        dropped
+                    );
                 }
                 in_until = in_until.min(sweep.in_until);
                 continue;

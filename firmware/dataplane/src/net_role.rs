@@ -393,6 +393,6 @@ const fn as_message(own: PortAddress) -> Address {
 }
 
 /// Ports are counted from 1 where hosts see them.
-const fn port_id(place: u8) -> PortId {
+pub(crate) const fn port_id(place: u8) -> PortId {
     PortId(place as u16 + 1)
 }

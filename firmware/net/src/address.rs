@@ -44,6 +44,8 @@ const DHCP_PATIENCE: Duration = Duration::from_secs(10);
 /// Where the address comes from, and whether it has come.
 #[derive(Debug)]
 pub(crate) struct AddressState {
+    /// The port, in log lines.
+    port: u16,
     dhcp: Option<SocketHandle>,
     /// Since when DHCP has been asked without an answer.
     asking_since: Option<Instant>,
@@ -67,7 +69,9 @@ impl AddressState {
         set: &mut SocketSet<'static>,
         now: Instant,
     ) -> Self {
+        let port = config.number;
         let mut state = Self {
+            port,
             dhcp: None,
             asking_since: None,
             confirming: false,
@@ -82,17 +86,17 @@ impl AddressState {
             Addressing::Dhcp => {
                 state.dhcp = Some(set.add(dhcpv4::Socket::new()));
                 state.asking_since = Some(now);
-                hal_log::info!("asking DHCP for an address");
+                hal_log::info!("port {}: asking DHCP for an address", port);
             }
             Addressing::Static { address, prefix, gateway } => {
                 main = Some(PortAddress { address, prefix, gateway });
-                hal_log::info!("address {}/{}", address, prefix);
+                hal_log::info!("port {}: address {}/{}", port, address, prefix);
             }
             Addressing::Follow => {}
         }
         let ipv6 = config.ipv6.filter(|_| !state.follows);
         if let Some(PortAddress { address, prefix, .. }) = ipv6 {
-            hal_log::info!("address {}/{}", address, prefix);
+            hal_log::info!("port {}: address {}/{}", port, address, prefix);
         }
         state.set(interface, PortAddresses { main, ipv6 });
         state
@@ -119,11 +123,15 @@ impl AddressState {
 
     /// Gives the interface these addresses and their default routes, and no others.
     pub(crate) fn set(&mut self, interface: &mut Interface, addresses: PortAddresses) {
+        let port = self.port;
         let usable = |own: &PortAddress| {
             // smoltcp panics on others.
             let fine = IpAddress::from(own.address).is_unicast();
             if !fine {
-                hal_log::error!("the address is not one that a port can have; the port stays without");
+                hal_log::error!(
+                    "port {}: the address is not one that a port can have; it stays without",
+                    port
+                );
             }
             fine
         };
@@ -174,14 +182,14 @@ impl AddressState {
                 self.warned = false;
                 let main = Some(PortAddress { address: address.into(), prefix, gateway: router });
                 self.set(interface, PortAddresses { main, ..self.addresses });
-                hal_log::info!("DHCP: address {}/{}", address, prefix);
+                hal_log::info!("port {}: DHCP: address {}/{}", self.port, address, prefix);
             }
             // The client begins by taking away an address that was never there.
             dhcpv4::Event::Deconfigured if self.confirming || self.asking_since.is_some() => return false,
             dhcpv4::Event::Deconfigured => {
                 self.asking_since = Some(now);
                 self.set(interface, PortAddresses { main: None, ..self.addresses });
-                hal_log::warn!("DHCP: the address is lost; asking again");
+                hal_log::warn!("port {}: DHCP: the address is lost; asking again", self.port);
             }
         }
         true
@@ -201,9 +209,9 @@ impl AddressState {
             if self.follows {
                 // Who looks after the port says so.
             } else if link_up {
-                hal_log::info!("link is up");
+                hal_log::info!("port {}: link is up", self.port);
             } else {
-                hal_log::warn!("link is down");
+                hal_log::warn!("port {}: link is down", self.port);
             }
         }
         if let (true, Some(handle)) = (came_up, self.dhcp) {
@@ -217,7 +225,7 @@ impl AddressState {
         let silent = self.asking_since.is_some_and(|since| now.since(since) >= DHCP_PATIENCE);
         if silent && self.link_up && !self.warned {
             self.warned = true;
-            hal_log::warn!("no DHCP answer; still asking");
+            hal_log::warn!("port {}: no DHCP answer; still asking", self.port);
             if self.confirming {
                 self.confirming = false;
                 self.set(interface, PortAddresses { main: None, ..self.addresses });

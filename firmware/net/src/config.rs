@@ -46,6 +46,8 @@ pub struct Home {
 /// Limits and addresses of a [`crate::Stack`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Config<'a> {
+    /// The Ethernet port's number, as log lines call it: counted from 1.
+    pub number: u16,
     /// Where the address comes from.
     pub addressing: Addressing,
     /// A fixed IPv6 address besides; followers are told it.
@@ -70,6 +72,7 @@ pub struct Config<'a> {
 impl Default for Config<'static> {
     fn default() -> Self {
         Self {
+            number: 1,
             addressing: Addressing::Dhcp,
             ipv6: None,
             home: None,

@@ -238,10 +238,11 @@ impl Inventory {
                 if options.data_cores > 1 {
                     let by = if port.steers() { "the device (RSS)" } else { "software" };
                     hal_log::info!(
-                        "PCI {:02x}:{:02x}.{}: port with {} queue pairs for {} data cores, steered by {}",
+                        "PCI {:02x}:{:02x}.{}: port {} with {} queue pairs for {} data cores, steered by {}",
                         at.0,
                         at.1,
                         at.2,
+                        self.ports.len() + 1,
                         port.pairs(),
                         options.data_cores,
                         by
