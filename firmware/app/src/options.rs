@@ -16,7 +16,7 @@ use crate::sizes::MAX_PORTS;
 /// Default port of NVMe/TCP (IANA: nvme).
 pub const NVME_TCP_PORT: u16 = 4420;
 /// Port of the discovery service (IANA: nvme-disc).
-pub const DISCOVERY_PORT: u16 = 8009;
+pub const DISCOVERY_PORT: u16 = nvme::fabrics::DISCOVERY_TCP_PORT;
 /// Smallest MTU that is taken: what IPv4 promises to deliver unfragmented.
 pub const MIN_MTU: u16 = 576;
 /// Largest MTU that is taken.

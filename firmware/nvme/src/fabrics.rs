@@ -7,6 +7,9 @@ use crate::Command;
 
 /// NQN of the well-known discovery subsystem (Base 4.5.1).
 pub const DISCOVERY_NQN: &str = "nqn.2014-08.org.nvmexpress.discovery";
+/// TCP port of discovery services, by which hosts look for one that they are told no port of (IANA: nvme-disc; NVMe/TCP 1.0,
+/// section 3.1.1).
+pub const DISCOVERY_TCP_PORT: u16 = 8009;
 /// Longest NQN in bytes, without the NUL (Base 4.5).
 pub const MAX_NQN_BYTES: usize = 223;
 /// CNTLID in Connect that asks for any controller (dynamic controller model).

@@ -4,7 +4,7 @@ use core::fmt::Write;
 use core::net::IpAddr;
 
 use heapless::String;
-use nvme::fabrics::DISCOVERY_NQN;
+use nvme::fabrics::{DISCOVERY_NQN, DISCOVERY_TCP_PORT};
 use nvme::log_page::{DiscoveryEntry, DiscoveryHeader, discovery_flag};
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -79,15 +79,16 @@ impl Subsystem {
         let _ = write!(text, "{}", listener.address);
         put_padded(&mut entry.transport_address, text.as_bytes());
         text.clear();
-        let _ = write!(text, "{}", listener.port);
-        put_padded(&mut entry.service_id, text.as_bytes());
-        let nqn = match subject {
-            Subject::NvmSubsystem => self.config.nqn.as_str(),
+        let (nqn, port) = match subject {
+            Subject::NvmSubsystem => (self.config.nqn.as_str(), listener.port),
             Subject::ThisDiscovery => {
                 entry.flags.set(discovery_flag::DUPLICATE | discovery_flag::PERSISTENT);
-                DISCOVERY_NQN
+                // It answers at the listener's port as well; hosts know it by this one.
+                (DISCOVERY_NQN, DISCOVERY_TCP_PORT)
             }
         };
+        let _ = write!(text, "{port}");
+        put_padded(&mut entry.service_id, text.as_bytes());
         for (place, byte) in entry.subsystem_nqn.iter_mut().zip(nqn.bytes()) {
             *place = byte;
         }

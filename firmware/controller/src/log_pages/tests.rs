@@ -164,6 +164,9 @@ fn the_discovery_log_has_an_entry_for_each_listener() {
     assert_eq!((own.subsystem_type, own.flags.get()), (3, persistent));
     assert_eq!(nvme::fabrics::nqn_text(&own.subsystem_nqn), Some(nvme::fabrics::DISCOVERY_NQN));
     assert_eq!((own.transport_address, own.port_id), (first.transport_address, first.port_id));
+    assert_eq!(&own.service_id[..6], b"8009  ", "not the port for data");
+    let (other, _) = DiscoveryEntry::read_from_prefix(rest).unwrap();
+    assert_eq!((other.transport_address, &other.service_id[..6]), (second.transport_address, &b"8009  "[..]));
     assert!(rest[1024..].iter().all(|&byte| byte == 0));
     assert_eq!(bench.data_of(&get_log(id::DISCOVERY, 1024, 2048)), data[2048..3072]);
     assert_eq!(bench.refusal_of(&get_log(id::DISCOVERY, 4, 5124)), Status::INVALID_FIELD);
