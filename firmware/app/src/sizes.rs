@@ -16,7 +16,7 @@ pub const MAX_CONTROLLERS_PER_ADDRESS: u16 = 32;
 /// Ethernet ports.
 pub const MAX_PORTS: usize = dataplane::MAX_PORTS;
 /// Drives.
-pub const MAX_DRIVES: usize = 16;
+pub const MAX_DRIVES: usize = drive::limits::MAX_DRIVES;
 /// Command slots of a data core at most: 64 I/O queues of 128 entries with their admin queues, and a quarter besides.
 pub const MAX_SLOTS: u16 = 12_288;
 /// Data pages at most: 512 MiB.

@@ -2,8 +2,8 @@
 
 use heapless::String;
 
-/// Namespaces of the subsystem (MNAN).
-pub const MAX_NAMESPACES: usize = 64;
+/// Namespaces of the subsystem (MNAN): the rings between cores have room to tell of each.
+pub use message::MAX_NAMESPACES;
 /// Listeners that the discovery log page tells of.
 pub const MAX_LISTENERS: usize = 8;
 /// I/O queues that any controller may be granted; `SubsystemConfig::max_io_queues` may be less.

@@ -107,8 +107,8 @@ pub enum Heard {
         /// What to answer.
         failure: Failure,
     },
-    /// A core has confirmed a fence, or arrivals.
-    Fenced {
+    /// A core has confirmed a fence, or arrivals: what a Connect waits for.
+    Confirmed {
         /// Which.
         number: u32,
         /// Losses that the host has not heard of from that core.
@@ -164,7 +164,7 @@ pub enum Heard {
 pub enum FenceStart {
     /// There are no other cores.
     NotNeeded,
-    /// Under this number: wait for [`Heard::Fenced`].
+    /// Under this number: wait for [`Heard::Confirmed`].
     Begun(u32),
     /// Try again later: an earlier fence of this host is pending, or there are too many.
     Busy,
@@ -373,12 +373,13 @@ impl Subsystem {
                 warn!("core {} confirms change {}, which nobody waits for", from, number);
                 return Heard::Nothing;
             }
-            // Only fences tell something with each confirmation.
-            Confirmed::Waiting => return Heard::Fenced { number, lost, complete: false },
+            Confirmed::Waiting(begun) => (begun, false),
             Confirmed::Complete(begun) => (begun, true),
         };
         match begun.change {
-            Change::Fence { .. } | Change::Arrivals { .. } => Heard::Fenced { number, lost, complete },
+            // These tell something with each confirmation.
+            Change::Fence { .. } | Change::Arrivals { .. } => Heard::Confirmed { number, lost, complete },
+            _ if !complete => Heard::Nothing,
             Change::Detach { nsid, .. } => Heard::Detached { nsid },
             Change::Ana { port, state } => Heard::AnaChanged { port: PortId(port), state },
             Change::Lock { name, .. } => Heard::Lock(LockNews::Clear(name)),

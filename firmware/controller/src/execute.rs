@@ -92,7 +92,6 @@ impl Subsystem {
         token: u32,
         command: &Command,
         from_host: &[u8],
-        _backend: &impl Backend,
     ) -> Outcome {
         self.now = self.now.max(now);
         match self.admit(queue, command) {

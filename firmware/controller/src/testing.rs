@@ -119,7 +119,7 @@ impl Bench {
             self.subsystem.fill(&self.admin, command, offset, piece, &self.backend);
         }
         let token = 1000 + u32::from(command.cid.get());
-        let outcome = self.subsystem.execute(&self.admin, self.now, token, command, from_host, &self.backend);
+        let outcome = self.subsystem.execute(&self.admin, self.now, token, command, from_host);
         (outcome, data)
     }
 

@@ -6,20 +6,18 @@
 
 use controller::config::MAX_NAMESPACES;
 use controller::{BackendNamespace, Namespace};
+use drive::limits::MAX_DRIVES;
 use hal_api::{FrameQueue, Instant, NvmeDevice};
 use message::{DataEnds, DriveReply, DriveRequest};
 use nvme::NSID_ALL;
 
 use crate::data_core::DataCore;
 
-/// Places for drives whose pulled ones are remembered.
-const MAX_PLACES: usize = 16;
-
 /// The way to control, and who was pulled.
 pub(crate) struct Plug<D: 'static> {
     control: Option<DataEnds<'static, D>>,
     /// For each place, the number of the drive that was pulled out of it.
-    pulled: [Option<u8>; MAX_PLACES],
+    pulled: [Option<u8>; MAX_DRIVES],
     /// Namespaces of drives on their way out, with the NSIDs that hosts knew them by: a drive that could not be flushed says so at
     /// its end, when they are detached already, and hosts may meet it again.
     leaving: heapless::Vec<(BackendNamespace, u32), MAX_NAMESPACES>,
@@ -27,7 +25,7 @@ pub(crate) struct Plug<D: 'static> {
 
 impl<D> Plug<D> {
     pub(crate) const fn new() -> Self {
-        Self { control: None, pulled: [None; MAX_PLACES], leaving: heapless::Vec::new() }
+        Self { control: None, pulled: [None; MAX_DRIVES], leaving: heapless::Vec::new() }
     }
 
     /// The NSID that hosts knew a namespace by, while its drive is on its way out.
@@ -138,7 +136,7 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
 
     /// A drive that works in the place of a pulled one has replaced it.
     fn forget_replaced(&mut self, now: Instant) {
-        for place in 0..MAX_PLACES {
+        for place in 0..MAX_DRIVES {
             let present = self.drives.number_in(place).and_then(|number| self.drives.get(number));
             if !present.is_some_and(|drive| drive.is_ready() && !drive.has_work()) {
                 continue;

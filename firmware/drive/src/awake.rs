@@ -2,15 +2,19 @@
 
 use hal_api::Instant;
 
-/// Places for drives on one core at most.
-pub(crate) const MAX_PLACES: usize = u64::BITS as usize;
+use crate::limits::MAX_DRIVES;
 
-/// A bit for each place of a core's drives, of which there are at most [`MAX_PLACES`].
+/// A bit for each place.
+type PlaceSet = u64;
+
+const _: () = assert!(MAX_DRIVES <= PlaceSet::BITS as usize);
+
+/// Of the places of a core's drives, of which there are at most [`MAX_DRIVES`].
 #[derive(Debug)]
 pub(crate) struct Awake {
-    places: u64,
+    places: PlaceSet,
     /// Those that have a drive.
-    taken: u64,
+    taken: PlaceSet,
     /// When the first of those that rest may have something to do.
     rest_over: Instant,
 }
@@ -64,11 +68,11 @@ impl Awake {
     }
 }
 
-fn bit(place: usize) -> u64 {
-    u32::try_from(place).ok().and_then(|place| 1u64.checked_shl(place)).unwrap_or(0)
+fn bit(place: usize) -> PlaceSet {
+    u32::try_from(place).ok().and_then(|place| PlaceSet::from(1u8).checked_shl(place)).unwrap_or(0)
 }
 
-fn places(mut left: u64) -> impl Iterator<Item = usize> {
+fn places(mut left: PlaceSet) -> impl Iterator<Item = usize> {
     core::iter::from_fn(move || {
         let place = left.trailing_zeros() as usize;
         left &= left.checked_sub(1)?;

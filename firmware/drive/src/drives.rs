@@ -13,9 +13,10 @@ use hal_mem::PagePool;
 use message::{CoreSet, Mesh};
 use nvme::log_page::SmartLog;
 
-use crate::awake::{Awake, MAX_PLACES};
+use crate::awake::Awake;
 use crate::drive::Drive;
 use crate::events::DriveEvent;
+use crate::limits::MAX_DRIVES;
 use crate::messages::{Body, DriveMessage};
 use crate::removal::{Removal, Removed};
 use crate::status::AWAY;
@@ -63,11 +64,11 @@ pub struct Drives<D: NvmeDevice + 'static> {
 }
 
 impl<D: NvmeDevice> Drives<D> {
-    /// No drives yet, with room for as many as there are places, at most 64. Each will use its queue pair
+    /// No drives yet, with room for as many as there are places, at most [`MAX_DRIVES`]. Each will use its queue pair
     /// `io_queue`; with several data cores that is the first core's, and those of the others follow.
     #[must_use]
     pub fn new(places: &'static mut [Place<D>], io_queue: u16) -> Self {
-        debug_assert!(places.len() <= MAX_PLACES);
+        debug_assert!(places.len() <= MAX_DRIVES);
         Self {
             places,
             awake: Awake::new(),

@@ -4,6 +4,8 @@ use core::time::Duration;
 
 use hal_mem::PAGE_BYTES;
 
+/// Places for drives.
+pub const MAX_DRIVES: usize = 16;
 /// Block requests that one drive holds at a time; more are refused as busy.
 pub const REQUESTS_PER_DRIVE: usize = 256;
 /// Those of them that the scratch pages are for, which take turns; more are refused as busy, and leave the places to others.

@@ -22,7 +22,7 @@ pub const MAX_RANGE_LOCKS: usize = 16;
 pub const MAX_LOCK_REQUESTS: usize = 16;
 /// Connections of a core, and so queues that it may have to give back.
 pub const MAX_QUEUES: usize = 128;
-/// Namespaces that a core may have to tell of.
+/// Namespaces of the card, of each of which a core may have to tell.
 pub const MAX_NAMESPACES: usize = 64;
 /// Drives of which is told, once for each, that they have come up or failed.
 pub const MAX_DRIVES_TOLD: usize = 32;

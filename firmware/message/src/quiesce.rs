@@ -36,8 +36,8 @@ impl<W> Quiesce<W> {
 pub enum Confirmed<W> {
     /// Nothing: nobody waits for it.
     Ignored,
-    /// Others are still to confirm.
-    Waiting,
+    /// Others are still to confirm this change.
+    Waiting(W),
     /// It was the last: the change is complete.
     Complete(W),
 }
@@ -50,7 +50,7 @@ pub struct Quiesces<W, const N: usize> {
     ignored: u64,
 }
 
-impl<W, const N: usize> Quiesces<W, N> {
+impl<W: Copy, const N: usize> Quiesces<W, N> {
     /// None begun.
     #[must_use]
     pub const fn new() -> Self {
@@ -89,7 +89,7 @@ impl<W, const N: usize> Quiesces<W, N> {
             return Confirmed::Ignored;
         }
         if !quiesce.waiting.is_empty() {
-            return Confirmed::Waiting;
+            return Confirmed::Waiting(quiesce.what);
         }
         Confirmed::Complete(self.pending.swap_remove(place).what)
     }
@@ -106,7 +106,7 @@ impl<W, const N: usize> Quiesces<W, N> {
     }
 }
 
-impl<W, const N: usize> Default for Quiesces<W, N> {
+impl<W: Copy, const N: usize> Default for Quiesces<W, N> {
     fn default() -> Self {
         Self::new()
     }
@@ -122,8 +122,8 @@ mod tests {
         let fence = all.begin("fence", CoreSet::all_but(0, 4)).unwrap();
         let end = all.begin("end", CoreSet::all_but(0, 2)).unwrap();
         assert_ne!(fence, end);
-        assert_eq!(all.confirm(fence, 3), Confirmed::Waiting);
-        assert_eq!(all.confirm(fence, 1), Confirmed::Waiting);
+        assert_eq!(all.confirm(fence, 3), Confirmed::Waiting("fence"));
+        assert_eq!(all.confirm(fence, 1), Confirmed::Waiting("fence"));
         assert_eq!(all.confirm(end, 1), Confirmed::Complete("end"));
         assert_eq!(
             all.pending().map(|quiesce| quiesce.waiting().iter().sum::<u8>()).collect::<Vec<_, 4>>(),
@@ -137,12 +137,12 @@ mod tests {
     fn repeated_and_foreign_confirmations_change_nothing_and_are_counted() {
         let mut all = Quiesces::<u8, 4>::new();
         let number = all.begin(7, CoreSet::all_but(2, 4)).unwrap();
-        assert_eq!(all.confirm(number, 0), Confirmed::Waiting);
+        assert_eq!(all.confirm(number, 0), Confirmed::Waiting(7));
         for (number, from) in [(number, 0), (number, 2), (number, 99), (number + 1, 1), (0, 1)] {
             assert_eq!(all.confirm(number, from), Confirmed::Ignored);
         }
         assert_eq!(all.ignored(), 5);
-        assert_eq!(all.confirm(number, 3), Confirmed::Waiting);
+        assert_eq!(all.confirm(number, 3), Confirmed::Waiting(7));
         assert_eq!(all.confirm(number, 1), Confirmed::Complete(7));
         assert_eq!(all.confirm(number, 1), Confirmed::Ignored);
     }

@@ -256,9 +256,8 @@ impl<B: Backend> Turn<'_, '_, B> {
             self.env.pool.read(&mut entry.pages.start(), data);
         }
         let data = self.scratch.get(..from_host).unwrap_or_default();
-        let backend = &*self.env.backend;
         let token = u32::from(slot);
-        match self.env.subsystem.execute(&context, self.now, token, &command, data, backend) {
+        match self.env.subsystem.execute(&context, self.now, token, &command, data) {
             Outcome::Done { status, result } => self.finish(slot, status, result),
             Outcome::Parked => {
                 self.give_back_pages(slot);

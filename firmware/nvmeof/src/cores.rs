@@ -42,7 +42,7 @@ impl Target {
                     self.set_ready(index, true);
                 }
             }
-            Heard::Fenced { number, lost, complete } => {
+            Heard::Confirmed { number, lost, complete } => {
                 let waiting = self.waiting_at(ConnectStep::Passing(number));
                 let waiting = waiting.or_else(|| self.waiting_at(ConnectStep::Fencing(number)));
                 if let Some(queue) = waiting.and_then(|index| self.queues.get_mut(usize::from(index))) {

@@ -182,7 +182,7 @@ fn fabrics_commands_go_to_their_queues() {
     assert_eq!(bench.io_refusal(&fabrics(kind::DISCONNECT, 1)), Status::CONNECT_INCOMPATIBLE_FORMAT);
     assert_eq!(bench.io_refusal(&fabrics(kind::PROPERTY_GET, 0)), Status::INVALID_QUEUE_TYPE);
     let disconnect = fabrics(kind::DISCONNECT, 0);
-    let outcome = bench.subsystem.execute(&bench.io, bench.now, 0, &disconnect, &[], &bench.backend);
+    let outcome = bench.subsystem.execute(&bench.io, bench.now, 0, &disconnect, &[]);
     assert_eq!(outcome, crate::Outcome::QueueDisconnect);
 }
 
@@ -385,7 +385,7 @@ proptest! {
             bench.now = bench.now + core::time::Duration::from_millis(u64::from(odd % 512));
             let token = step as u32;
             let outcome =
-                bench.subsystem.execute(&queue, bench.now, token, &command, &from_host, &bench.backend);
+                bench.subsystem.execute(&queue, bench.now, token, &command, &from_host);
             if let crate::Outcome::Done { status, .. } = outcome {
                 bench.subsystem.record_error(&queue, &command, status);
             }

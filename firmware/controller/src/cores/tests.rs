@@ -59,7 +59,7 @@ impl Card {
     }
 
     fn execute(&mut self, core: usize, admin: QueueContext, command: &Command) -> Outcome {
-        self.cores[core].execute(&admin, self.now, 0, command, &[], &FakeBackend::default())
+        self.cores[core].execute(&admin, self.now, 0, command, &[])
     }
 
     fn hear(&mut self, core: usize) -> Option<Heard> {
@@ -288,7 +288,7 @@ fn a_reset_is_complete_when_all_cores_have_ended_the_queues() {
     assert!(card.cores[1].admit(&Card::queue(&one), &read(3, 0, 1)).is_err());
     card.settle(1);
     assert!(!card.cores[1].is_live(one.controller));
-    assert!(matches!(card.hear(0), Some(Heard::Fenced { complete: false, .. })));
+    assert_eq!(card.hear(0), Some(Heard::Nothing), "one core of two");
     assert_eq!(card.status(0, admin), READY);
     // The host does not wait: what it has enabled is ready only when the old queues have ended.
     card.set_cc(0, admin, Configuration::ENABLED);
@@ -449,18 +449,18 @@ fn a_fence_needs_each_core_and_brings_what_the_host_has_not_heard() {
     card.settle(1);
     let mut inherited = LostList::default();
     for _ in 0..2 {
-        let Some(Heard::Fenced { number, lost, complete: false }) = card.hear(0) else { panic!("early") };
+        let Some(Heard::Confirmed { number, lost, complete: false }) = card.hear(0) else { panic!("early") };
         if number == fence {
             inherited.merge(&lost);
         }
     }
     card.settle(2);
     for _ in 0..2 {
-        assert!(matches!(card.hear(0), Some(Heard::Fenced { complete: false, .. })));
+        assert!(matches!(card.hear(0), Some(Heard::Confirmed { complete: false, .. })));
     }
     // The core that fences has a look of its own to take.
     card.settle(0);
-    assert!(matches!(card.hear(0), Some(Heard::Fenced { number, complete: true, .. }) if number == fence));
+    assert!(matches!(card.hear(0), Some(Heard::Confirmed { number, complete: true, .. }) if number == fence));
     let (admin, _) = card.controller(0);
     card.cores[0].inherit_losses(admin.controller, &inherited, card.now);
     assert!(card.cores[0].take_lost_writes(admin.controller, 3));
@@ -510,14 +510,14 @@ fn confirmations_that_nobody_waits_for_complete_nothing() {
     let confirm = Message::Confirm { number, lost: LostList::default() };
     let now = card.now;
     let mut hear = |from, message: &Message| card.cores[0].heed(from, message.clone(), now);
-    assert!(matches!(hear(1, &confirm), Heard::Fenced { complete: false, .. }));
+    assert!(matches!(hear(1, &confirm), Heard::Confirmed { complete: false, .. }));
     // Said twice, said by nobody, and said of a change that is still to come.
     assert_eq!(hear(1, &confirm), Heard::Nothing);
     assert_eq!(hear(7, &confirm), Heard::Nothing);
     let early = Message::Confirm { number: number + 1, lost: LostList::default() };
     assert_eq!(hear(2, &early), Heard::Nothing);
-    assert!(matches!(hear(2, &confirm), Heard::Fenced { complete: false, .. }));
-    assert!(matches!(hear(0, &confirm), Heard::Fenced { complete: true, .. }));
+    assert!(matches!(hear(2, &confirm), Heard::Confirmed { complete: false, .. }));
+    assert!(matches!(hear(0, &confirm), Heard::Confirmed { complete: true, .. }));
     assert_eq!(card.cores[0].mesh_faults(), 3);
 }
 

@@ -268,7 +268,7 @@ impl<D: NvmeDevice> DriveHome<D> {
                 self.is_made(wanted, now);
                 self.steps.begin();
             }
-            Confirmed::Waiting => {}
+            Confirmed::Waiting(_) => {}
             Confirmed::Ignored => {
                 hal_log::warn!(
                     "drive {}: core {} confirms a step that nobody waits for",
