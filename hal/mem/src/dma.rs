@@ -86,9 +86,13 @@ impl DmaRegion {
     #[must_use]
     pub fn leak_for_host(bytes: usize) -> Self {
         extern crate std;
-        let layout = std::alloc::Layout::from_size_align(bytes.max(1), 4096).expect("a sane size");
+        // Aligned by hand: an allocator that is asked for it writes the zeros, and touches memory that no test may ever use.
+        const ALIGN: usize = 4096;
+        let layout = std::alloc::Layout::from_size_align(bytes + ALIGN, 16).expect("a sane size");
         // SAFETY: the layout's size is not zero.
         let base = unsafe { std::alloc::alloc_zeroed(layout) };
+        // Less than ALIGN further on, which the layout has besides; null stays null.
+        let base = base.wrapping_add(base.align_offset(ALIGN));
         let base = NonNull::new(base).expect("memory for a test");
         // SAFETY: fresh, zeroed, leaked, and only reached through this value.
         unsafe { Self::new(base, bytes, DeviceAddress(base.as_ptr() as u64)) }
