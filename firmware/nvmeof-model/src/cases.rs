@@ -55,7 +55,7 @@ macro_rules! for_each_case {
                 icreq_with_hpda_above_31, a_reset_during_set_up_with_digests, a_second_icreq,
                 commands_before_icreq, data_before_icreq, host_data_with_a_wrong_plen,
                 host_data_of_no_length, host_data_above_the_r2t, host_data_above_maxh2cdata,
-                host_data_that_is_not_plen_less_header, host_data_for_other_ttags,
+                host_data_that_is_not_plen_less_header, host_data_for_other_ttags,host_data_for_reads_under_way,
                 host_data_before_connect, host_data_with_a_wrong_cccid, host_data_twice,
                 host_data_in_pieces_that_wrap, last_early_or_absent, a_wrong_data_digest_in_a_capsule,
                 a_wrong_data_digest_in_host_data, a_wrong_header_digest, capsule_with_a_wrong_plen,

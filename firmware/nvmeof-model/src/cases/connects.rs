@@ -1,6 +1,6 @@
 //! Connect (Base 6.3) and keep alive (Base 3.9).
 
-use super::{Data, Outcome, PLAIN, Stand};
+use super::{Data, Link, Outcome, PLAIN, Stand};
 use crate::wire::Command;
 
 const SEQUENCE_ERROR: u16 = 0x0c;
@@ -61,10 +61,36 @@ pub(super) fn connect_with_wrong_nqns(stand: &mut Stand<'_>) -> Outcome {
     Ok(())
 }
 
+/// The Number of Queues feature (Base 5.27.1.5): I/O queues that a controller grants. Asks for so many first, if any.
+fn io_queues(stand: &mut Stand<'_>, admin: &mut Link, wanted: Option<u16>) -> Result<u16, String> {
+    if let Some(wanted) = wanted {
+        let both = u32::from(wanted - 1) * 0x1_0001;
+        stand.success(admin, Command::new(0x09).dword(10, 7).dword(11, both), Data::None)?;
+    }
+    let granted = stand.success(admin, Command::new(0x0a).dword(10, 7), Data::None)?.result;
+    Ok(granted as u16 + 1)
+}
+
 pub(super) fn connect_with_wrong_queue_ids(stand: &mut Stand<'_>) -> Outcome {
-    for queue_id in [65u16, 0x7fff, 0xffff] {
-        let got = refused(stand, 1, |command, _| *command = command.with(42, &queue_id.to_le_bytes()))?;
-        expect("QID", got, &[INVALID_PARAMETERS], Some(42))?;
+    for wanted in [None, Some(2)] {
+        let mut admin = stand.admin(PLAIN)?;
+        let limit = io_queues(stand, &mut admin, wanted)?;
+        if wanted.is_some_and(|wanted| wanted != limit) {
+            return Err(format!("{limit} I/O queues instead of {wanted:?}"));
+        }
+        for queue_id in [limit + 1, limit + 2, 65, 0x7fff, 0xffff] {
+            let mut link = stand.initialized(PLAIN)?;
+            let (command, data) = stand.connect(queue_id, admin.cntlid);
+            let answer = stand.execute(&mut link, command, Data::Capsule(&data))?;
+            expect("QID", (answer.status, answer.result), &[INVALID_PARAMETERS], Some(42))?;
+            stand.bench.close(link.id);
+        }
+        // The last one that there is.
+        let mut link = stand.initialized(PLAIN)?;
+        let (command, data) = stand.connect(limit, admin.cntlid);
+        stand.success(&mut link, command, Data::Capsule(&data))?;
+        stand.bench.close(link.id);
+        stand.bench.close(admin.id);
     }
     Ok(())
 }
@@ -97,13 +123,22 @@ pub(super) fn connect_for_anothers_controller(stand: &mut Stand<'_>) -> Outcome 
 }
 
 pub(super) fn connect_with_wrong_sizes(stand: &mut Stand<'_>) -> Outcome {
-    for sq_size in [0u16, 0x1000, 0xffff] {
-        for queue_id in [0, 1] {
+    let mut admin = stand.admin(PLAIN)?;
+    // CAP, of 8 bytes; its first 16 bits are MQES, zero-based as SQSIZE is.
+    let capabilities = stand.success(&mut admin, Command::property_get(0).dword(10, 1), Data::None)?;
+    let largest = capabilities.result as u16;
+    stand.bench.close(admin.id);
+    for queue_id in [0, 1] {
+        for sq_size in [0, largest + 1, 0x1000, 0xffff] {
             let got = refused(stand, queue_id, |command, _| {
                 *command = command.with(44, &sq_size.to_le_bytes());
             })?;
             expect("SQSIZE", got, &[INVALID_PARAMETERS], Some(44))?;
         }
+        let got = refused(stand, queue_id, |command, _| {
+            *command = command.with(44, &largest.to_le_bytes());
+        })?;
+        expect("the largest SQSIZE", got, &[0], None)?;
     }
     let got = refused(stand, 0, |command, _| *command = command.with(40, &[1]))?;
     expect("RECFMT", got, &[INCOMPATIBLE_FORMAT], None)

@@ -152,11 +152,36 @@ pub(super) fn host_data_for_other_ttags(stand: &mut Stand<'_>) -> Outcome {
     for other in [0x7fff, 0xfffe, 0xffff] {
         data_ends_in(stand, FIELD, Some(10), |_, c, _| sane(c, other))?;
     }
-    // Of a read.
-    let (_, io) = stand.pair(PLAIN)?;
-    let read = Command::blocks(2, stand.nsid, 0, 8).transport(4096).cid(9);
-    let bytes = [wire::capsule(&read, &[], PLAIN), sane(9, 0)].concat();
-    stand.ends_in(&io, &bytes, FIELD, Some(10))
+    Ok(())
+}
+
+/// Reads that are under way, and before them as many writes, whose tags a target is likely to use again.
+const READS: u16 = 4;
+
+pub(super) fn host_data_for_reads_under_way(stand: &mut Stand<'_>) -> Outcome {
+    for (tag_of, cid) in (0..READS).flat_map(|tag| (1..=READS).map(move |cid| (tag, cid))) {
+        let (admin, mut io) = stand.pair(PLAIN)?;
+        let mut writes = Vec::new();
+        for _ in 0..READS {
+            writes.push(stand.asked_for(&mut io, 17)?);
+        }
+        for (cid, tag, length) in &writes {
+            let data = vec![7; *length as usize];
+            stand.bench.send(io.id, &wire::host_data(*cid, *tag, 0, true, &data, PLAIN));
+            if stand.end(&io, *cid, &[])?.status != 0 {
+                return Err("a write has failed".into());
+            }
+        }
+        // In one piece, so that the reads have not ended when the data comes.
+        let read = Command::blocks(2, stand.nsid, 0, 256).transport(256 * 512);
+        let mut bytes: Vec<u8> =
+            (1..=READS).flat_map(|cid| wire::capsule(&read.cid(cid), &[], PLAIN)).collect();
+        let (_, tag, _) = writes[usize::from(tag_of)];
+        bytes.extend(sane(cid, tag));
+        stand.ends_in(&io, &bytes, FIELD, Some(10))?;
+        stand.bench.close(admin.id);
+    }
+    Ok(())
 }
 
 pub(super) fn host_data_before_connect(stand: &mut Stand<'_>) -> Outcome {
