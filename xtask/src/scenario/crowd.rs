@@ -9,6 +9,8 @@ use std::time::Duration;
 
 /// The card's line each time the last connection has ended.
 const IDLE: &str = r"^no host connected: \d+ of \d+ slots free";
+/// Connections of [`visit_all_cores`]; fewer than one address may have.
+const VISITORS: usize = 48;
 /// How long the card may take to answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(20);
 /// Bytes of ICReq and of ICResp (NVMe/TCP Transport 1.x, 3.6.2.2 and 3.6.2.3).
@@ -57,13 +59,23 @@ impl Crowd {
 }
 
 /// One connection, long enough for the card to take note of it, and what the card says once it is gone.
-pub(super) fn visit(port: u16, wait_for: &mut dyn FnMut(&str) -> Result<String>) -> Result<String> {
+fn visit(port: u16, wait_for: &mut dyn FnMut(&str) -> Result<String>) -> Result<String> {
     let mut stream = initialized(port)?;
     if !is_open(&mut stream)? {
         bail!("the card has closed a connection without a reason");
     }
     drop(stream);
     wait_for(IDLE)
+}
+
+/// So many connections at once that hardly any data core has none of them, long enough for each core to take note.
+pub(super) fn visit_all_cores(port: u16) -> Result<()> {
+    let mut streams = (0..VISITORS).map(|_| initialized(port)).collect::<Result<Vec<_>>>()?;
+    // Of the last, the others were there before it.
+    if !is_open(streams.last_mut().context("no visitors")?)? {
+        bail!("the card has closed a connection without a reason");
+    }
+    Ok(())
 }
 
 /// A connection on which ICReq and ICResp have been exchanged.

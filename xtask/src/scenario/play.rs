@@ -2,7 +2,7 @@
 
 use super::Stage;
 use super::bad_input::{self, BadInput};
-use super::crowd::visit;
+use super::crowd::visit_all_cores;
 use super::device_log::DeviceLog;
 use super::faults::Faults;
 use super::file::{Boot, Scenario};
@@ -10,7 +10,7 @@ use super::golden;
 use super::judge::Judge;
 use super::site::{Site, Wires};
 use super::step::{Action, Step, Switch};
-use crate::card_log::{CardLog, Ready, kept, ready};
+use crate::card_log::{CardLog, Line, Ready, kept, ready};
 use crate::command::{self, say, tail};
 use crate::crash;
 use crate::linux::relay::Passed;
@@ -21,6 +21,7 @@ use crate::vm::Vm;
 use anyhow::{Context, Result, anyhow, bail};
 use regex::Regex;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -135,7 +136,7 @@ impl<'a> Play<'a> {
     }
 
     /// Switches all off; the card's lines, and the end of the host's console.
-    fn end(mut self) -> (Vec<crate::card_log::Line>, Option<String>) {
+    fn end(mut self) -> (Vec<Line>, Option<String>) {
         self.vm.kill();
         let mut lines = self.judge.lines;
         lines.extend(self.log.finish());
@@ -167,12 +168,13 @@ impl<'a> Play<'a> {
 
     /// Says what is wrong in many ways to the card, which has as much afterwards as before.
     fn bad_input(&mut self, bad_input: &BadInput) -> Result<()> {
+        self.all_have_spoken()?;
         let port = self.port;
         let cases = bad_input.start(port);
         self.until(CASES_LIMIT, "the cases have not ended", &mut |_| Ok(cases.is_finished()))?;
         bad_input::outcome(cases)?;
-        visit(port, &mut |pattern| self.wait_for(pattern))?;
-        // Of each core for itself: behind every case a host came and went, by which a core that is never idle again shows.
+        // A core does not tell of a host that comes and goes between two of its ticks; of these it does.
+        visit_all_cores(port)?;
         self.nothing_is_kept()
     }
 
@@ -369,6 +371,16 @@ impl<'a> Play<'a> {
         let host = self.scenario.host.as_ref();
         let is_judged = host.map_or(self.scenario.has_native_host(), |host| !host.leaves_something);
         if is_judged { self.nothing_is_kept() } else { Ok(()) }
+    }
+
+    /// Waits until each data core has said what its pools hold.
+    fn all_have_spoken(&mut self) -> Result<()> {
+        let pattern = Regex::new(IDLE)?;
+        let data_cores = (machine(self.scenario)?.smp as usize).saturating_sub(1).max(1);
+        self.until(WAIT_LIMIT, "not every core has said what its pools hold", &mut |play| {
+            let lines = play.judge.lines.iter().filter(|line| pattern.is_match(&line.text));
+            Ok(lines.map(Line::core).collect::<BTreeSet<_>>().len() >= data_cores)
+        })
     }
 
     /// Waits until each core's pools hold what they held at first.
