@@ -77,6 +77,16 @@ impl Card {
         Self::boot_with(memory_bytes, (1, 2), 0, drives, Vec::new())
     }
 
+    /// The same with several data cores, each of which has a queue at both ports.
+    pub fn boot_ports_and_cores(
+        memory_bytes: usize,
+        cores: usize,
+        order: u64,
+        drives: impl IntoIterator<Item = NvmeConfig>,
+    ) -> Self {
+        Self::boot_with(memory_bytes, (cores, 2), order, drives, Vec::new())
+    }
+
     fn boot_with(
         memory_bytes: usize,
         (cores, ports): (usize, usize),

@@ -8,7 +8,7 @@ use super::*;
 const CC: u32 = 0x14;
 const CSTS: u32 = 0x1c;
 const ENABLED: u32 = 0x0046_0001;
-const QUEUES: usize = 8;
+pub const QUEUES: usize = 8;
 const SEEDS: u64 = 6;
 
 /// A host whose I/O queues are spread over the cores.
@@ -16,12 +16,12 @@ pub struct Spread {
     id: u8,
     pub admin: Queue,
     cntlid: u16,
-    io: Vec<Queue>,
+    pub io: Vec<Queue>,
 }
 
 impl Spread {
-    pub fn admin(card: &mut Card, id: u8, core: usize, keep_alive_ms: u32) -> Self {
-        card.wire.next = core;
+    pub fn admin(card: &mut Card, id: u8, wire: usize, keep_alive_ms: u32) -> Self {
+        card.wire.next = wire;
         let mut admin = Queue::open(card);
         admin.keep_alive_ms = keep_alive_ms;
         let cntlid = admin.connect(card, id, 0, 0xffff);
@@ -38,8 +38,13 @@ impl Spread {
 
     /// All I/O queues at once, as hosts do it.
     fn connect_io(&mut self, card: &mut Card, cores: usize) {
+        self.connect_io_by(card, |id| id % cores);
+    }
+
+    /// The same where I/O queue n goes by wire `wire_of` n.
+    pub fn connect_io_by(&mut self, card: &mut Card, wire_of: impl Fn(usize) -> usize) {
         for id in 1..=QUEUES {
-            card.wire.next = id % cores;
+            card.wire.next = wire_of(id);
             let mut queue = Queue::open(card);
             queue.start_connect(card, self.id, id as u16, self.cntlid);
             self.io.push(queue);
@@ -49,11 +54,11 @@ impl Spread {
         }
     }
 
-    fn set(&mut self, card: &mut Card, cc: u32) {
+    pub fn set(&mut self, card: &mut Card, cc: u32) {
         assert_eq!(self.admin.execute(card, property_set(CC, cc), Payload::None).status, Status::SUCCESS);
     }
 
-    fn wait_for_status(&mut self, card: &mut Card, wanted: u32) {
+    pub fn wait_for_status(&mut self, card: &mut Card, wanted: u32) {
         for _ in 0..1000 {
             if self.admin.execute(card, property_get(CSTS), Payload::None).result == wanted {
                 return;
@@ -67,7 +72,7 @@ impl Spread {
     }
 
     /// Writes on each queue at once, and reads each by the next one, which is on another core.
-    fn write_and_read(&mut self, card: &mut Card, nsid: u32, seed: u32) {
+    pub fn write_and_read(&mut self, card: &mut Card, nsid: u32, seed: u32) {
         const BLOCKS: u32 = 24;
         let data = |index: usize| pattern(BLOCKS as usize * 512, seed + index as u32);
         let place = |index: usize| blocks(io::WRITE, nsid, index as u64 * u64::from(BLOCKS), BLOCKS);
@@ -85,7 +90,7 @@ impl Spread {
         }
     }
 
-    fn namespaces(&mut self, card: &mut Card) -> Vec<u32> {
+    pub fn namespaces(&mut self, card: &mut Card) -> Vec<u32> {
         let mut identify = Command { opcode: opcode::admin::IDENTIFY, ..Default::default() };
         identify.cdw10.set(2);
         let list = self.admin.execute(card, identify, Payload::Read(4096)).data;

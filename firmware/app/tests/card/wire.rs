@@ -91,6 +91,11 @@ impl Wires {
         self.wires[socket.wire].connections[socket.index].shut = true;
     }
 
+    /// Takes the link of a wire down, which loses all frames, or up.
+    pub fn set_link(&mut self, wire: usize, up: bool) {
+        self.wires[wire].queue.set_link(up);
+    }
+
     pub fn poll(&mut self) -> usize {
         let moved = self.wires.iter_mut().map(Wire::poll).sum();
         self.frames += moved as u64;
