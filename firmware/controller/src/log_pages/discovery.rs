@@ -61,8 +61,9 @@ impl Subsystem {
 
     fn discovery_entry(&self, subject: Subject, listener: &Listener) -> DiscoveryEntry {
         const TCP: u8 = 3;
-        /// TREQ: a secure channel is not required, SQ flow control can be disabled.
-        const REQUIREMENTS: u8 = 0b110;
+        /// TREQ: SQ flow control can be disabled. Nothing is said of a secure channel: to "not required" nvme-cli's connect-all
+        /// asks for TLS all the same, which the card has not.
+        const REQUIREMENTS: u8 = 0b100;
         let mut entry = DiscoveryEntry::new_zeroed();
         entry.transport = TCP;
         entry.address_family = match listener.address {

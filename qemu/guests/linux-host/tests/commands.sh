@@ -20,6 +20,14 @@ own_discovery() {
 }
 step "the discovery service's own entry" own_discovery
 
+# It takes the subsystem alone, and without TLS.
+connects_all() {
+    nvme connect-all -t tcp -a "$ADDRESS" -s "$PORT" || return 1
+    [ "$(cat /sys/class/nvme/nvme*/subsysnqn)" = "$NQN" ] || return 1
+    wait_for_namespaces && disconnect
+}
+step "connect-all" connects_all
+
 # A block written at each end of every namespace comes back, with that kind of connection.
 round_trip() {
     connect "$@" || return 1
