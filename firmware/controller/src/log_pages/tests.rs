@@ -148,7 +148,11 @@ fn the_discovery_log_has_an_entry_for_each_listener() {
     assert_eq!((header.records.get(), header.generation.get(), header.format.get()), (4, 2, 0));
     let (first, rest) = DiscoveryEntry::read_from_prefix(rest).unwrap();
     assert_eq!((first.transport, first.address_family, first.subsystem_type), (3, 1, 2));
-    assert_eq!((first.requirements, first.controller_id.get()), (0b100, 0xffff), "a host that reads more asks for TLS");
+    assert_eq!(
+        (first.requirements, first.controller_id.get()),
+        (0b100, 0xffff),
+        "a host that reads more asks for TLS"
+    );
     assert!(first.admin_queue_entries.get() >= 32);
     assert_eq!(&first.transport_address[..10], b"10.0.0.1  ");
     assert_eq!(&first.service_id[..6], b"4420  ");
