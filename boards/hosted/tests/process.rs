@@ -167,13 +167,13 @@ fn it_serves_by_two_ports() {
     let mut addresses: Vec<String> = Vec::new();
     while addresses.len() < 2 {
         let line = lines.next().expect("ready by both ports");
-        if let Some((_, port)) = line.split_once("INFO  port ") {
-            ports.push(port[..17].to_owned());
+        if let Some((_, port)) = line.split_once("INFO  port ").filter(|_| line.contains(", MTU ")) {
+            ports.push(port[..20].to_owned());
         } else if let Some((_, address)) = line.rsplit_once(" at ").filter(|_| line.contains("ready: 1 ")) {
             addresses.push(address.to_owned());
         }
     }
-    assert_eq!(ports, ["02:ca:4d:00:00:01", "02:ca:4d:00:00:02"]);
+    assert_eq!(ports, ["1: 02:ca:4d:00:00:01", "2: 02:ca:4d:00:00:02"]);
     assert_eq!(addresses, ["10.0.0.1:4420", "10.0.1.1:4420"]);
     let asked = Command::new("kill").args(["-TERM", &process.id().to_string()]).status().unwrap();
     assert!(asked.success());
