@@ -3,6 +3,7 @@
 use core::time::Duration;
 
 use controller::{Listener, PortId};
+use drive::SharedLately;
 use hal_api::{FrameQueue, Instant, NvmeDevice};
 use heapless::Vec;
 use message::Address;
@@ -24,9 +25,6 @@ const UNIT_BYTES: u32 = 4096;
 /// 4 KiB under way always has some left over from the turn before, and so gets all of its share; large enough that a turn does
 /// much more than what it costs itself (docs/design/slow-hosts.md).
 const SHARED_TURN_BYTES: u32 = 24 * 1024;
-/// Connections share the turns for so long after two of them were served: longer than a drive and a network take to bring
-/// the next command of a host that has one at a time.
-const SHARED_FOR: Duration = Duration::from_millis(10);
 
 const OPEN_WORDS: usize = (MAX_CONNECTIONS as usize).div_ceil(u64::BITS as usize);
 
@@ -55,9 +53,8 @@ pub(crate) struct Connections {
     first: u16,
     /// When the next refusal may be told of.
     next_refusal_log: Instant,
-    /// The queue that was served last, and until when turns are shared because it was not the only one.
-    last_served: QueueIndex,
-    shared_until: Instant,
+    /// Whether turns are shared: by the queues that were served.
+    served: SharedLately<QueueIndex>,
 }
 
 impl Connections {
@@ -69,8 +66,7 @@ impl Connections {
             told_generation: 0,
             first: 0,
             next_refusal_log: Instant::ZERO,
-            last_served: QueueIndex(0),
-            shared_until: Instant::ZERO,
+            served: SharedLately::new(),
         }
     }
 
@@ -91,15 +87,7 @@ impl Connections {
     /// What a queue may have of this turn.
     fn share_bytes(&self, budget: u32, now: Instant) -> u32 {
         let bytes = budget.saturating_mul(UNIT_BYTES);
-        if now < self.shared_until { bytes.min(SHARED_TURN_BYTES) } else { bytes }
-    }
-
-    /// A queue had something to do.
-    fn note_served(&mut self, queue: QueueIndex, now: Instant) {
-        if self.last_served != queue {
-            self.last_served = queue;
-            self.shared_until = now + SHARED_FOR;
-        }
+        if self.served.is_shared(now) { bytes.min(SHARED_TURN_BYTES) } else { bytes }
     }
 
     /// The queues that have a connection now.
@@ -267,7 +255,7 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
         let budget_bytes = self.connections.share_bytes(budget, now);
         let progress = self.target.poll(queue, now, &mut stream, &mut environment, budget_bytes);
         if progress.work > 0 {
-            self.connections.note_served(queue, now);
+            self.connections.served.note(queue, now);
         }
         let over = is_over(&stream.0);
         let send_room = stream.0.send_room();

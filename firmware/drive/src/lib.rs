@@ -24,6 +24,7 @@ mod plan;
 mod queue;
 mod removal;
 mod report;
+mod shared_lately;
 pub mod status;
 mod tables;
 #[cfg(test)]
@@ -34,4 +35,5 @@ pub use drives::{Drives, Place};
 pub use events::{DriveCounters, DriveEvent, DriveIdentity, FailReason, NamespaceInfo, RefusalReason};
 pub use messages::{DRIVE_BACKLOG_ENTRIES, DriveMessage};
 pub use removal::Removed;
+pub use shared_lately::SharedLately;
 pub use tables::DriveMemory;

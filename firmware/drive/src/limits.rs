@@ -17,7 +17,8 @@ pub const LENT_COMMANDS: u16 = 16;
 /// Data of one owner at a drive while others have some there as well, in bytes, and with it the largest part of a request.
 /// As much as a core moves in the time that a drive takes for it (docs/design/slow-hosts.md).
 pub const SHARED_DRIVE_BYTES: u32 = 128 * 1024;
-/// Owners share a drive for so long after two of them gave it something.
+/// Owners share a drive, and connections the turns, for so long after two of them had something: longer than a drive and a
+/// network take to bring the next command of a host that has one at a time.
 pub const SHARED_FOR: Duration = Duration::from_millis(10);
 /// Owners whose data at a drive is counted apart. Those whose numbers are the same modulo this share one share.
 pub const OWNERS: usize = 128;

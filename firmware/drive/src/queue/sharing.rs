@@ -5,8 +5,9 @@ use hal_api::{CommandQueue, Instant};
 
 use super::DriveQueue;
 use super::issue::Blocked;
-use crate::limits::{OWNERS, SHARED_DRIVE_BYTES, SHARED_FOR};
+use crate::limits::{OWNERS, SHARED_DRIVE_BYTES};
 use crate::plan::Plan;
+use crate::shared_lately::SharedLately;
 use crate::tables::{Active, Place};
 
 /// What each owner has at the drive, and whose requests came.
@@ -16,16 +17,15 @@ pub(super) struct Sharing {
     at_drive: &'static mut [u32; OWNERS],
     /// Owners that have any.
     owners: u16,
-    last_owner: u16,
-    /// Until when owners share, whatever they have at the drive.
-    until: Instant,
+    /// Owners share, whatever they have at the drive.
+    lately: SharedLately<u16>,
     /// All that is pending waits for data of its own owner to come home.
     pub all_had_theirs: bool,
 }
 
 impl Sharing {
     pub fn new(at_drive: &'static mut [u32; OWNERS]) -> Self {
-        Self { at_drive, owners: 0, last_owner: 0, until: Instant::ZERO, all_had_theirs: false }
+        Self { at_drive, owners: 0, lately: SharedLately::new(), all_had_theirs: false }
     }
 
     /// The memory, for another drive. Nothing may be out.
@@ -36,10 +36,7 @@ impl Sharing {
 
     /// An owner has a request.
     pub fn note(&mut self, owner: u16, now: Instant) {
-        if self.last_owner != owner {
-            self.last_owner = owner;
-            self.until = now + SHARED_FOR;
-        }
+        self.lately.note(owner, now);
     }
 
     /// A part of so many blocks goes to the drive.
@@ -68,7 +65,7 @@ impl Sharing {
     pub fn part_bytes(&mut self, owner: u16, now: Instant) -> Result<u32, Blocked> {
         let out = self.out(owner).map_or(0, |out| *out);
         let has_others = self.owners > u16::from(out > 0);
-        if now >= self.until && !has_others {
+        if !self.lately.is_shared(now) && !has_others {
             return Ok(u32::MAX);
         }
         // A part may go beyond it: else an owner's small requests could keep its large ones waiting.
