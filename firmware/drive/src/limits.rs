@@ -14,9 +14,13 @@ pub const SCRATCH_REQUESTS_PER_DRIVE: usize = 16;
 pub const COMMANDS_PER_DRIVE: usize = 255;
 /// Commands that a core may have at a time in another core's queue pair at one drive.
 pub const LENT_COMMANDS: u16 = 16;
-/// Data of one owner at a drive while others have some there as well, in bytes, and with it the largest part of a request.
+/// Data of one owner at a drive, or blocks that a command names without moving their data, while others have some there as well, in bytes,
+/// and with it the largest part of a request.
 /// As much as a core moves in the time that a drive takes for it (docs/design/slow-hosts.md).
 pub const SHARED_DRIVE_BYTES: u32 = 128 * 1024;
+/// What a Flush or a Dataset Management counts of it, which nobody knows before: eight of one owner are at the drive while others have
+/// something there.
+pub const UNKNOWN_COST_BYTES: u32 = SHARED_DRIVE_BYTES / 8;
 /// Owners share a drive, and connections the turns, for so long after two of them had something: longer than a drive and a
 /// network take to bring the next command of a host that has one at a time.
 pub const SHARED_FOR: Duration = Duration::from_millis(10);

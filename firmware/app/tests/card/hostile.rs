@@ -161,26 +161,26 @@ fn a_host_that_never_sends_its_data_costs_others_next_to_nothing() {
 struct Greedy {
     host: Host,
     nsid: u32,
-    write: bool,
+    opcode: u8,
     under_way: usize,
     done: u64,
 }
 
 impl Greedy {
-    fn connect(card: &mut Card, write: bool) -> Self {
+    fn connect(card: &mut Card, opcode: u8) -> Self {
         let mut host = Host::connect_with(card, 2, 127);
         let nsid = host.namespaces(card)[0];
-        Self { host, nsid, write, under_way: 0, done: 0 }
+        Self { host, nsid, opcode, under_way: 0, done: 0 }
     }
 
     fn go_on(&mut self, card: &mut Card, depth: usize) {
-        let (opcode, payload) = if self.write {
-            (io::WRITE, Payload::Write(vec![7; LARGEST_BYTES as usize]))
-        } else {
-            (io::READ, Payload::Read(LARGEST_BYTES))
+        let payload = match self.opcode {
+            io::WRITE => Payload::Write(vec![7; LARGEST_BYTES as usize]),
+            io::READ => Payload::Read(LARGEST_BYTES),
+            _ => Payload::None,
         };
         while self.under_way < depth {
-            self.host.io.start(card, blocks(opcode, self.nsid, 4096, LARGEST_BLOCKS), payload.clone());
+            self.host.io.start(card, blocks(self.opcode, self.nsid, 4096, LARGEST_BLOCKS), payload.clone());
             self.under_way += 1;
         }
         let ended = self.host.io.ended(card);
@@ -192,11 +192,11 @@ impl Greedy {
 
 /// Neither has less than its half: the greedy host keeps to the rules as well.
 #[track_caller]
-fn assert_halves(name: &str, write: bool) {
+fn assert_halves(name: &str, opcode: u8) {
     const DEPTHS: [usize; 3] = [16, 32, 127];
     let mut card = card();
     let mut reader = Reader::connect(&mut card, 1, 127, READ_BYTES);
-    let mut greedy = Greedy::connect(&mut card, write);
+    let mut greedy = Greedy::connect(&mut card, opcode);
     // What each has of the same work.
     let mut measure = |depth: usize, greedy_depth: usize| {
         let done = Cell::new([0; 2]);
@@ -219,12 +219,12 @@ fn assert_halves(name: &str, write: bool) {
 
 #[test]
 fn a_host_with_128_reads_of_1_mib_leaves_another_its_half() {
-    assert_halves("reads", false);
+    assert_halves("reads", io::READ);
 }
 
 #[test]
 fn a_host_that_writes_128_times_1_mib_leaves_another_its_half() {
-    assert_halves("writes", true);
+    assert_halves("writes", io::WRITE);
 }
 
 #[test]
@@ -255,12 +255,12 @@ fn five_hundred_sockets_that_never_send_icreq_cost_others_next_to_nothing() {
 #[test]
 fn a_drive_that_all_wait_for_is_shared_by_bytes() {
     const DEPTHS: [usize; 2] = [32, 127];
-    for write in [false, true] {
+    for opcode in [io::READ, io::WRITE, io::WRITE_ZEROES] {
         let granted = Arc::new(AtomicU64::new(0));
         let mut card = Card::boot_media(MEMORY, Box::new(Narrow::new(16384 << 9, &granted)));
         card.wire.widen();
         let mut reader = Reader::connect(&mut card, 1, 127, READ_BYTES);
-        let mut greedy = Greedy::connect(&mut card, write);
+        let mut greedy = Greedy::connect(&mut card, opcode);
         let mut measure = |depth: usize, greedy_depth: usize| {
             let mut before = [0; 2];
             for turn in 0..WAITING_TURNS + NARROW_TURNS {
@@ -277,7 +277,7 @@ fn a_drive_that_all_wait_for_is_shared_by_bytes() {
         let alone = DEPTHS.map(|depth| measure(depth, 0)[0]);
         let beside = DEPTHS.map(|depth| measure(depth, 128));
         for ((depth, alone), [beside, greedy]) in DEPTHS.into_iter().zip(alone).zip(beside) {
-            assert_share(&format!("at a drive, depth {depth}, writes {write}"), beside, alone, 48);
+            assert_share(&format!("at a drive, depth {depth}, opcode {opcode:#x}"), beside, alone, 48);
             let all = NARROW_TURNS * DRIVE_TURN_BYTES;
             assert_share("the greedy host there", greedy * u64::from(LARGEST_BYTES), all, HALF_PERCENT);
         }

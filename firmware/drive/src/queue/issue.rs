@@ -8,6 +8,7 @@ use nvme::{Command, DatasetRange, Status};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromZeros, IntoBytes};
 
+use super::sharing::cost_bytes;
 use super::{DriveQueue, Mode, copy};
 use crate::limits::{COMMAND_TIMEOUT, MAX_DATASET_RANGES};
 use crate::plan::{Limits, Plan};
@@ -168,10 +169,8 @@ impl<Q: CommandQueue> DriveQueue<Q> {
         if !self.commands.has_room() || self.commands.outstanding() >= depth {
             return Err(Blocked::Room);
         }
-        let most = match active.plan {
-            Plan::Data { .. } => self.sharing.part_bytes(active.request.owner, now)?,
-            _ => u32::MAX,
-        };
+        let shares = cost_bytes(active, 0).is_some();
+        let most = if shares { self.sharing.part_bytes(active.request.owner, now)? } else { u32::MAX };
         let Some(mut part) = next_part(active, pool, scratch, zeroes, most) else {
             debug_assert!(false, "a request without a next part");
             (active.issuing, active.status) = (false, Status::INTERNAL_ERROR);
@@ -226,7 +225,7 @@ impl<Q: CommandQueue> DriveQueue<Q> {
     }
 }
 
-/// The part that comes next, without PRP entries and CID; a part of a transfer has `most_bytes` at most.
+/// The part that comes next, without PRP entries and CID; a part of what owners share has `most_bytes` at most.
 // A part is large to hand over.
 #[inline(always)]
 fn next_part(
@@ -241,18 +240,19 @@ fn next_part(
     command.nsid.set(request.namespace.nsid);
     let left = request.blocks.saturating_sub(active.issued_blocks);
     let blocks_of = |part_blocks: u32| left.min(part_blocks.max(1));
+    let of_share = |part_blocks: u32| blocks_of(part_blocks.min(most_bytes >> request.block_shift));
     let bytes_of = |blocks: u32| blocks << request.block_shift;
     let (opcode, blocks, data, mut flags) = match active.plan {
         Plan::Nothing | Plan::Flush => (io::FLUSH, 0, Data::None, 0),
         Plan::Data { opcode, part_blocks } => {
-            let blocks = blocks_of(part_blocks.min(most_bytes >> request.block_shift));
+            let blocks = of_share(part_blocks);
             (opcode, blocks, Data::Chain(active.cursor, bytes_of(blocks)), 0)
         }
         Plan::NoData { opcode, part_blocks, deallocate } => {
-            (opcode, blocks_of(part_blocks), Data::None, if deallocate { DEALLOCATE } else { 0 })
+            (opcode, of_share(part_blocks), Data::None, if deallocate { DEALLOCATE } else { 0 })
         }
         Plan::WriteZeroPage { part_blocks } => {
-            let blocks = blocks_of(part_blocks);
+            let blocks = of_share(part_blocks);
             (io::WRITE, blocks, Data::Repeat(zeroes, bytes_of(blocks)), 0)
         }
         Plan::Scratch { part_blocks, .. } => {

@@ -5,7 +5,7 @@ use hal_api::{CommandQueue, Instant};
 
 use super::DriveQueue;
 use super::issue::Blocked;
-use crate::limits::{OWNERS, SHARED_DRIVE_BYTES};
+use crate::limits::{OWNERS, SHARED_DRIVE_BYTES, UNKNOWN_COST_BYTES};
 use crate::plan::Plan;
 use crate::shared_lately::SharedLately;
 use crate::tables::{Active, Place};
@@ -13,7 +13,7 @@ use crate::tables::{Active, Place};
 /// What each owner has at the drive, and whose requests came.
 #[derive(Debug)]
 pub(super) struct Sharing {
-    /// Bytes of data of each owner's parts that are out.
+    /// Bytes that each owner's parts that are out count.
     at_drive: &'static mut [u32; OWNERS],
     /// Owners that have any.
     owners: u16,
@@ -41,24 +41,24 @@ impl Sharing {
 
     /// A part of so many blocks goes to the drive.
     pub fn begin(&mut self, active: &Active, blocks: u32) {
-        if let Plan::Data { .. } = active.plan {
+        if let Some(cost) = cost_bytes(active, blocks) {
             let Some(out) = self.out(active.request.owner) else { return };
-            let had = core::mem::replace(out, out.wrapping_add(blocks << active.request.block_shift));
+            let had = core::mem::replace(out, out.wrapping_add(cost));
             self.owners += u16::from(had == 0);
         }
     }
 
     /// It has come home.
     pub fn end(&mut self, active: &Active, blocks: u32) {
-        if let Plan::Data { .. } = active.plan {
+        if let Some(cost) = cost_bytes(active, blocks) {
             let Some(out) = self.out(active.request.owner) else { return };
-            *out = out.wrapping_sub(blocks << active.request.block_shift);
+            *out = out.wrapping_sub(cost);
             let has_none = *out == 0;
             self.owners = self.owners.saturating_sub(u16::from(has_none));
         }
     }
 
-    /// The most data of an owner's next part, in bytes.
+    /// The most that an owner's next part may count, in bytes.
     ///
     /// # Errors
     /// The owner has its share at the drive.
@@ -74,6 +74,19 @@ impl Sharing {
 
     fn out(&mut self, owner: u16) -> Option<&mut u32> {
         self.at_drive.get_mut(usize::from(owner) % OWNERS)
+    }
+}
+
+/// What a part of so many blocks counts at the drive; `None` where the share is none of its business: of what uses the
+/// scratch pages there is one part at a time for each drive.
+pub(super) fn cost_bytes(active: &Active, blocks: u32) -> Option<u32> {
+    match active.plan {
+        // What moves no data keeps a drive from others as well, in the worst case as long as a write of its blocks.
+        Plan::Data { .. } | Plan::NoData { .. } | Plan::WriteZeroPage { .. } => {
+            Some(blocks << active.request.block_shift)
+        }
+        Plan::Flush | Plan::Dataset | Plan::CutDataset => Some(UNKNOWN_COST_BYTES),
+        Plan::Nothing | Plan::Scratch { .. } | Plan::Copy { .. } => None,
     }
 }
 

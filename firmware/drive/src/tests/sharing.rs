@@ -4,7 +4,7 @@ use nvme::Status;
 use nvme::opcode::io;
 
 use super::*;
-use crate::limits::{SHARED_DRIVE_BYTES, SHARED_FOR};
+use crate::limits::{SHARED_DRIVE_BYTES, SHARED_FOR, UNKNOWN_COST_BYTES};
 
 const LARGE_BYTES: usize = 1 << 20;
 /// The fake's MDTS lets 512 KiB be one command.
@@ -112,4 +112,40 @@ fn a_large_request_is_not_kept_waiting_by_small_ones_of_its_owner() {
         rig.ended = large;
         assert!(next < 1000, "the large request waits for ever");
     }
+}
+
+#[test]
+fn commands_without_data_count_as_well() {
+    let claims = NvmeConfig::default().optional_commands;
+    for zeroes in [0, 1 << 3] {
+        let mut rig = Rig::ready(NvmeConfig {
+            latency_polls: (8, 8),
+            optional_commands: claims & !(1 << 3) | zeroes,
+            ..NvmeConfig::default()
+        });
+        let opcode = if zeroes == 0 { io::WRITE } else { io::WRITE_ZEROES };
+        read(&mut rig, 1, 0, 4096);
+        let write_zeroes = Operation::WriteZeroes { deallocate: false };
+        let blocks = (LARGE_BYTES / 512) as u32;
+        for token in 1..4 {
+            let request = IoRequest { token, owner: 2, ..request(write_zeroes, 0, blocks, Pages::NONE) };
+            rig.submit(request).expect("room");
+        }
+        rig.drive.flush();
+        assert_eq!(rig.control.io_commands(opcode), 1, "one part of the share");
+        end_all(&mut rig, 4);
+    }
+}
+
+#[test]
+fn of_commands_whose_cost_nobody_knows_an_owner_has_a_few_at_the_drive() {
+    let mut rig = rig();
+    read(&mut rig, 1, 0, 4096);
+    for token in 1..=20 {
+        let request = IoRequest { token, owner: 2, ..request(Operation::Flush, 0, 0, Pages::NONE) };
+        rig.submit(request).expect("room");
+    }
+    rig.drive.flush();
+    assert_eq!(rig.control.io_commands(io::FLUSH), u64::from(SHARED_DRIVE_BYTES / UNKNOWN_COST_BYTES));
+    end_all(&mut rig, 21);
 }
