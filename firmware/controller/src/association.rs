@@ -121,11 +121,17 @@ impl Subsystem {
     /// # Errors
     /// [`Failure`], which is counted.
     pub fn judge_connect(&mut self, command: &ConnectCommand, data: &ConnectData) -> Result<(), Failure> {
-        let judged = self.check_connect(command, data).map(|_| ());
-        if let Err(failure) = &judged {
-            self.count_refusal(command, failure);
-        }
-        judged
+        self.judged_names(command, data).map(|_| ())
+    }
+
+    /// The same, for who goes on with the names.
+    pub(crate) fn judged_names<'a>(
+        &mut self,
+        command: &ConnectCommand,
+        data: &'a ConnectData,
+    ) -> Result<Names<'a>, Failure> {
+        let checked = self.check_connect(command, data);
+        checked.map(|(names, _)| names).inspect_err(|failure| self.count_refusal(command, failure))
     }
 
     /// Rules for both kinds of queue. Returns the names and the entries asked for.

@@ -69,12 +69,9 @@ impl Subsystem {
         if !self.has_others() || command.queue_id.get() == 0 || u16::from(home) == self.place().0 {
             return HomeAnswer::Here;
         }
-        let names = match self.check_connect(command, data) {
-            Ok((names, _)) => names,
-            Err(failure) => {
-                self.count_refusal(command, &failure);
-                return HomeAnswer::Refused(failure);
-            }
+        let names = match self.judged_names(command, data) {
+            Ok(names) => names,
+            Err(failure) => return HomeAnswer::Refused(failure),
         };
         let Some(cores) = self.cores.as_mut() else { return HomeAnswer::Here };
         let Some(requests) = cores.requests.get_mut(usize::from(home)) else { return HomeAnswer::Here };
