@@ -190,9 +190,7 @@ impl<D: NvmeDevice> Drives<D> {
         self.awake.note_time(now);
         let heard = self.hear(now, pool);
         let mut done = 0;
-        for place in self.awake.iter() {
-            done += self.drive_in(place).map_or(0, |drive| drive.poll(now, pool));
-        }
+        self.each_awake(|_, _, occupant| done += occupant.drive.poll(now, pool));
         if self.mesh.is_some() {
             self.speak(pool);
         }
@@ -203,16 +201,22 @@ impl<D: NvmeDevice> Drives<D> {
         Some(&mut self.places.get_mut(place)?.occupant.as_mut()?.drive)
     }
 
+    /// Does something with each drive that is awake, in order of their places. Empty places are not looked at again.
+    fn each_awake(&mut self, mut act: impl FnMut(&mut Awake, usize, &mut Occupant<D>)) {
+        for index in self.awake.iter() {
+            match self.places.get_mut(index).and_then(|place| place.occupant.as_mut()) {
+                Some(occupant) => act(&mut self.awake, index, occupant),
+                None => self.awake.remove(index),
+            }
+        }
+    }
+
     /// Takes in what other cores say.
     fn hear(&mut self, now: Instant, pool: &mut PagePool) -> usize {
         if self.mesh.is_none() {
             return 0;
         }
-        for place in self.awake.iter() {
-            if let Some(drive) = self.drive_in(place) {
-                drive.note_time(now);
-            }
-        }
+        self.each_awake(|_, _, occupant| occupant.drive.note_time(now));
         let mut heard = 0;
         while heard < MESSAGES_PER_POLL
             && let Some((from, message)) = self.mesh.as_mut().and_then(Mesh::receive)
@@ -328,17 +332,12 @@ impl<D: NvmeDevice> Drives<D> {
 
     /// Rings the doorbells. Once a turn, at its end.
     pub fn flush(&mut self) {
-        for index in self.awake.iter() {
-            match self.places.get_mut(index).and_then(|place| place.occupant.as_mut()) {
-                Some(occupant) => {
-                    let rests_until = occupant.drive.flush().filter(|_| occupant.removal.is_none());
-                    if let Some(until) = rests_until {
-                        self.awake.rest(index, until);
-                    }
-                }
-                None => self.awake.remove(index),
+        self.each_awake(|awake, index, occupant| {
+            let rests_until = occupant.drive.flush().filter(|_| occupant.removal.is_none());
+            if let Some(until) = rests_until {
+                awake.rest(index, until);
             }
-        }
+        });
     }
 
     /// The next change at a drive, with its number.
