@@ -12,7 +12,7 @@ mod plan;
 pub use board::{Board, BoardError, Console, Cores, HOST, Image, Stacks};
 pub use flat::{FlatError, flat_image};
 pub use generate::{PAGE_BYTES, constants, numbers};
-pub use plan::{Entry, Plan, Role};
+pub use plan::{Entry, MAX_DATA_CORES, Plan, Role};
 
 use std::path::{Path, PathBuf};
 

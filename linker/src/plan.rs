@@ -6,8 +6,8 @@ use serde::Deserialize;
 
 use crate::BoardError;
 
-/// As many as share a port (`net::steering`).
-const MAX_DATA_CORES: usize = 7;
+/// Data cores of a plan: as many as share a port. `app` holds it against `net`.
+pub const MAX_DATA_CORES: usize = 7;
 
 /// Which core runs which role on which queue, on machines with at least `cores` cores.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]

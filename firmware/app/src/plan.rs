@@ -73,6 +73,10 @@ pub fn choose(plans: &'static [Plan], name: Option<&str>, cores: usize) -> Optio
 mod tests {
     use super::*;
 
+    // All data cores of a plan share each port, and each is one of the card's.
+    const _: () = assert!(linker::MAX_DATA_CORES == net::MAX_CORES_OF_PORT);
+    const _: () = assert!(linker::MAX_DATA_CORES <= message::MAX_DATA_CORES);
+
     const fn net(core: usize, queue: u16) -> PlanEntry {
         PlanEntry { core, role: Role::Net, queue }
     }
