@@ -15,6 +15,8 @@ pub const ID_CONFLICT: u16 = 0x03;
 pub const ABORT_REQUESTED: u16 = 0x07;
 /// Command Aborted due to SQ Deletion.
 pub const SQ_DELETED: u16 = 0x08;
+/// Command Aborted due to Failed Fused Command.
+pub const ABORTED_FAILED_FUSED: u16 = 0x09;
 /// Invalid Namespace or Format.
 pub const INVALID_NAMESPACE: u16 = 0x0b;
 /// Command Sequence Error.

@@ -3,7 +3,7 @@
 //! Written from NVMe/TCP Transport 1.0 (TCP), NVM Express Base 2.0 (Base) and NVM Command Set 1.0 (NVM), without a line of the target: this
 //! crate depends on nothing. [`pdu_rules`] and [`command_rules`] are the tables; [`Model`] keeps what they need to know of connections,
 //! commands, controllers and blocks; [`conversation`] makes hosts that keep to the rules and then do not; [`cases`] are the inputs
-//! that broke other targets, each with its answer.
+//! that broke other targets, each with its answer; [`fused`] judges whether fused pairs were atomic.
 #![forbid(unsafe_code)]
 
 pub mod blocks;
@@ -11,6 +11,7 @@ pub mod cases;
 pub mod command_rules;
 mod controllers;
 pub mod conversation;
+pub mod fused;
 mod model;
 mod mutation;
 pub mod pdu_rules;

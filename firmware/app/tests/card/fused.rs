@@ -1,12 +1,12 @@
 //! Fused Compare and Write under hammering writers: pairs of the project's own host on some queues, plain writes of the same
-//! blocks on others, and nothing may come between a pair's two commands.
+//! blocks on others, and nothing may come between a pair's two commands. `nvmeof_model::fused` judges; `cargo xtask test qemu fused` has the
+//! same against the card in QEMU.
 //!
 //! `FUSED_ROUNDS` says how many pairs each run has (100,000 in the long form, as `docs/design/fused.md` says), `FUSED_SEED` with which
 //! seed it begins, `FUSED_CORES` how many data cores there are (1, 2 and 4 otherwise).
 
-use std::collections::BTreeMap;
-
 use nvmeof::initiator::{Transfer, commands};
+use nvmeof_model::fused::{Judge, Moment, Tally, contents, id_of};
 
 use super::own_host::{OwnHost, OwnQueue};
 use super::*;
@@ -16,12 +16,10 @@ const ROUNDS: u64 = 400;
 const START: u64 = 1000;
 const BLOCKS: u32 = 4;
 const BYTES: usize = BLOCKS as usize * 512;
-/// What a write may still have to do with: later ones have long hidden it.
-const RECENT: u32 = 256;
+/// The judge's name for these blocks.
+const PLACE: u16 = 0;
 /// Between two Keep Alives, in pairs.
 const KEEP_ALIVE_ROUNDS: u64 = 5000;
-
-type Moment = u64;
 
 /// A seeded lot.
 struct Lot(u64);
@@ -40,116 +38,6 @@ impl Lot {
     }
 }
 
-/// One write, whose number stands in every word of its blocks.
-#[derive(Debug, Default)]
-struct Value {
-    sent: Moment,
-    ended: Option<Moment>,
-    /// Of a pair: the value that its Compare named.
-    expects: Option<u32>,
-    /// Of a pair that was answered: it wrote nothing.
-    failed: bool,
-    seen: bool,
-    /// The pair whose Compare has found this value, and which has replaced it.
-    replaced_by: Option<u32>,
-}
-
-/// Every write, and what is known of their order: each thing that a host does or hears of is a moment.
-#[derive(Debug, Default)]
-struct Judge {
-    now: Moment,
-    values: BTreeMap<u32, Value>,
-    successes: u64,
-    failures: u64,
-    /// Pairs that had other writes under way with them.
-    contested: u64,
-}
-
-impl Judge {
-    fn moment(&mut self) -> Moment {
-        self.now += 1;
-        self.now
-    }
-
-    /// A write is about to be sent; its number.
-    fn begin(&mut self, expects: Option<u32>) -> u32 {
-        let (sent, id) = (self.moment(), self.values.last_key_value().map_or(1, |(id, _)| id + 1));
-        self.values.insert(id, Value { sent, expects, ..Value::default() });
-        let old = id.saturating_sub(4 * RECENT);
-        self.values.remove(&old);
-        id
-    }
-
-    fn end(&mut self, id: u32) {
-        let now = self.moment();
-        self.values.get_mut(&id).expect("a write of late").ended = Some(now);
-    }
-
-    /// Writes that may have been under way at `since`, but for one.
-    fn others(&self, but: u32) -> impl Iterator<Item = (&u32, &Value)> {
-        self.values
-            .range(but.saturating_sub(RECENT)..)
-            .filter(move |(id, value)| **id != but && !value.failed)
-    }
-
-    /// The blocks held this value at some time after `since`, when whoever found it was sent.
-    fn found(&mut self, id: u32, since: Moment) {
-        let value = self.values.get_mut(&id).unwrap_or_else(|| panic!("value {id} was replaced long ago"));
-        value.seen = true;
-        assert!(!value.failed, "value {id} of a pair that failed stands in the blocks");
-        let value = &self.values[&id];
-        // What was sent after this value had its place, or after the value that its Compare has found, comes after it.
-        let expected = value.expects.and_then(|expected| self.values.get(&expected)?.ended);
-        let earliest = [value.ended, expected].into_iter().flatten().min();
-        for (other, later) in self.others(id) {
-            let over = later.ended.is_some_and(|ended| ended < since);
-            let is_later = earliest.is_some_and(|earliest| later.sent > earliest);
-            assert!(
-                !(over && is_later),
-                "write {other} was lost: it came before or into the pair that wrote {id}, or a write was undone: {later:?}, {value:?}"
-            );
-        }
-    }
-
-    /// A pair has ended that compared with what a read, sent at `read`, had found.
-    fn pair_ended(&mut self, id: u32, read: Moment, statuses: [Status; 2]) {
-        let (sent, expected) = (self.values[&id].sent, self.values[&id].expects.expect("a pair"));
-        let at_once = |value: &Value| value.ended.is_none_or(|ended| ended > sent);
-        let contested = self.others(id).any(|(_, value)| at_once(value));
-        self.contested += u64::from(contested);
-        self.end(id);
-        match statuses {
-            [Status::SUCCESS, Status::SUCCESS] => {
-                self.successes += 1;
-                self.found(expected, sent);
-                let rival = self.values.get_mut(&expected).and_then(|value| value.replaced_by.replace(id));
-                assert_eq!(rival, None, "pair {id} has found {expected} as well");
-            }
-            [Status::COMPARE_FAILURE, Status::ABORTED_FAILED_FUSED] => {
-                self.failures += 1;
-                let excused = self
-                    .others(id)
-                    .any(|(other, value)| *other != expected && value.ended.is_none_or(|ended| ended > read));
-                assert!(excused, "pair {id} failed, and nobody wrote since {expected} was read");
-                let value = self.values.get_mut(&id).expect("a write of late");
-                assert!(!value.seen, "value {id} was seen, and its pair failed");
-                value.failed = true;
-            }
-            other => panic!("pair {id} ended with {other:?}"),
-        }
-    }
-}
-
-fn contents(id: u32) -> Vec<u8> {
-    (0..BYTES as u32 / 8).flat_map(|word| (u64::from(id) << 32 | u64::from(word)).to_le_bytes()).collect()
-}
-
-fn id_of(data: &[u8]) -> u32 {
-    let id = u32::from_le_bytes(data[4..8].try_into().expect("4 bytes"));
-    assert!(data == contents(id), "blocks of several writes");
-    id
-}
-
 /// Who has a queue, and what it is doing there.
 enum Actor {
     /// Reads the blocks, then sends a pair that expects what it has read, over and over.
@@ -161,7 +49,8 @@ enum Actor {
 enum Stage {
     Idle,
     Reads(Moment),
-    Fused { read: Moment, statuses: [Option<Status>; 2] },
+    /// The statuses of both commands, where they have come.
+    Fused([Option<u16>; 2]),
 }
 
 /// Tokens of a read and of a pair's Compare; those of writes are their numbers.
@@ -182,21 +71,20 @@ impl Player {
                 Actor::Writes { under_way, .. } => {
                     assert_eq!(status, Status::SUCCESS);
                     *under_way -= 1;
-                    judge.end(token as u32);
+                    judge.write_ended(token as u32).unwrap();
                 }
                 Actor::Pairs(stage) => match stage {
                     Stage::Reads(sent) => {
                         assert_eq!((token, status), (READ, Status::SUCCESS));
-                        let (sent, id) = (*sent, id_of(&ended.data));
-                        judge.found(id, sent);
-                        let read = judge.moment();
-                        *stage = Stage::Fused { read: sent.min(read), statuses: [None; 2] };
-                        self.pair(id, lot, judge);
+                        let (read, id) = (*sent, id_of(PLACE, &ended.data).expect("blocks of one write"));
+                        judge.read_found(read, id).unwrap();
+                        *stage = Stage::Fused([None; 2]);
+                        self.pair(read, id, lot, judge);
                     }
-                    Stage::Fused { read, statuses } => {
-                        statuses[usize::from(token & COMPARE == 0)] = Some(status);
+                    Stage::Fused(statuses) => {
+                        statuses[usize::from(token & COMPARE == 0)] = Some(status.to_field());
                         if let [Some(compare), Some(write)] = *statuses {
-                            judge.pair_ended((token & !COMPARE) as u32, *read, [compare, write]);
+                            judge.pair_ended((token & !COMPARE) as u32, [compare, write]).unwrap();
                             *stage = Stage::Idle;
                         }
                     }
@@ -207,19 +95,19 @@ impl Player {
         self.begin(turn, lot, judge);
     }
 
-    fn pair(&mut self, expected: u32, lot: &mut Lot, judge: &mut Judge) {
-        let id = judge.begin(Some(expected));
+    fn pair(&mut self, read: Moment, expected: u32, lot: &mut Lot, judge: &mut Judge) {
+        let id = judge.pair_begins(read, expected);
         let compare = commands::compare(self.nsid, START, BLOCKS);
         let write = commands::write(self.nsid, START, BLOCKS);
-        let first = (u64::from(id) | COMPARE, compare, contents(expected));
-        let second = (u64::from(id), write, contents(id));
+        let first = (u64::from(id) | COMPARE, compare, contents(PLACE, expected, BYTES));
+        let second = (u64::from(id), write, contents(PLACE, id, BYTES));
         self.queue.start_fused(lot.transfer(), first, second).expect("room for a pair");
     }
 
     fn begin(&mut self, turn: u64, lot: &mut Lot, judge: &mut Judge) {
         match &mut self.actor {
             Actor::Pairs(stage @ Stage::Idle) => {
-                *stage = Stage::Reads(judge.moment());
+                *stage = Stage::Reads(judge.read_begins());
                 let read = commands::read(self.nsid, START, BLOCKS);
                 self.queue.start(READ, &read, Transfer::Receive(BYTES as u32), vec![0; BYTES]);
             }
@@ -227,9 +115,9 @@ impl Player {
                 // In bursts, and with pauses in which pairs get a chance.
                 *next_turn = turn + if lot.below(3) == 0 { 0 } else { lot.below(400) };
                 *under_way += 1;
-                let id = judge.begin(None);
+                let id = judge.write_begins();
                 let write = commands::write(self.nsid, START, BLOCKS);
-                self.queue.start(u64::from(id), &write, lot.transfer(), contents(id));
+                self.queue.start(u64::from(id), &write, lot.transfer(), contents(PLACE, id, BYTES));
             }
             _ => {}
         }
@@ -241,7 +129,7 @@ impl Player {
 }
 
 /// Two hosts with queues on all cores: pairs on four of the queues, writers on the other four.
-fn hammer(seed: u64, rounds: u64, cores: usize, config: &NvmeConfig) -> Judge {
+fn hammer(seed: u64, rounds: u64, cores: usize, config: &NvmeConfig) -> Tally {
     println!("seed {seed}, {cores} cores, {rounds} pairs");
     let mut card = Card::boot_cores(MEMORY * cores, cores, seed, [config.clone()]);
     card.pass(Duration::from_millis(300));
@@ -249,11 +137,11 @@ fn hammer(seed: u64, rounds: u64, cores: usize, config: &NvmeConfig) -> Judge {
     let mut hosts: Vec<OwnHost> = (1..=2).map(|id| OwnHost::connect(&mut card, id, 4, cores)).collect();
     let nsid = hosts[0].info.namespaces[0].nsid;
     let mut judge = Judge::default();
-    let first = judge.begin(None);
+    let first = judge.write_begins();
     let write = commands::write(nsid, START, BLOCKS);
-    let end = hosts[0].io[0].execute(&mut card, &write, Transfer::Send(BYTES as u32), contents(first));
+    let end = hosts[0].io[0].execute(&mut card, &write, Transfer::Send(BYTES as u32), contents(PLACE, first, BYTES));
     assert_eq!(end.completed.status, Status::SUCCESS);
-    judge.end(first);
+    judge.write_ended(first).unwrap();
     let queues = hosts.iter_mut().flat_map(|host| core::mem::take(&mut host.io));
     let mut players: Vec<Player> = queues
         .enumerate()
@@ -264,13 +152,13 @@ fn hammer(seed: u64, rounds: u64, cores: usize, config: &NvmeConfig) -> Judge {
         })
         .collect();
     let (mut turn, mut kept_alive) = (0, 0);
-    while judge.successes + judge.failures < rounds {
+    while judge.tally().pairs() < rounds {
         turn += 1;
         card.turn();
         for player in &mut players {
             player.play(&mut card, turn, &mut lot, &mut judge);
         }
-        let ended = judge.successes + judge.failures;
+        let ended = judge.tally().pairs();
         if ended >= kept_alive + KEEP_ALIVE_ROUNDS {
             kept_alive = ended;
             for host in &mut hosts {
@@ -280,7 +168,7 @@ fn hammer(seed: u64, rounds: u64, cores: usize, config: &NvmeConfig) -> Judge {
         }
     }
     finish(&mut card, hosts, players);
-    judge
+    judge.tally()
 }
 
 /// All hosts go; nothing is left of them.
@@ -311,8 +199,7 @@ fn every_fused_pair_is_atomic_under_hammering_writers_on_other_queues() {
     let cores = setting("FUSED_CORES").map_or(vec![1, 2, 4], |cores| vec![cores as usize]);
     let of_each = |cores| (seed..).zip(drives()).map(move |(seed, config)| (cores, seed, config));
     for (cores, seed, config) in cores.into_iter().flat_map(of_each) {
-        let judge = hammer(seed, rounds, cores, &config);
-        let Judge { successes, failures, contested, .. } = judge;
+        let Tally { successes, failures, contested, .. } = hammer(seed, rounds, cores, &config);
         println!("{successes} pairs wrote, {failures} found something else, {contested} met other writes");
         // Both happen, and hardly any pair is left alone.
         assert!(successes > rounds / 20 && failures > rounds / 20 && contested > rounds / 2);
