@@ -76,6 +76,9 @@ pub struct Drive {
     /// More properties of the namespace, such as `ms=8`; the namespace then is a device of its own.
     #[serde(default)]
     pub namespace: Option<String>,
+    /// Past the page cache (O_DIRECT), in which a read may see half of a write of the same block.
+    #[serde(default)]
+    pub direct: bool,
 }
 
 impl Default for Drive {
@@ -87,6 +90,7 @@ impl Default for Drive {
             bus: None,
             controller: None,
             namespace: None,
+            direct: false,
         }
     }
 }
@@ -109,7 +113,8 @@ impl Drive {
     pub fn add(&self, command: &mut Command, folder: &Path) -> Result<()> {
         let file = self.file(folder)?;
         let (name, block) = (&self.name, self.block_size);
-        let protocol = format!("file.driver=file,file.discard=unmap,file.filename={}", escaped(&file));
+        let cache = if self.direct { "cache.direct=on,file.cache.direct=on," } else { "" };
+        let protocol = format!("{cache}file.driver=file,file.discard=unmap,file.filename={}", escaped(&file));
         let backing = format!("driver=raw,node-name={name},discard=unmap,{protocol}");
         let mut controller = format!("nvme,id=nvme-{name},serial={name}");
         for more in

@@ -182,7 +182,8 @@ impl Judge {
     /// The blocks held this value at some time after `since`, when whoever found it was sent.
     fn found(&mut self, id: u32, since: Moment) -> Result<(), String> {
         let Some(value) = self.values.get_mut(&id) else {
-            let why = if id > self.last_id { "nobody wrote it" } else { "it was replaced, or failed, before" };
+            let why =
+                if id > self.last_id { "nobody wrote it" } else { "it was replaced, or failed, before" };
             return Err(format!("value {id} stands in the blocks: {why}"));
         };
         value.seen = true;
@@ -194,8 +195,7 @@ impl Judge {
             pair.expected_ended.or_else(|| self.values.get(&pair.expects).and_then(|expected| expected.ended))
         });
         let Some(earliest) = [value.ended, expected].into_iter().flatten().min() else { return Ok(()) };
-        let is_lost =
-            |later: &Value| later.sent > earliest && later.ended.is_some_and(|ended| ended < since);
+        let is_lost = |later: &Value| later.sent > earliest && later.ended.is_some_and(|ended| ended < since);
         match self.others(id).find(|(_, later)| is_lost(later)) {
             None => Ok(()),
             Some((other, later)) => Err(format!(

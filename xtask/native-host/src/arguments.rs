@@ -49,6 +49,37 @@ pub enum Verb {
     Check(Check),
     /// Connect many controllers, break off in the middle of their I/O, and begin anew
     Cycles(Cycles),
+    /// Send fused Compare and Write pairs among writes of the same blocks, and judge whether each pair was atomic
+    Fused(Fused),
+}
+
+/// Which pairs, and among what.
+#[derive(Args, Clone)]
+pub struct Fused {
+    /// Pairs, on all queues together
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub rounds: u64,
+    /// Controllers, each of a host of its own
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=32))]
+    pub controllers: u32,
+    /// I/O queues of each; pairs go by every other one
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(2..=64))]
+    pub queues: u16,
+    /// Writes under way on each of the other queues, at most
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub depth: u16,
+    /// Commands of all queues that end between two writes of one, at most; a third of them follow at once
+    #[arg(long, default_value_t = 80, value_parser = clap::value_parser!(u64).range(1..))]
+    pub pause: u64,
+    /// Places in each namespace that all of them fight for
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub places: u16,
+    /// Blocks of a place, and of each command; a drive need not read or write more than one in one piece
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=32))]
+    pub blocks: u32,
+    /// Seed of what is done when
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
 }
 
 /// How they come and go.

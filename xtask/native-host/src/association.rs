@@ -37,16 +37,24 @@ impl Queue {
 
     /// Lets bytes go both ways. Where nothing has come and sleep is wanted, it waits for a while.
     pub fn poll(&mut self, payload: &mut impl Payload, wait: Duration) -> Result<()> {
+        if !self.exchange(payload)? && self.sleep && !wait.is_zero() {
+            self.socket.wait(wait)?;
+        }
+        Ok(())
+    }
+
+    /// Lets bytes go both ways; false when nothing has come.
+    pub fn exchange(&mut self, payload: &mut impl Payload) -> Result<bool> {
         let came = self.socket.read()?;
         self.host.poll(&mut self.socket, payload).map_err(|fault| anyhow!("the target: {fault:?}"))?;
         self.socket.write()?;
-        if !came {
-            ensure!(!self.socket.is_closed(), "the target closed the connection");
-            if self.sleep && !wait.is_zero() {
-                self.socket.wait(wait)?;
-            }
-        }
-        Ok(())
+        ensure!(came || !self.socket.is_closed(), "the target closed the connection");
+        Ok(came)
+    }
+
+    /// Sleeps until one of them has something to do, at most so long, where sleep is wanted.
+    pub fn wait_any<'a>(queues: impl Iterator<Item = &'a Self>, limit: Duration) -> Result<()> {
+        Socket::wait_any(queues.filter(|queue| queue.sleep).map(|queue| &queue.socket), limit)
     }
 
     fn bring_up(&mut self, mut steps: BringUp) -> Result<BringUp> {

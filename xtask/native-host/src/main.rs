@@ -8,6 +8,7 @@ mod association;
 mod buffers;
 mod check;
 mod cycles;
+mod fused;
 mod load;
 mod report;
 mod socket;
@@ -32,5 +33,6 @@ fn run(arguments: &Arguments) -> Result<()> {
         Verb::Load(options) => load::run(&arguments.target, options),
         Verb::Check(options) => check::run(&arguments.target, options),
         Verb::Cycles(options) => cycles::run(&arguments.target, options),
+        Verb::Fused(options) => fused::run(&arguments.target, options),
     }
 }

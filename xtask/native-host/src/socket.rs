@@ -85,13 +85,23 @@ impl Socket {
 
     /// Sleeps until something comes or, where something waits to go, goes; at most so long.
     pub fn wait(&self, limit: Duration) -> Result<()> {
-        let mut flags = PollFlags::POLLIN;
-        flags.set(PollFlags::POLLOUT, self.outgoing.start < self.outgoing.end);
+        Self::wait_any([self], limit)
+    }
+
+    /// Sleeps until one of them has something to do, at most so long.
+    pub fn wait_any<'a>(sockets: impl IntoIterator<Item = &'a Self>, limit: Duration) -> Result<()> {
+        let mut waits: Vec<PollFd> = sockets.into_iter().map(Self::awaited).collect();
         let limit = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
-        match nix::poll::poll(&mut [PollFd::new(self.stream.as_fd(), flags)], limit) {
+        match nix::poll::poll(&mut waits, limit) {
             Ok(_) | Err(nix::Error::EINTR) => Ok(()),
             Err(error) => Err(error.into()),
         }
+    }
+
+    fn awaited(&self) -> PollFd<'_> {
+        let mut flags = PollFlags::POLLIN;
+        flags.set(PollFlags::POLLOUT, self.outgoing.start < self.outgoing.end);
+        PollFd::new(self.stream.as_fd(), flags)
     }
 
     /// Whether the target sends no more.

@@ -139,7 +139,12 @@ fn hammer(seed: u64, rounds: u64, cores: usize, config: &NvmeConfig) -> Tally {
     let mut judge = Judge::default();
     let first = judge.write_begins();
     let write = commands::write(nsid, START, BLOCKS);
-    let end = hosts[0].io[0].execute(&mut card, &write, Transfer::Send(BYTES as u32), contents(PLACE, first, BYTES));
+    let end = hosts[0].io[0].execute(
+        &mut card,
+        &write,
+        Transfer::Send(BYTES as u32),
+        contents(PLACE, first, BYTES),
+    );
     assert_eq!(end.completed.status, Status::SUCCESS);
     judge.write_ended(first).unwrap();
     let queues = hosts.iter_mut().flat_map(|host| core::mem::take(&mut host.io));
