@@ -52,10 +52,6 @@ impl Awake {
         self.rest_over = self.rest_over.min(until);
     }
 
-    pub const fn is_empty(&self) -> bool {
-        self.places == 0
-    }
-
     /// Those of now: whatever changes while they are walked through.
     pub fn iter(&self) -> impl Iterator<Item = usize> + use<> {
         places(self.places)

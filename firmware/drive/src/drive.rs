@@ -96,8 +96,10 @@ impl<D: NvmeDevice> Drive<D> {
         work += self.queue.poll_flush(now);
         work += self.exchange(now, pool);
         self.settle_flushes();
-        let counters = self.counters();
-        self.report.tell(self.name, &counters, now);
+        if self.report.looks(now) {
+            let counters = self.counters();
+            self.report.tell(self.name, &counters, now);
+        }
         (self.polled_at, self.worked) = (now, work > 0);
         work
     }

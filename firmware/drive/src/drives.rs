@@ -191,9 +191,7 @@ impl<D: NvmeDevice> Drives<D> {
         let heard = self.hear(now, pool);
         let mut done = 0;
         self.each_awake(|_, _, occupant| done += occupant.drive.poll(now, pool));
-        if self.mesh.is_some() {
-            self.speak(pool);
-        }
+        self.speak(pool);
         heard + done
     }
 
@@ -253,15 +251,18 @@ impl<D: NvmeDevice> Drives<D> {
         }
     }
 
-    /// Says what there is to be said. Returns the cores that were sent something.
-    #[inline(never)]
+    /// Says what there is to be said.
     fn speak(&mut self, pool: &mut PagePool) {
-        if let Some(mesh) = &mut self.mesh {
-            mesh.flush();
+        let Some(mesh) = &mut self.mesh else { return };
+        mesh.flush();
+        let mut places = self.awake.iter().filter_map(|place| self.places.get(place)?.occupant.as_ref());
+        if places.any(|occupant| occupant.speaks()) {
+            self.speak_of_all(pool);
         }
-        if self.awake.is_empty() {
-            return;
-        }
+    }
+
+    #[inline(never)] // Seldom, and large.
+    fn speak_of_all(&mut self, pool: &mut PagePool) {
         let mut room = self.room();
         // Each has its turn to be first: rings are short.
         let order = self.awake.iter_after(self.spoken);
@@ -410,6 +411,11 @@ impl<D: NvmeDevice> Place<D> {
 }
 
 impl<D: NvmeDevice> Occupant<D> {
+    /// Whether other cores are to be told something, or may be: one that is taken out says so in several places.
+    fn speaks(&self) -> bool {
+        self.removal.is_some() || self.drive.has_messages()
+    }
+
     fn take_event(&mut self) -> Option<(u8, DriveEvent)> {
         let event = self.drive.take_event()?;
         if self.removal.is_some() {

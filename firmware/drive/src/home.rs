@@ -308,6 +308,11 @@ impl<D: NvmeDevice> DriveHome<D> {
         core::mem::take(&mut self.has_health_news)
     }
 
+    /// Whether [`Self::take_health_news`] would say so.
+    pub const fn has_health_news(&self) -> bool {
+        self.has_health_news
+    }
+
     pub fn identity(&self) -> &DriveIdentity {
         &self.identity
     }

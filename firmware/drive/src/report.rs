@@ -22,11 +22,13 @@ pub(crate) struct Report {
 const LOOK: Duration = Duration::from_millis(100);
 
 impl Report {
+    /// Whether the counters are to be looked at now. Asked in every turn.
+    pub fn looks(&self, now: Instant) -> bool {
+        now >= self.look_at
+    }
+
     /// What is to be told now. A line waits a moment for what belongs to it, and for a while after the last one.
     fn due(&mut self, counters: &DriveCounters, now: Instant) -> Option<[u64; 10]> {
-        if now < self.look_at {
-            return None;
-        }
         self.look_at = now + LOOK;
         let values = values(counters);
         if values == self.told {
@@ -96,7 +98,9 @@ mod tests {
             if (5000..5500).contains(&millis) || (millis > 20_000 && millis % 1000 == 0) {
                 counters.media_errors += 1;
             }
-            if let Some(values) = report.due(&counters, Instant::from_millis(millis)) {
+            if report.looks(Instant::from_millis(millis))
+                && let Some(values) = report.due(&counters, Instant::from_millis(millis))
+            {
                 lines.push((millis / 1000, values[5]));
             }
         }

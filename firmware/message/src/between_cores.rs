@@ -70,6 +70,12 @@ impl CoreSet {
         was
     }
 
+    /// The cores that are in one or in both.
+    #[must_use]
+    pub const fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
     /// The cores that are in both.
     #[must_use]
     pub const fn and(self, other: Self) -> Self {

@@ -111,20 +111,21 @@ impl<D: NvmeDevice> Drive<D> {
         self.flushes.take_message(room)
     }
 
-    /// Whether [`Self::take_message`] has one.
+    /// Whether [`Self::take_message`] has one, or [`Self::take_flushed`]. Asked in every turn.
     pub(crate) fn has_messages(&self) -> bool {
         let others = &self.others;
         if others.all.is_empty() {
             return false;
         }
-        let sets = [others.joined, others.leaving, others.leave, others.health_unsent];
-        let of_queue = self.home.is_none() && self.queue.has_message();
-        let of_home = self.home.as_ref().is_some_and(|home| home.has_messages());
-        sets.iter().any(|set| !set.is_empty())
-            || of_queue
-            || of_home
+        let untold = others.joined.or(others.leaving).or(others.leave).or(others.health_unsent);
+        let of_home_or_to_it = match &self.home {
+            Some(home) => home.has_messages() || home.has_health_news(),
+            None => others.end_wanted || self.queue.has_message(),
+        };
+        !untold.is_empty()
+            || of_home_or_to_it
             || self.queue.has_lane_message()
-            || others.end_wanted
+            || self.queue.has_flushed()
             || self.flushes.has_messages()
     }
 

@@ -172,6 +172,11 @@ impl<Q: CommandQueue> DriveQueue<Q> {
         self.writes.iter_mut().find_map(|writes| Some((writes.nsid, writes.tell.take()?)))
     }
 
+    /// Whether [`Self::take_flushed`] has one.
+    pub fn has_flushed(&self) -> bool {
+        self.has_others && self.writes.iter().any(|writes| writes.tell.is_some())
+    }
+
     /// Another core has flushed a namespace.
     pub fn others_flushed(&mut self, nsid: u32, sent: Instant) {
         if let Some(writes) = self.writes_of(nsid).filter(|writes| writes.by <= sent) {
