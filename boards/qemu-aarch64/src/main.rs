@@ -333,8 +333,8 @@ struct Sleep {
 }
 
 impl Wake for Sleep {
-    /// Enough to find what came while the last turn ran; WFI itself costs nothing, and wakes at once.
-    const EMPTY_TURNS: u32 = 2;
+    /// It finds what came while the last turn ran; WFI itself costs nothing, and wakes at once.
+    const EMPTY_TURNS: u32 = 1;
 
     fn sleep_until(&mut self, deadline: Instant) {
         if self.cpu.index() != CONTROL_CORE && hal_log_sink::has_unread(self.cpu.index()) {

@@ -305,7 +305,7 @@ impl Clock for Time<'_> {
 }
 
 impl Wake for Time<'_> {
-    const EMPTY_TURNS: u32 = 2;
+    const EMPTY_TURNS: u32 = 1;
 
     fn sleep_until(&mut self, deadline: Instant) {
         self.0.set(self.0.get().max(deadline));

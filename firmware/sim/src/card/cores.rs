@@ -113,7 +113,7 @@ pub(super) struct SimWake {
 }
 
 impl Wake for SimWake {
-    const EMPTY_TURNS: u32 = 2;
+    const EMPTY_TURNS: u32 = 1;
 
     fn sleep_until(&mut self, deadline: Instant) {
         let port = self.devices.port.as_ref().filter(|port| port.is_armed()).map(FarEnd::arrivals);
