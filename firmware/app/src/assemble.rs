@@ -82,15 +82,23 @@ pub fn assemble_cores<F: FrameQueue + 'static, D: NvmeDevice + 'static>(
     seed: u64,
     now: Instant,
 ) -> Result<Vec<&'static mut DataCore<F, D>, MAX_DATA_CORES>, OutOfMemory> {
-    let meshes = Mesh::<Message>::split(between, parts.len())?;
-    let drive_meshes =
+    let mut meshes = Mesh::<Message>::split(between, parts.len())?;
+    let mut drive_meshes =
         Mesh::<DriveMessage<D::Queue>>::with_backlog(between, parts.len(), DRIVE_BACKLOG_ENTRIES)?;
-    let rosters = Roster::split(between, parts.len(), MAX_CONTROLLERS)?;
+    let mut rosters = Roster::split(between, parts.len(), MAX_CONTROLLERS)?;
     let mut drives = in_places(drives);
     let mut cores = Vec::new();
     let mut name = None;
-    let ways = meshes.into_iter().zip(drive_meshes).zip(rosters);
-    for ((ports, memory), ((mesh, drive_mesh), roster)) in parts.zip(ways) {
+    // Taken from their ends, the first core's last: a vector that is moved out of in a loop has a panic of its own where
+    // the loop is left early.
+    meshes.reverse();
+    drive_meshes.reverse();
+    rosters.reverse();
+    for (ports, memory) in parts {
+        let (Some(mesh), Some(drive_mesh), Some(roster)) = (meshes.pop(), drive_meshes.pop(), rosters.pop())
+        else {
+            break;
+        };
         // All cores have the same port, or several of one card, whose first gives the name.
         let name = name.get_or_insert_with(|| Name::of(options, ports.first()));
         let seed = seed.wrapping_add(u64::from(mesh.core()).wrapping_mul(SEED_STEP));

@@ -1,7 +1,7 @@
 //! Limits, and how many of each thing a card of a given memory has. The one place for both.
 
 use drive::DRIVE_BACKLOG_ENTRIES;
-use hal_mem::{PAGE_BYTES, PagePool};
+use hal_mem::{Bell, PAGE_BYTES, PagePool};
 use message::{BACKLOG_ENTRIES, MESH_RING_ENTRIES};
 
 /// TCP connections of each data core at once: each is an NVMe queue.
@@ -50,7 +50,9 @@ pub const fn mesh_bytes(cores: usize) -> usize {
     let ways = cores * cores.saturating_sub(1);
     let messages = (BACKLOG_ENTRIES + MESH_RING_ENTRIES) * MESSAGE_BYTES;
     let of_drives = DRIVE_BACKLOG_ENTRIES + MESH_RING_ENTRIES;
-    cores * cores * 512 + ways * (messages + of_drives * DRIVE_MESSAGE_BYTES + 2048)
+    // A bell of each core in either mesh, and what aligns them.
+    let bells = 2 * (cores + 1) * size_of::<Bell>();
+    cores * cores * 512 + bells + ways * (messages + of_drives * DRIVE_MESSAGE_BYTES + 2048)
 }
 
 impl Sizes {

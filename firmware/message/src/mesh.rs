@@ -1,16 +1,20 @@
 //! The ways between data cores: a ring in each direction between any two.
 //!
+//! Each core has a bell that the others ring, so that a turn in which nobody has said anything costs it one look.
+//!
 //! A ring that is full delays messages and loses none: what finds no room waits in a backlog of bounded size and goes in a later
 //! turn, in order. Nobody waits for anybody, since a core takes in what there is whatever it has itself to send. Senders see to it
 //! that the backlog suffices: of each kind of message a bounded number is under way (`between_cores.rs`).
 
-use hal_mem::{Arena, Consumer, OutOfMemory, Producer};
+use hal_mem::{Arena, Bell, Consumer, OutOfMemory, Producer};
 use heapless::Vec;
 
 use crate::between_cores::{
     CoreSet, MAX_CHANGES, MAX_CONNECT_REQUESTS, MAX_DATA_CORES, MAX_DRIVES_TOLD, MAX_LOCK_REQUESTS,
     MAX_NAMESPACES, MAX_QUEUES, MAX_RANGE_LOCKS,
 };
+
+const _: () = assert!(MAX_DATA_CORES <= Bell::RINGS);
 
 /// Messages in a ring.
 pub const MESH_RING_ENTRIES: usize = 16;
@@ -78,9 +82,26 @@ impl<M> Backlog<M> {
     }
 }
 
+/// Into another core's ring.
+struct Way<M: 'static> {
+    ring: Producer<'static, M, MESH_RING_ENTRIES>,
+    /// The other core's, and the number of the ring there.
+    bell: &'static Bell,
+    number: usize,
+}
+
+impl<M> Way<M> {
+    fn push(&mut self, message: M) -> Result<(), M> {
+        self.ring.push(message)?;
+        // Who sleeps is woken when the turn is over: see `Mesh::take_news_for`.
+        let _ = self.bell.ring(self.number);
+        Ok(())
+    }
+}
+
 /// The ends towards one other core.
 struct Link<M: 'static> {
-    out: Option<Producer<'static, M, MESH_RING_ENTRIES>>,
+    out: Option<Way<M>>,
     incoming: Option<Consumer<'static, M, MESH_RING_ENTRIES>>,
     backlog: Backlog<M>,
 }
@@ -90,8 +111,11 @@ pub struct Mesh<M: 'static> {
     core: u8,
     /// By core; the own place is empty.
     links: &'static mut [Link<M>],
+    /// What the others ring, and the cores whose rings may hold something.
+    bell: &'static Bell,
+    heard: u32,
     /// Whom to listen to first, so that nobody is kept waiting.
-    next: usize,
+    next: u32,
     /// Messages in all backlogs.
     waiting: usize,
     /// Who has been sent something since this was last asked for.
@@ -130,6 +154,7 @@ impl<M: Merge> Mesh<M> {
             let entries = if place / cores == place % cores { 0 } else { entries };
             let _ = backlogs.push(arena.slice(entries, |_| None)?);
         }
+        let bells: &'static [Bell] = arena.slice(cores, |_| Bell::default())?;
         let links = arena.slice(cores * cores, |place| {
             let places = backlogs.get_mut(place).map(core::mem::take).unwrap_or_default();
             Link { out: None, incoming: None, backlog: Backlog { places, first: 0, count: 0 } }
@@ -137,8 +162,8 @@ impl<M: Merge> Mesh<M> {
         for from in 0..cores {
             for to in (0..cores).filter(|&to| to != from) {
                 let (producer, consumer) = arena.ring()?.split();
-                if let Some(link) = links.get_mut(from * cores + to) {
-                    link.out = Some(producer);
+                if let (Some(link), Some(bell)) = (links.get_mut(from * cores + to), bells.get(to)) {
+                    link.out = Some(Way { ring: producer, bell, number: from });
                 }
                 if let Some(link) = links.get_mut(to * cores + from) {
                     link.incoming = Some(consumer);
@@ -147,18 +172,20 @@ impl<M: Merge> Mesh<M> {
         }
         let mut meshes = Vec::new();
         let mut rest = links;
-        while let Some((links, others)) = rest.split_at_mut_checked(cores) {
-            let (core, news_for) = (meshes.len() as u8, CoreSet::NONE);
+        for (bell, core) in bells.iter().zip(0..) {
+            let Some((links, others)) = rest.split_at_mut_checked(cores) else { break };
+            rest = others;
             // As many as there are cores.
             let _ = meshes.push(Self {
                 core,
                 links,
+                bell,
+                heard: 0,
                 next: 0,
                 waiting: 0,
-                news_for,
+                news_for: CoreSet::NONE,
                 counters: MeshCounters::default(),
             });
-            rest = others;
         }
         Ok(meshes)
     }
@@ -217,7 +244,7 @@ impl<M: Merge> Mesh<M> {
     pub fn with_room(&mut self) -> CoreSet {
         let mut cores = CoreSet::NONE;
         for (to, link) in (0u8..).zip(self.links.iter_mut()) {
-            if link.backlog.count == 0 && link.out.as_mut().is_some_and(Producer::has_room) {
+            if link.backlog.count == 0 && link.out.as_mut().is_some_and(|out| out.ring.has_room()) {
                 cores.insert(to);
             }
         }
@@ -238,7 +265,7 @@ impl<M: Merge> Mesh<M> {
         let mut moved = 0;
         for (to, link) in self.links.iter_mut().enumerate().filter(|(_, link)| link.backlog.count > 0) {
             let Some(out) = link.out.as_mut() else { continue };
-            while out.has_room() {
+            while out.ring.has_room() {
                 let Some(message) = link.backlog.pop() else { break };
                 // There is room: nobody else puts anything in.
                 let _ = out.push(message);
@@ -258,22 +285,32 @@ impl<M: Merge> Mesh<M> {
 
     /// The next message, and who has sent it. Each core has its turn; those of one come in order.
     pub fn receive(&mut self) -> Option<(u8, M)> {
-        let cores = self.links.len();
-        for from in (self.next..cores).chain(0..self.next.min(cores)) {
-            let incoming = self.links.get_mut(from).and_then(|link| link.incoming.as_mut());
-            if let Some(message) = incoming.and_then(Consumer::pop) {
+        self.heard |= self.bell.take();
+        while self.heard != 0 {
+            let behind = self.heard.checked_shr(self.next).unwrap_or(0).checked_shl(self.next).unwrap_or(0);
+            let from = if behind == 0 { self.heard } else { behind }.trailing_zeros();
+            let link = self.links.get_mut(from as usize);
+            if let Some(message) = link.and_then(|link| link.incoming.as_mut()).and_then(Consumer::pop) {
                 self.next = from + 1;
                 self.counters.received += 1;
                 return Some((from as u8, message));
             }
+            // What comes from now on rings again.
+            self.heard &= !Bell::bit(from as usize);
         }
         None
     }
 
     /// Whether a message has come, or one waits to be sent: no time to sleep.
     pub fn has_work(&mut self) -> bool {
-        let mut incoming = self.links.iter_mut().filter_map(|link| link.incoming.as_mut());
-        self.waiting > 0 || incoming.any(|incoming| !incoming.is_empty())
+        self.heard |= self.bell.take();
+        if self.heard == 0 {
+            return self.waiting > 0;
+        }
+        let mut links =
+            self.links.iter_mut().enumerate().filter(|(from, _)| self.heard & Bell::bit(*from) != 0);
+        let has_come = links.any(|(_, link)| link.incoming.as_mut().is_some_and(|ring| !ring.is_empty()));
+        has_come || self.waiting > 0
     }
 
     /// What was said and heard so far.

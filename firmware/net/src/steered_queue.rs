@@ -2,11 +2,13 @@
 //!
 //! Whatever the device gives that belongs to another core goes on by ring; what others pass here is received as if it
 //! had come from the device. A core without a queue pair sends by ring through the core that *carries* its frames. The
-//! stack above does not know. Each crossing copies a frame once; a full ring drops it, as a wire does. Must not depend on
-//! what the stack makes of a frame.
+//! stack above does not know. Each crossing copies a frame once; a full ring drops it, as a wire does. A core looks into those
+//! rings only for which its bell has rung. Must not depend on what the stack makes of a frame.
 
 use hal_api::{ChecksumRequest, FrameQueue, FrameReceive, FrameTransmit, Moved, PortInfo};
-use hal_mem::{Arena, CopyCount, FrameConsumer, FrameProducer, OutOfMemory, frame_ring, frame_ring_bytes};
+use hal_mem::{
+    Arena, Bell, CopyCount, FrameConsumer, FrameProducer, OutOfMemory, frame_ring, frame_ring_bytes,
+};
 
 use crate::steering::{MAX_CORES_OF_PORT, Steer, Steering};
 
@@ -40,34 +42,60 @@ pub struct SteeredQueue<F, W> {
     carried: PerCore<FrameConsumer>,
     /// Whose turn it is to be carried first.
     next_carried: usize,
-    /// Who carries this core's frames where it has no queue pair.
-    carrier: usize,
 }
 
 type PerCore<T> = [Option<T>; MAX_CORES_OF_PORT];
 
-/// What a core receives from, a bit for each: the device, then the rings.
+/// What a core receives from, a bit for each: the device, the rings of what is passed on to it, those of what it carries. The
+/// bell has the same numbers.
 type Sources = u32;
-const _: () = assert!(MAX_CORES_OF_PORT < Sources::BITS as usize);
+const DEVICE: usize = 0;
+const PASSED_ON: usize = 1;
+const CARRIED: usize = PASSED_ON + MAX_CORES_OF_PORT;
+const _: () = assert!(CARRIED + MAX_CORES_OF_PORT <= Bell::RINGS);
+
+/// The rings for this core itself.
+const ALL_PASSED_ON: Sources = (1 << CARRIED) - (1 << PASSED_ON);
+
+/// One end of a ring to another core.
+struct Way {
+    ring: FrameProducer,
+    /// The other core, and what is rung there.
+    core: usize,
+    bell: &'static Bell,
+    source: usize,
+}
+
+impl Way {
+    /// Shows the other core what was put in, and wakes it where it sleeps.
+    fn publish(&mut self, wake: &mut impl FnMut(usize)) {
+        if self.ring.publish() && self.bell.ring(self.source) {
+            wake(self.core);
+        }
+    }
+}
 
 /// What the receiving half has beside the device.
 struct Receiving<W> {
     steering: &'static Steering,
     core: usize,
     /// Frames on their way to the other cores.
-    to: PerCore<FrameProducer>,
+    to: PerCore<Way>,
     from: PerCore<FrameConsumer>,
+    bell: &'static Bell,
     /// Wakes another data core, by its number among them.
     wake: W,
     /// What each source may still give in this turn: the device, then each ring.
-    left: [usize; 1 + MAX_CORES_OF_PORT],
+    left: [usize; CARRIED],
     /// The source that is asked first: the one after who gave last.
     next: usize,
-    /// All that there are, and those that may still give something in this turn.
-    sources: Sources,
-    asked: Sources,
-    /// Something was passed on that the other cores do not see yet.
-    unseen: bool,
+    has_device: bool,
+    /// Rings that may hold something.
+    rung: Sources,
+    /// Sources that are not to be asked again in this turn: they had nothing, or have given enough.
+    silent: Sources,
+    /// Cores that something was passed on to that they do not see yet.
+    unseen: Sources,
     counters: SteeringCounters,
     copied: CopyCount,
     /// Frames moved for others since that was last asked for.
@@ -77,7 +105,7 @@ struct Receiving<W> {
 /// What the transmitting half has beside the device.
 struct Transmitting {
     /// To the core that carries this one's frames; `None` for a core with a queue pair.
-    out: Option<FrameProducer>,
+    out: Option<Way>,
     /// Frames of its own that a core with a queue pair may still queue while others wait for the device.
     own_left: usize,
 }
@@ -100,31 +128,27 @@ pub fn steered_queues<F: FrameQueue, W: FnMut(usize)>(
     let Some(first) = devices.next() else { return Ok(queues) };
     let info = first.info();
     let mut devices = core::iter::once(first).chain(devices);
-    for core in 0..steering.cores() {
-        let _ = queues.push(SteeredQueue::new(info, devices.next(), steering, core, wake()));
+    let bells: &'static [Bell] = arena.slice(steering.cores(), |_| Bell::default())?;
+    for (core, bell) in bells.iter().enumerate() {
+        let _ = queues.push(SteeredQueue::new(info, devices.next(), steering, core, bell, wake()));
     }
     let pairs = queues.iter().filter(|queue| queue.device.is_some()).count();
     for from in 0..pairs {
-        for to in (0..queues.len()).filter(|to| *to != from) {
+        for (to, bell) in bells.iter().enumerate().filter(|(to, _)| *to != from) {
             let frames = if to < pairs { frames.div_ceil(RARE) } else { frames };
-            let (producer, consumer) = frame_ring(arena, frames, frame_bytes(info.mtu))?;
-            place(&mut queues, from, |queue| &mut queue.receive.to, to, producer);
+            let (ring, consumer) = frame_ring(arena, frames, frame_bytes(info.mtu))?;
+            let way = Way { ring, core: to, bell, source: PASSED_ON + from };
+            place(&mut queues, from, |queue| &mut queue.receive.to, to, way);
             place(&mut queues, to, |queue| &mut queue.receive.from, from, consumer);
         }
     }
     for core in pairs..queues.len() {
         let carrier = core.checked_rem(pairs).unwrap_or(0);
-        let (producer, consumer) = frame_ring(arena, frames, frame_bytes(info.mtu))?;
-        if let Some(queue) = queues.get_mut(core) {
-            (queue.transmit.out, queue.carrier) = (Some(producer), carrier);
+        let (ring, consumer) = frame_ring(arena, frames, frame_bytes(info.mtu))?;
+        if let (Some(queue), Some(bell)) = (queues.get_mut(core), bells.get(carrier)) {
+            queue.transmit.out = Some(Way { ring, core: carrier, bell, source: CARRIED + core });
         }
         place(&mut queues, carrier, |queue| &mut queue.carried, core, consumer);
-    }
-    for queue in &mut queues {
-        let rings = queue.receive.from.iter().map(Option::is_some);
-        let sources = core::iter::once(queue.device.is_some()).chain(rings).zip(0..);
-        queue.receive.sources = sources.map(|(is_there, source)| Sources::from(is_there) << source).sum();
-        queue.receive.asked = queue.receive.sources;
     }
     Ok(queues)
 }
@@ -135,7 +159,10 @@ pub fn steered_queues_bytes(cores: usize, pairs: usize, frames: usize, mtu: u16)
     let pairs = pairs.clamp(1, cores.max(1));
     let (carried, crossings) = (cores.saturating_sub(pairs), pairs * (pairs - 1));
     let bytes = |frames| frame_ring_bytes(frames, frame_bytes(mtu));
-    carried * (pairs + 1) * bytes(frames) + crossings * bytes(frames.div_ceil(RARE))
+    carried * (pairs + 1) * bytes(frames)
+        + crossings * bytes(frames.div_ceil(RARE))
+        + cores * size_of::<Bell>()
+        + align_of::<Bell>()
 }
 
 fn frame_bytes(mtu: u16) -> usize {
@@ -156,7 +183,15 @@ fn place<F, W, T>(
 }
 
 impl<F: FrameQueue, W: FnMut(usize)> SteeredQueue<F, W> {
-    fn new(info: PortInfo, device: Option<F>, steering: &'static Steering, core: usize, wake: W) -> Self {
+    fn new(
+        info: PortInfo,
+        device: Option<F>,
+        steering: &'static Steering,
+        core: usize,
+        bell: &'static Bell,
+        wake: W,
+    ) -> Self {
+        let has_device = device.is_some();
         Self {
             info,
             device,
@@ -165,12 +200,14 @@ impl<F: FrameQueue, W: FnMut(usize)> SteeredQueue<F, W> {
                 core,
                 to: [const { None }; MAX_CORES_OF_PORT],
                 from: [const { None }; MAX_CORES_OF_PORT],
+                bell,
                 wake,
-                left: [SOURCE_BUDGET; 1 + MAX_CORES_OF_PORT],
+                left: [SOURCE_BUDGET; CARRIED],
                 next: 0,
-                sources: 0,
-                asked: 0,
-                unseen: false,
+                has_device,
+                rung: 0,
+                silent: 0,
+                unseen: 0,
                 counters: SteeringCounters::default(),
                 copied: CopyCount::new(),
                 moved: Moved::default(),
@@ -178,7 +215,6 @@ impl<F: FrameQueue, W: FnMut(usize)> SteeredQueue<F, W> {
             transmit: Transmitting { out: None, own_left: usize::MAX },
             carried: [const { None }; MAX_CORES_OF_PORT],
             next_carried: 0,
-            carrier: 0,
         }
     }
 
@@ -208,43 +244,56 @@ impl<F: FrameQueue, W: FnMut(usize)> SteeredQueue<F, W> {
     /// Moves what other cores have queued to the device: one frame of each in turn, as far as there is room.
     fn carry(&mut self) {
         self.transmit.own_left = usize::MAX;
-        let Some(device) = self.device.as_mut() else { return };
-        if !self.carried.iter_mut().flatten().any(FrameConsumer::has_frame) {
-            return;
-        }
+        let mut waiting = self.receive.hear() >> CARRIED;
+        let Some(device) = self.device.as_mut().filter(|_| waiting != 0) else { return };
         let copied = &self.receive.copied;
         let mut transmit = device.halves().1;
         let mut left = [SOURCE_BUDGET; MAX_CORES_OF_PORT];
-        let (mut moved, mut silent) = (0, 0);
-        while silent < MAX_CORES_OF_PORT && transmit.has_room() {
-            let core = self.next_carried;
-            self.next_carried = (core + 1) % MAX_CORES_OF_PORT;
+        let mut moved = 0;
+        while waiting != 0 && transmit.has_room() {
+            let core = next_of(waiting, self.next_carried);
+            self.next_carried = core + 1;
             let left = left.get_mut(core).filter(|left| **left > 0);
             let ring = self.carried.get_mut(core).and_then(Option::as_mut);
             let carried = left.zip(ring).and_then(|(left, ring)| {
                 *left -= 1;
                 ring.pop(|frame, note| carry_frame(&mut transmit, frame, note, copied))
             });
-            (moved, silent) = if carried.is_some() { (moved + 1, 0) } else { (moved, silent + 1) };
+            match carried {
+                Some(()) => moved += 1,
+                None => waiting &= !Bell::bit(core),
+            }
         }
         self.receive.counters.carried += moved as u64;
         self.receive.moved.carried += moved;
-        // Where others wait for room, this core's own frames get no more of it than those of each of them did.
         let full = !transmit.has_room();
-        let waiting =
-            self.carried.iter_mut().flatten().filter_map(|ring| ring.has_frame().then_some(())).count();
-        // At least one: without room for an answer the stack would take no frame, not even for others.
+        let mut waiting = 0;
+        for (core, ring) in (CARRIED..).zip(&mut self.carried) {
+            // What comes into a ring that is empty now rings again.
+            match ring.as_mut().is_some_and(FrameConsumer::has_frame) {
+                true => waiting += 1,
+                false => self.receive.rung &= !Bell::bit(core),
+            }
+        }
+        // Where others wait for room, this core's own frames get no more of it than those of each of them did.
         if full && let Some(left) = moved.checked_div(waiting) {
+            // At least one: without room for an answer the stack would take no frame, not even for others.
             self.transmit.own_left = left.max(1);
         }
     }
 
     /// Shows what this core has queued to the core that carries it.
     fn send_out(&mut self) {
-        if self.transmit.out.as_mut().is_some_and(FrameProducer::publish) {
-            (self.receive.wake)(self.carrier);
+        if let Some(out) = &mut self.transmit.out {
+            out.publish(&mut self.receive.wake);
         }
     }
+}
+
+/// The first of some sources from `first` on, and from the beginning where there is none; there is one.
+fn next_of(sources: Sources, first: usize) -> usize {
+    let behind = sources & Bell::bit(first).wrapping_neg();
+    if behind == 0 { sources } else { behind }.trailing_zeros() as usize
 }
 
 fn carry_frame(transmit: &mut impl FrameTransmit, frame: &[u8], note: u32, copied: &CopyCount) {
@@ -262,15 +311,30 @@ fn checksum_request(note: u32) -> Option<ChecksumRequest> {
     (note != 0).then_some(ChecksumRequest { start: (note >> 16) as u16, offset: note as u16 })
 }
 
+impl<W> Receiving<W> {
+    /// The rings that may hold something.
+    fn hear(&mut self) -> Sources {
+        self.rung |= self.bell.take();
+        self.rung
+    }
+
+    /// Whether there is a frame in a ring for this core itself.
+    fn has_passed_on(&mut self) -> bool {
+        let rung = self.hear() >> PASSED_ON;
+        let rings = self.from.iter_mut().enumerate().filter(|(core, _)| rung & Bell::bit(*core) != 0);
+        rings.filter_map(|(_, ring)| ring.as_mut()).any(FrameConsumer::has_frame)
+    }
+}
+
 impl<W: FnMut(usize)> Receiving<W> {
     /// Shows the other cores what was passed on to them, and wakes those that sleep.
     fn publish(&mut self) {
-        if !core::mem::take(&mut self.unseen) {
-            return;
-        }
-        for (core, ring) in self.to.iter_mut().enumerate() {
-            if ring.as_mut().is_some_and(FrameProducer::publish) {
-                (self.wake)(core);
+        let mut unseen = core::mem::take(&mut self.unseen);
+        while unseen != 0 {
+            let core = next_of(unseen, 0);
+            unseen &= !Bell::bit(core);
+            if let Some(way) = self.to.get_mut(core).and_then(Option::as_mut) {
+                way.publish(&mut self.wake);
             }
         }
     }
@@ -279,9 +343,11 @@ impl<W: FnMut(usize)> Receiving<W> {
     fn pass_on(&mut self, core: usize, frame: &[u8]) -> bool {
         let ring = self.to.get_mut(core).and_then(Option::as_mut);
         let copied = &self.copied;
-        let passed =
-            ring.is_some_and(|ring| ring.push(frame.len(), |slot| copied.copy(frame, slot), |_| 0).is_ok());
-        self.unseen |= passed;
+        let passed = ring
+            .is_some_and(|way| way.ring.push(frame.len(), |slot| copied.copy(frame, slot), |_| 0).is_ok());
+        if passed {
+            self.unseen |= Bell::bit(core);
+        }
         let count = if passed { &mut self.counters.passed_on } else { &mut self.counters.dropped };
         *count += 1;
         passed
@@ -318,11 +384,22 @@ impl<W: FnMut(usize)> Receiving<W> {
         core: usize,
         consume: &mut Option<C>,
     ) -> Option<R> {
-        let left = self.left.get_mut(core + 1).filter(|left| **left > 0)?;
+        let left = self.left.get_mut(PASSED_ON + core).filter(|left| **left > 0)?;
         let ring = self.from.get_mut(core)?.as_mut()?;
-        let result = ring.pop(|frame, _| Some(consume.take()?(frame)))?;
+        let Some(result) = ring.pop(|frame, _| Some(consume.take()?(frame))) else {
+            // What comes from now on rings again.
+            self.rung &= !Bell::bit(PASSED_ON + core);
+            return None;
+        };
         *left -= 1;
         result
+    }
+
+    /// The source to be asked next in this turn, where there is one.
+    fn next_source(&mut self) -> Option<usize> {
+        let device = Sources::from(self.has_device) << DEVICE;
+        let asked = (self.hear() & ALL_PASSED_ON | device) & !self.silent;
+        (asked != 0).then(|| next_of(asked, self.next))
     }
 }
 
@@ -354,22 +431,16 @@ impl<F: FrameQueue, W: FnMut(usize)> SteeredReceive<'_, F, W> {
 impl<F: FrameQueue, W: FnMut(usize)> FrameReceive for SteeredReceive<'_, F, W> {
     fn receive<R>(&mut self, consume: impl FnOnce(&[u8]) -> R) -> Option<R> {
         let mut consume = Some(consume);
-        loop {
-            let behind = self.rest.asked >> self.rest.next << self.rest.next;
-            let asked = if behind == 0 { self.rest.asked } else { behind };
-            if asked == 0 {
-                break;
-            }
-            let source = asked.trailing_zeros() as usize;
+        while let Some(source) = self.rest.next_source() {
             self.rest.next = source + 1;
-            let result = match source.checked_sub(1) {
+            let result = match source.checked_sub(PASSED_ON) {
                 None => self.take_from_device(&mut consume),
                 Some(core) => self.rest.take_from_ring(core, &mut consume),
             };
             if result.is_some() {
                 return result;
             }
-            self.rest.asked &= !(1 << source);
+            self.rest.silent |= Bell::bit(source);
         }
         // What was passed on need not wait for the rest of the turn.
         self.rest.publish();
@@ -378,8 +449,7 @@ impl<F: FrameQueue, W: FnMut(usize)> FrameReceive for SteeredReceive<'_, F, W> {
 
     /// A frame that waits at the device may turn out to be another core's.
     fn has_frame(&mut self) -> bool {
-        self.device.as_mut().is_some_and(FrameReceive::has_frame)
-            || self.rest.from.iter_mut().flatten().any(FrameConsumer::has_frame)
+        self.device.as_mut().is_some_and(FrameReceive::has_frame) || self.rest.has_passed_on()
     }
 }
 
@@ -393,7 +463,7 @@ impl<F: FrameQueue> FrameTransmit for SteeredTransmit<'_, F> {
     fn has_room(&mut self) -> bool {
         match (self.device.as_mut(), self.rest.out.as_mut()) {
             (Some(device), _) => self.rest.own_left > 0 && device.has_room(),
-            (None, Some(out)) => out.has_room(),
+            (None, Some(out)) => out.ring.has_room(),
             (None, None) => false,
         }
     }
@@ -412,7 +482,9 @@ impl<F: FrameQueue> FrameTransmit for SteeredTransmit<'_, F> {
                 self.rest.own_left = left;
                 Ok(result)
             }
-            (None, Some(out)) => out.push_behind(headroom, bytes, fill, |frame| checksum_note(finish(frame))),
+            (None, Some(out)) => {
+                out.ring.push_behind(headroom, bytes, fill, |frame| checksum_note(finish(frame)))
+            }
             (None, None) => Err(fill),
         }
     }
@@ -441,9 +513,9 @@ impl<F: FrameQueue, W: FnMut(usize)> FrameQueue for SteeredQueue<F, W> {
     }
 
     fn flush(&mut self) {
-        self.receive.left = [SOURCE_BUDGET; 1 + MAX_CORES_OF_PORT];
+        self.receive.left = [SOURCE_BUDGET; CARRIED];
         self.receive.next = 0;
-        self.receive.asked = self.receive.sources;
+        self.receive.silent = 0;
         self.receive.publish();
         self.carry();
         if let Some(device) = self.device.as_mut() {
@@ -469,20 +541,16 @@ impl<F: FrameQueue, W: FnMut(usize)> FrameQueue for SteeredQueue<F, W> {
     fn arm(&mut self) -> bool {
         self.receive.publish();
         self.send_out();
-        let mut waiting = self.device.as_mut().is_some_and(F::arm);
-        for ring in self.receive.from.iter_mut().chain(&mut self.carried).flatten() {
-            waiting |= ring.arm();
-        }
-        waiting
+        let waiting = self.device.as_mut().is_some_and(F::arm);
+        // What was heard of may be a ring that is empty since: the next turn knows.
+        self.receive.bell.arm() || self.receive.rung != 0 || waiting
     }
 
     fn disarm(&mut self) {
         if let Some(device) = self.device.as_mut() {
             device.disarm();
         }
-        for ring in self.receive.from.iter_mut().chain(&mut self.carried).flatten() {
-            ring.disarm();
-        }
+        self.receive.bell.disarm();
     }
 }
 

@@ -1,10 +1,10 @@
 //! A ring of byte frames between two cores: slots of one size, written in place and read in place.
 //!
 //! As [`Ring`](crate::Ring): one producer, one consumer, positions that count up for ever, no lock and no waiting. What
-//! differs is that frames are not moved through the ring, that the producer shows several at once
-//! ([`FrameProducer::publish`]), and that the ring knows whether the consumer sleeps. Must not depend on a device.
+//! differs is that frames are not moved through the ring, and that the producer shows several at once
+//! ([`FrameProducer::publish`]). Must not depend on a device.
 
-use crate::sync::{AtomicBool, AtomicUsize, Ordering, Padded, UnsafeCell, fence};
+use crate::sync::{AtomicUsize, Ordering, Padded, UnsafeCell};
 use crate::{Arena, OutOfMemory};
 
 /// Before the frame in its slot: how long it is, and the note that goes with it. So an IP header behind 14 bytes of
@@ -19,8 +19,6 @@ struct Shared {
     tail: Padded<AtomicUsize>,
     /// All positions before it are empty again. Written by the consumer alone.
     head: Padded<AtomicUsize>,
-    /// The consumer sleeps, or is about to. Written by the consumer alone.
-    awaited: Padded<AtomicBool>,
     /// As many as a power of two.
     slots: &'static [UnsafeCell<&'static mut [u8]>],
 }
@@ -79,7 +77,6 @@ pub fn frame_ring(
     let shared: &'static Shared = arena.value(Shared {
         tail: Padded(AtomicUsize::new(0)),
         head: Padded(AtomicUsize::new(0)),
-        awaited: Padded(AtomicBool::new(false)),
         slots,
     })?;
     let frame_bytes = frame_bytes.min(usize::from(u16::MAX));
@@ -154,8 +151,8 @@ impl FrameProducer {
         self.tail.wrapping_sub(self.head_seen) < frames
     }
 
-    /// Shows the consumer what was put in. True when it sleeps, or is about to, and has to be woken for it.
-    #[must_use = "the consumer may sleep until it is woken"]
+    /// Shows the consumer what was put in. True when there is something that it has not been shown before.
+    #[must_use = "the consumer does not look before its bell rings"]
     pub fn publish(&mut self) -> bool {
         if self.published == self.tail {
             return false;
@@ -164,10 +161,7 @@ impl FrameProducer {
         // Release: the frames are in their slots before the consumer sees the position. Pairs with the acquire in
         // `has_frame`.
         self.shared.tail.0.store(self.tail, Ordering::Release);
-        // The position is written before the consumer's state is read. The consumer does it the other way round, so one
-        // of the two sees the other.
-        fence(Ordering::SeqCst);
-        self.shared.awaited.0.load(Ordering::Relaxed)
+        true
     }
 }
 
@@ -200,19 +194,6 @@ impl FrameConsumer {
             self.tail_seen = self.shared.tail.0.load(Ordering::Acquire);
         }
         self.head != self.tail_seen
-    }
-
-    /// Asks to be woken when a frame comes. True when one is there already: then the core must not sleep.
-    pub fn arm(&mut self) -> bool {
-        self.shared.awaited.0.store(true, Ordering::Relaxed);
-        // See `FrameProducer::publish`.
-        fence(Ordering::SeqCst);
-        self.has_frame()
-    }
-
-    /// The core is awake and polls.
-    pub fn disarm(&mut self) {
-        self.shared.awaited.0.store(false, Ordering::Relaxed);
     }
 }
 

@@ -6,6 +6,7 @@
 #![cfg_attr(not(test), no_std)]
 
 mod arena;
+mod bell;
 mod copy;
 mod dma;
 mod fence;
@@ -16,6 +17,7 @@ mod ring;
 mod sync;
 
 pub use arena::{Arena, OutOfMemory};
+pub use bell::Bell;
 pub use copy::CopyCount;
 pub use dma::DmaRegion;
 pub use fence::{device_full_fence, device_read_fence, device_write_fence};

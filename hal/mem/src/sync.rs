@@ -3,12 +3,13 @@
 #[cfg(loom)]
 pub use loom::cell::UnsafeCell;
 #[cfg(loom)]
-pub use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+pub use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering, fence};
 
 #[cfg(not(loom))]
-pub use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+pub use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering, fence};
 
 /// A value on cache lines of its own: two lines of 64 bytes, as cores fetch them in pairs.
+#[derive(Default)]
 #[repr(align(128))]
 pub struct Padded<T>(pub T);
 

@@ -66,17 +66,3 @@ fn a_slot_is_used_again_only_when_it_was_read() {
         sender.join().unwrap();
     });
 }
-
-#[test]
-fn who_sleeps_on_an_empty_ring_is_woken() {
-    loom::model(|| {
-        let (mut producer, mut consumer) = ring(2);
-        let sender = thread::spawn(move || {
-            assert!(push(&mut producer, 1));
-            producer.publish()
-        });
-        let waits = consumer.arm();
-        let woken = sender.join().unwrap();
-        assert!(waits || woken, "asleep with a frame in the ring");
-    });
-}
