@@ -160,9 +160,9 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
         }
         if self.readiness.report(now, &self.subsystem) {
             // What the pools hold before the first host is what later reports are compared with.
-            self.reports.note_idle(false);
+            self.reports.ask_for_pools();
         }
-        self.report();
+        self.report(now);
     }
 }
 

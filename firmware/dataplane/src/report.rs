@@ -1,30 +1,49 @@
 //! What a data core says of itself: what its pools hold when nobody is connected, how many I/O queues it has, and
 //! what frames went through it for other cores.
 
-use hal_api::{FrameQueue, NvmeDevice};
+use core::time::Duration;
+
+use hal_api::{FrameQueue, Instant, NvmeDevice};
 
 use crate::data_core::{DataCore, PoolCounts};
+
+/// Between two reports of the pools: hosts may come and go as fast as they like.
+const POOLS_PERIOD: Duration = Duration::from_secs(1);
 
 /// What was said last.
 #[derive(Debug)]
 pub(crate) struct Reports {
-    /// Whether the pools were reported since the last host went.
-    idle: bool,
+    /// Whether a host has come since the pools were reported.
+    has_come: bool,
+    /// Connections that had come at the last tick, so that one is noticed that has gone again.
+    opened: u64,
+    next_pools: Instant,
     /// I/O queues at the last tick, and those that were told of.
     io_queues: u16,
     io_queues_told: u16,
 }
 
 impl Reports {
-    /// Nothing is to be said before a host has come or [`Reports::note_idle`] was told of one.
+    /// Nothing is to be said before a host has come or [`Reports::ask_for_pools`] was called.
     pub(crate) const fn new() -> Self {
-        Self { idle: true, io_queues: 0, io_queues_told: 0 }
+        Self { has_come: false, opened: 0, next_pools: Instant::ZERO, io_queues: 0, io_queues_told: 0 }
     }
 
-    /// True once each time that the core has become idle.
-    pub(crate) fn note_idle(&mut self, idle: bool) -> bool {
-        let report = idle && !self.idle;
-        self.idle = idle;
+    /// The pools are to be reported as if a host had come.
+    pub(crate) fn ask_for_pools(&mut self) {
+        self.has_come = true;
+    }
+
+    /// True where the pools are to be reported: the core has become idle, though hosts may have come and gone since the last
+    /// call. `opened` counts their connections.
+    fn note_idle(&mut self, now: Instant, idle: bool, opened: u64) -> bool {
+        self.has_come |= !idle || opened != self.opened;
+        self.opened = opened;
+        let report = idle && self.has_come && now >= self.next_pools;
+        if report {
+            self.has_come = false;
+            self.next_pools = now + POOLS_PERIOD;
+        }
         report
     }
 
@@ -42,12 +61,13 @@ impl Reports {
 
 impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
     /// At each tick.
-    pub(crate) fn report(&mut self) {
+    pub(crate) fn report(&mut self, now: Instant) {
         let queues = self.target.counts().io_queues;
         if let Some(queues) = self.reports.note_io_queues(queues) {
             hal_log::info!("{} I/O queues of hosts on this core", queues);
         }
-        if self.reports.note_idle(self.is_idle()) {
+        let opened = self.target.counters().opened;
+        if self.reports.note_idle(now, self.is_idle(), opened) {
             self.report_idle(&self.pool_counts());
         }
     }
@@ -93,8 +113,20 @@ mod tests {
     #[test]
     fn becoming_idle_is_told_once() {
         let mut reports = Reports::new();
-        let told = [true, false, true, true, false, true].map(|idle| reports.note_idle(idle));
-        assert_eq!(told, [false, false, true, false, false, true]);
+        let ticks = [(true, 0), (false, 1), (true, 1), (true, 1), (false, 2), (true, 2)];
+        let told = (0..).zip(ticks).map(|(second, (idle, opened))| {
+            reports.note_idle(Instant::from_millis(second * 1000), idle, opened)
+        });
+        assert!(told.eq([false, false, true, false, false, true]));
+    }
+
+    #[test]
+    fn hosts_that_come_and_go_between_two_ticks_are_told_of_once_a_second() {
+        let mut reports = Reports::new();
+        let told =
+            (0..25).filter(|tick| reports.note_idle(Instant::from_millis(tick * 100), true, (*tick).min(13)));
+        // The first comes before the second tick, the last before the fourteenth.
+        assert!(told.eq([1, 11, 21]));
     }
 
     #[test]
