@@ -1,5 +1,6 @@
 //! Associations: Connect (Base 6.3), the loss of queues, and keep alive (Base 3.9).
 
+use core::net::IpAddr;
 use core::time::Duration;
 
 use hal_api::Instant;
@@ -29,6 +30,23 @@ pub(crate) mod offset {
     pub(crate) const HOST_ID: u16 = 0;
     pub(crate) const SUBSYSTEM_NQN: u16 = 256;
     pub(crate) const HOST_NQN: u16 = 512;
+}
+
+/// Where a Connect has come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Origin {
+    /// The port that it came by.
+    pub port: PortId,
+    /// The host's address, where there is one.
+    pub peer: Option<IpAddr>,
+}
+
+#[cfg(test)]
+impl Origin {
+    /// From nowhere in particular.
+    pub(crate) const fn by(port: PortId) -> Self {
+        Self { port, peer: None }
+    }
 }
 
 /// A queue was connected.
@@ -80,24 +98,23 @@ pub(crate) struct Names<'a> {
 }
 
 impl Subsystem {
-    /// Connects a queue that has come by `port`: with QID 0 a new controller, else an I/O queue of an existing one, which has
-    /// to come by the same port.
+    /// Connects a queue: with QID 0 a new controller, else an I/O queue of an existing one, which has to come by the same port.
     ///
     /// # Errors
     /// [`Failure`] with what to answer; the connection is of no more use then.
     pub fn connect(
         &mut self,
         now: Instant,
-        port: PortId,
+        origin: Origin,
         command: &ConnectCommand,
         data: &ConnectData,
     ) -> Result<Connected, Failure> {
         self.now = self.now.max(now);
         let result = self.check_connect(command, data).and_then(|(names, entries)| {
             if command.queue_id.get() == 0 {
-                self.connect_admin(now, port, command, data, &names, entries)
+                self.connect_admin(now, origin, command, data, &names, entries)
             } else {
-                self.connect_io(now, port, command, data, &names, entries)
+                self.connect_io(now, origin.port, command, data, &names, entries)
             }
         });
         if let Err(failure) = &result {
@@ -165,7 +182,7 @@ impl Subsystem {
     fn connect_admin(
         &mut self,
         now: Instant,
-        port: PortId,
+        origin: Origin,
         command: &ConnectCommand,
         data: &ConnectData,
         names: &Names<'_>,
@@ -175,7 +192,7 @@ impl Subsystem {
             return Err(Failure::in_data(offset::CONTROLLER_ID));
         }
         let busy = Failure::of(Status::CONNECT_CONTROLLER_BUSY);
-        if !self.has_home_place() {
+        if !self.has_home_place(origin.peer) {
             return Err(busy);
         }
         let index = self.slots.iter().position(|slot| slot.controller.is_none()).ok_or(busy)?;
@@ -189,7 +206,8 @@ impl Subsystem {
         slot.controller = Some(Controller {
             id,
             discovery: names.discovery,
-            port,
+            port: origin.port,
+            peer: origin.peer,
             host_nqn,
             host_id: data.host_id,
             configuration: Configuration::default(),

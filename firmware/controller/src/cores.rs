@@ -37,7 +37,7 @@ pub(crate) struct Begun {
     pub(crate) change: Change,
     /// For the end of a controller: whose it was.
     pub(crate) host_id: [u8; 16],
-    /// For what a Connect waits for: the address that it came from.
+    /// For what a Connect waits for, and for the end of a controller: the address that it came from.
     pub(crate) peer: Option<IpAddr>,
 }
 

@@ -242,6 +242,7 @@ impl Subsystem {
             id: cntlid,
             discovery: false,
             port,
+            peer: None,
             host_nqn,
             host_id,
             configuration: Configuration::ENABLED,

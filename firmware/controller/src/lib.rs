@@ -37,7 +37,7 @@ mod window;
 
 pub use admit::{Admission, BlockWork, Transfer, Work};
 pub use ana::{AnaState, PortId};
-pub use association::{Connected, Failure};
+pub use association::{Connected, Failure, Origin};
 pub use backend::{Backend, BackendNamespace, IoCompletion, IoRequest, Operation, RejectReason, Rejected};
 pub use config::{MAX_IO_QUEUES, MAX_LISTENERS, MAX_NAMESPACES, SubsystemConfig};
 pub use cores::{AnaStart, Cores, FenceStart, Heard, LockNews, Mark, Message, Owed};

@@ -321,8 +321,10 @@ mod tests {
         for other in 0..=others {
             let (command, mut data) = crate::testing::connect_parts(NQN, HOST, 0, 0xffff);
             data.host_id = [100 + other; 16];
-            let connected =
-                bench.subsystem.connect(bench.now, crate::PortId::FIRST, &command, &data).unwrap();
+            let connected = bench
+                .subsystem
+                .connect(bench.now, crate::Origin::by(crate::PortId::FIRST), &command, &data)
+                .unwrap();
             bench.subsystem.disconnect_queue(connected.controller, 0);
         }
         bench.subsystem.note_lost_writes(7, NOW);

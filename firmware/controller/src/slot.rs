@@ -1,5 +1,7 @@
 //! Controllers: what one host's association holds, the storage for it, and the handles that name it.
 
+use core::net::IpAddr;
+
 use hal_api::Instant;
 use heapless::String;
 use message::CoreSet;
@@ -98,6 +100,8 @@ pub(crate) struct Controller {
     pub(crate) discovery: bool,
     /// The port that its admin queue was connected by.
     pub(crate) port: PortId,
+    /// The address that it came from; a delegate has none.
+    pub(crate) peer: Option<IpAddr>,
     pub(crate) host_nqn: String<223>,
     pub(crate) host_id: [u8; 16],
     pub(crate) configuration: Configuration,

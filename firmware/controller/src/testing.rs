@@ -99,7 +99,7 @@ impl Bench {
         cntlid: u16,
     ) -> Result<Connected, Failure> {
         let (command, data) = connect_parts(nqn, host, queue_id, cntlid);
-        self.subsystem.connect(self.now, PortId::FIRST, &command, &data)
+        self.subsystem.connect(self.now, Origin::by(PortId::FIRST), &command, &data)
     }
 
     pub(crate) fn controller(&self) -> &Controller {

@@ -5,7 +5,7 @@
 //! not read of them is dropped. A Connect for an I/O queue of a controller that lives on
 //! another core then asks there. All that time the command is parked; should its connection go, what was granted is given back.
 
-use controller::{Backend, Connected, Failure, FenceStart, HomeAnswer, QueueContext};
+use controller::{Backend, Connected, Failure, FenceStart, HomeAnswer, Origin, QueueContext};
 use hal_mem::PAGE_BYTES;
 use message::QueueGrant;
 use nvme::Status;
@@ -52,7 +52,8 @@ impl<B: Backend> Turn<'_, '_, B> {
         }
         match self.env.subsystem.ask_home(self.queue.port, &connect, &data) {
             HomeAnswer::Here => {
-                let connected = self.env.subsystem.connect(self.now, self.queue.port, &connect, &data);
+                let origin = Origin { port: self.queue.port, peer: self.queue.peer };
+                let connected = self.env.subsystem.connect(self.now, origin, &connect, &data);
                 self.connected(slot, data.host_id, connected);
             }
             HomeAnswer::Asked(ticket) => {

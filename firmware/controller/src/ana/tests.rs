@@ -4,7 +4,7 @@ use super::*;
 use crate::testing::{
     Bench, HOST, NQN, admin_command, command, connect_parts, get_log, identify, namespace, read,
 };
-use crate::{ControllerHandle, Outcome};
+use crate::{ControllerHandle, Origin, Outcome};
 use nvme::identify::{IdentifyNamespace, IndependentNamespace, cns};
 use nvme::log_page::id;
 use nvme::opcode::{admin, io};
@@ -93,7 +93,7 @@ fn io_ends_with_the_status_of_its_path_and_may_be_tried_again() {
 /// A second host by port 2.
 fn second_host(bench: &mut Bench) -> ControllerHandle {
     let (command, data) = connect_parts(NQN, HOST, 0, 0xffff);
-    bench.subsystem.connect(bench.now, PortId(2), &command, &data).unwrap().controller
+    bench.subsystem.connect(bench.now, Origin::by(PortId(2)), &command, &data).unwrap().controller
 }
 
 #[test]

@@ -16,7 +16,7 @@ fn refusal(
 ) -> Failure {
     let (mut command, mut data) = connect_parts(NQN, HOST, queue_id, cntlid);
     change(&mut command, &mut data);
-    bench.subsystem.connect(bench.now, PortId::FIRST, &command, &data).unwrap_err()
+    bench.subsystem.connect(bench.now, Origin::by(PortId::FIRST), &command, &data).unwrap_err()
 }
 
 fn in_data(offset: u16) -> Failure {
@@ -39,7 +39,7 @@ fn an_admin_queue_brings_a_controller_of_its_own() {
     assert_ne!(first.controller, second.controller);
     let (mut command, data) = connect_parts(NQN, HOST, 0, 0xffff);
     command.attributes = 1 << 2;
-    let third = bench.subsystem.connect(bench.now, PortId::FIRST, &command, &data).unwrap();
+    let third = bench.subsystem.connect(bench.now, Origin::by(PortId::FIRST), &command, &data).unwrap();
     assert!(third.flow_control_disabled);
     assert_eq!(bench.subsystem.counters().live, 3);
 }
@@ -85,8 +85,8 @@ fn an_io_queue_comes_by_the_port_of_its_admin_queue() {
     let mut bench = Bench::connected();
     bench.enable();
     let (command, data) = connect_parts(NQN, HOST, 1, bench.controller().id);
-    assert_eq!(bench.subsystem.connect(bench.now, PortId(2), &command, &data), Err(in_data(16)));
-    assert!(bench.subsystem.connect(bench.now, PortId::FIRST, &command, &data).is_ok());
+    assert_eq!(bench.subsystem.connect(bench.now, Origin::by(PortId(2)), &command, &data), Err(in_data(16)));
+    assert!(bench.subsystem.connect(bench.now, Origin::by(PortId::FIRST), &command, &data).is_ok());
 }
 
 #[test]

@@ -5,7 +5,7 @@ use core::net::IpAddr;
 use message::{Change, EndReason, LostList, MAX_CHANGES, MAX_RANGE_LOCKS};
 
 use super::{Begun, FenceStart, Message, Owed};
-use crate::slot::{ControllerHandle, Part};
+use crate::slot::{Controller, ControllerHandle, Part};
 use crate::subsystem::Subsystem;
 
 /// Fences that may be pending at a time: one for each host that comes.
@@ -20,6 +20,8 @@ pub(super) const MAX_ANA_CHANGES: usize = 4;
 pub(super) const MAX_OWN_CHANGES: usize = MAX_FENCES + MAX_ANA_CHANGES + MAX_RANGE_LOCKS;
 /// Ends of controllers that may be pending: each controller may be reset and removed.
 const MAX_ENDS: usize = MAX_CHANGES - MAX_OWN_CHANGES - MAX_DETACHES;
+/// Of them, for hosts of one address: a quarter is left to others, as of command slots.
+const MAX_ENDS_PER_ADDRESS: usize = MAX_ENDS / 4 * 3;
 
 impl Subsystem {
     /// Looks at each change that other cores wait for: `done` makes it, as far as it can, and says whether it is made. Those that
@@ -101,7 +103,8 @@ impl Subsystem {
     /// Ends a controller's I/O queues on all cores that have some.
     pub(crate) fn end_elsewhere(&mut self, handle: ControllerHandle, reason: EndReason) {
         let Some(controller) = self.controller_mut(handle) else { return };
-        let (cntlid, host_id, delegates) = (controller.id, controller.host_id, controller.delegates());
+        let (cntlid, host_id, peer) = (controller.id, controller.host_id, controller.peer);
+        let delegates = controller.delegates();
         if delegates.is_empty() {
             return;
         }
@@ -111,7 +114,7 @@ impl Subsystem {
         {
             return;
         }
-        let begun = Begun { host_id, ..Begun::of(Change::End { cntlid, reason }) };
+        let begun = Begun { change: Change::End { cntlid, reason }, host_id, peer };
         let number = self.cores.as_mut().and_then(|cores| cores.begin(begun, delegates));
         debug_assert!(number.is_some(), "there is a place for the end of each controller");
     }
@@ -122,13 +125,22 @@ impl Subsystem {
         self.cores.as_ref().is_some_and(|cores| cores.count(is_its) > 0)
     }
 
-    /// Whether one more controller may live here: with other cores some places are for delegates, and there has to be room for
-    /// the end of each.
-    pub(crate) fn has_home_place(&self) -> bool {
+    /// Whether one more controller of this address may live here: with other cores some places are for delegates, and there
+    /// has to be room for the end of each. Ends may wait long for writes at a drive that hangs: those of one address are not to
+    /// keep others from connecting.
+    pub(crate) fn has_home_place(&self, peer: Option<IpAddr>) -> bool {
         let Some(cores) = self.cores.as_ref() else { return true };
-        let here = self.slots.iter().filter_map(|slot| slot.controller.as_ref());
-        let homes = here.filter(|controller| !controller.is_delegate()).count();
-        let ends = cores.count(|begun| matches!(begun.change, Change::End { .. }));
-        homes < cores.roster.places() && ends + 2 * (homes + 1) <= MAX_ENDS
+        let homes = |of: &dyn Fn(&Controller) -> bool| {
+            self.controllers().filter(|controller| !controller.is_delegate() && of(controller)).count()
+        };
+        let ends = |of: &dyn Fn(&Begun) -> bool| {
+            cores.count(|begun| matches!(begun.change, Change::End { .. }) && of(begun))
+        };
+        let all_homes = homes(&|_| true);
+        let of_address =
+            ends(&|begun| begun.peer == peer) + 2 * (homes(&|controller| controller.peer == peer) + 1);
+        all_homes < cores.roster.places()
+            && ends(&|_| true) + 2 * (all_homes + 1) <= MAX_ENDS
+            && (peer.is_none() || of_address <= MAX_ENDS_PER_ADDRESS)
     }
 }

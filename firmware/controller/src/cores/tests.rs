@@ -6,8 +6,10 @@ use nvme::{Command, opcode::io};
 use std::boxed::Box;
 use std::vec::Vec;
 
+mod per_address;
+
 use super::*;
-use crate::association::{Connected, offset};
+use crate::association::{Connected, Origin, offset};
 use crate::testing::{FakeBackend, HOST, NQN, connect_parts, namespace, property_get, property_set, read};
 use crate::{ControllerSlot, HomeAnswer, Outcome, PortId, QueueContext, SubsystemConfig};
 
@@ -40,11 +42,17 @@ impl Card {
 
     /// A controller at `core`, enabled; its admin queue and CNTLID.
     fn controller(&mut self, core: usize) -> (QueueContext, u16) {
+        self.controller_of(core, None).unwrap()
+    }
+
+    /// One of a host of this address.
+    fn controller_of(&mut self, core: usize, peer: Option<IpAddr>) -> Result<(QueueContext, u16), Failure> {
         let (command, data) = connect_parts(NQN, HOST, 0, 0xffff);
-        let connected = self.cores[core].connect(self.now, PortId::FIRST, &command, &data).unwrap();
+        let origin = Origin { port: PortId::FIRST, peer };
+        let connected = self.cores[core].connect(self.now, origin, &command, &data)?;
         let admin = QueueContext { controller: connected.controller, queue_id: 0 };
         assert_eq!(self.set_cc(core, admin, Configuration::ENABLED), Outcome::done(0));
-        (admin, connected.cntlid)
+        Ok((admin, connected.cntlid))
     }
 
     fn set_cc(&mut self, core: usize, admin: QueueContext, cc: Configuration) -> Outcome {
@@ -139,7 +147,7 @@ fn an_id_tells_the_home_and_no_two_cores_give_the_same() {
         }
     }
     let (command, data) = connect_parts(NQN, HOST, 0, 0xffff);
-    let full = card.cores[0].connect(card.now, PortId::FIRST, &command, &data);
+    let full = card.cores[0].connect(card.now, Origin::by(PortId::FIRST), &command, &data);
     assert_eq!(full, Err(busy()), "the other places are for delegates");
 }
 
@@ -436,7 +444,7 @@ fn a_fence_needs_each_core_and_brings_what_the_host_has_not_heard() {
     let (gone, cntlid) = card.controller(1);
     // It has had an I/O queue, and may have written.
     let (command, data) = connect_parts(NQN, HOST, 1, cntlid);
-    card.cores[1].connect(card.now, PortId::FIRST, &command, &data).unwrap();
+    card.cores[1].connect(card.now, Origin::by(PortId::FIRST), &command, &data).unwrap();
     card.cores[1].disconnect_queue(gone.controller, 0);
     card.cores[1].note_lost_writes(3, card.now);
     let FenceStart::Begun(fence) = card.cores[0].begin_fence(host, None) else { panic!("no fence") };
@@ -551,16 +559,4 @@ fn a_delegate_knows_flush() {
     assert!(card.cores[1].admit(&Card::queue(&queue), &flush).is_ok());
     flush.nsid.set(4);
     assert!(card.cores[1].admit(&Card::queue(&queue), &flush).is_err());
-}
-
-#[test]
-fn the_hosts_of_one_address_do_not_take_all_fences() {
-    let mut card = Card::new();
-    let peer = |last| Some(core::net::Ipv4Addr::new(10, 0, 0, last).into());
-    for id in 0..8 {
-        assert!(matches!(card.cores[0].begin_fence([id; 16], peer(1)), FenceStart::Begun(_)));
-    }
-    assert_eq!(card.cores[0].begin_fence([9; 16], peer(1)), FenceStart::Busy);
-    assert_eq!(card.cores[0].begin_arrivals([9; 16], peer(1)), FenceStart::Busy);
-    assert!(matches!(card.cores[0].begin_fence([9; 16], peer(2)), FenceStart::Begun(_)));
 }
