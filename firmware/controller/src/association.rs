@@ -19,6 +19,7 @@ use crate::delegate::queue_request;
 use crate::errors::ErrorLog;
 use crate::events::Events;
 use crate::features::FeatureValues;
+use crate::lines::LineKind;
 use crate::slot::{Controller, ControllerHandle, Part, Shutdown};
 use crate::subsystem::Subsystem;
 
@@ -125,12 +126,14 @@ impl Subsystem {
 
     pub(crate) fn count_refusal(&mut self, command: &ConnectCommand, failure: &Failure) {
         self.counters.refused_connects += 1;
-        warn!(
-            "controller: connect of queue {} refused: {} ({:#x})",
-            command.queue_id.get(),
-            failure.status.name(),
-            failure.result
-        );
+        if self.may_say(LineKind::Connects, self.now) {
+            warn!(
+                "controller: connect of queue {} refused: {} ({:#x})",
+                command.queue_id.get(),
+                failure.status.name(),
+                failure.result
+            );
+        }
     }
 
     /// What is wrong with a Connect whatever the card's state: no core need be asked about it.
@@ -227,7 +230,9 @@ impl Subsystem {
         self.counters.connects += 1;
         self.counters.live += 1;
         self.show_controllers();
-        info!("controller {}: connected by {}, discovery {}", id, names.host, names.discovery);
+        if self.may_say(LineKind::Controllers, now) {
+            info!("controller {}: connected by {}, discovery {}", id, names.host, names.discovery);
+        }
         Ok(Connected {
             controller: handle,
             cntlid: id,
@@ -279,7 +284,10 @@ impl Subsystem {
     pub fn disconnect_queue(&mut self, handle: ControllerHandle, queue_id: u16) {
         let Some(controller) = self.controller_mut(handle) else { return };
         if queue_id == 0 {
-            info!("controller {}: disconnected", controller.id);
+            let id = controller.id;
+            if self.may_say(LineKind::Controllers, self.now) {
+                info!("controller {}: disconnected", id);
+            }
             self.remove(handle);
         } else if controller.has_queue(queue_id) {
             controller.queues &= !(1 << queue_id);
@@ -311,15 +319,15 @@ impl Subsystem {
                 continue;
             }
             let handle = ControllerHandle { index: index as u16, generation: slot.generation };
-            warn!(
-                "controller {}: silent for {} ms, removed",
-                controller.id,
-                now.since(controller.last_activity).as_millis() as u64
-            );
+            let (id, silent) = (controller.id, now.since(controller.last_activity));
+            if self.may_say(LineKind::Controllers, now) {
+                warn!("controller {}: silent for {} ms, removed", id, silent.as_millis() as u64);
+            }
             self.counters.keep_alive_expired += 1;
             self.remove(handle);
         }
         self.tell_homes();
+        self.lines.tell_left_out(now);
     }
 
     pub(crate) fn remove(&mut self, handle: ControllerHandle) {

@@ -18,6 +18,7 @@ use crate::cores::Message;
 use crate::errors::{ErrorLog, LOCATION_UNKNOWN, TRANSPORT_TCP};
 use crate::events::Events;
 use crate::features::FeatureValues;
+use crate::lines::LineKind;
 use crate::lost_writes::LostWrites;
 use crate::slot::{Controller, ControllerHandle, Part, Shutdown};
 use crate::subsystem::Subsystem;
@@ -259,8 +260,11 @@ impl Subsystem {
             lost_writes: LostWrites::new(),
             part: Part::Delegate { home, active: false, untold_errors: 0 },
         });
-        info!("controller {}: has queues here, its home is data core {}", cntlid, home);
-        Ok(ControllerHandle { index: index as u16, generation: slot.generation })
+        let handle = ControllerHandle { index: index as u16, generation: slot.generation };
+        if self.may_say(LineKind::Controllers, now) {
+            info!("controller {}: has queues here, its home is data core {}", cntlid, home);
+        }
+        Ok(handle)
     }
 
     /// Home may grant the queue anew.

@@ -8,6 +8,7 @@ use nvme::registers::{Configuration, ControllerStatus, VERSION_1_4, offset};
 use nvme::{Command, Status};
 
 use crate::execute::Outcome;
+use crate::lines::LineKind;
 use crate::slot::{Controller, ControllerHandle, Part, Shutdown, ShutdownFlush};
 use crate::subsystem::Subsystem;
 
@@ -61,16 +62,31 @@ impl Subsystem {
             debug!("controller {}: property {:#x} cannot be set", controller.id, command.cdw11.get());
             return Outcome::failed(Status::INVALID_FIELD.do_not_retry());
         };
-        let stops = controller.configure(Configuration(value as u32));
+        let (id, old, new) = (controller.id, controller.configuration, Configuration(value as u32));
+        let stops = controller.configure(new);
         controller.last_activity = now;
         let asked = controller.shutdown == Shutdown::Asked;
         self.shutdown_asked |= asked;
+        self.tell_of_configuration(id, old, new, now);
         if stops {
             self.counters.resets += 1;
             self.end_elsewhere(handle, EndReason::Reset);
             Outcome::ControllerReset
         } else {
             Outcome::done(0)
+        }
+    }
+
+    fn tell_of_configuration(&mut self, id: u16, old: Configuration, new: Configuration, now: Instant) {
+        let enables = !old.enabled() && new.enabled();
+        if enables && !is_acceptable(new) && self.may_say(LineKind::Controllers, now) {
+            warn!("controller {}: CC {:#010x} asks for what there is not", id, new.0);
+        }
+        if old.enabled() && !new.enabled() && self.may_say(LineKind::Controllers, now) {
+            info!("controller {}: reset by its host", id);
+        }
+        if old.shutdown() == 0 && new.shutdown() != 0 && self.may_say(LineKind::Controllers, now) {
+            info!("controller {}: shut down by its host", id);
         }
     }
 }
@@ -119,7 +135,6 @@ impl Controller {
         if is_acceptable(self.configuration) {
             self.status = ControllerStatus::READY;
         } else {
-            warn!("controller {}: CC {:#010x} asks for what there is not", self.id, self.configuration.0);
             self.status = ControllerStatus::FATAL;
         }
     }
@@ -150,7 +165,6 @@ impl Controller {
                 self.enable();
             }
         } else if old.enabled() && !new.enabled() {
-            info!("controller {}: reset by its host", self.id);
             // CSTS.RDY stays until the other cores have ended their queues.
             let kept =
                 if self.delegates().is_empty() { ControllerStatus::empty() } else { ControllerStatus::READY };
@@ -161,7 +175,6 @@ impl Controller {
             stops = true;
         }
         if old.shutdown() == 0 && new.shutdown() != 0 {
-            info!("controller {}: shut down by its host", self.id);
             self.status |= ControllerStatus::SHUTDOWN_OCCURRING;
             self.shutdown = Shutdown::Asked;
             if self.discovery {

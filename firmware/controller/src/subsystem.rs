@@ -8,6 +8,7 @@ use heapless::Vec;
 use crate::ana::{PortId, Ports};
 use crate::config::{MAX_LISTENERS, SubsystemConfig};
 use crate::cores::Cores;
+use crate::lines::Lines;
 use crate::lost_writes::{DepartedHosts, RecentlyTold};
 use crate::namespace::{AttachError, Namespace, Namespaces};
 use crate::slot::{Controller, ControllerHandle, ControllerSlot};
@@ -54,6 +55,7 @@ pub struct Subsystem {
     pub(crate) counters: ControllerCounters,
     pub(crate) departed: DepartedHosts,
     pub(crate) recently_told: RecentlyTold,
+    pub(crate) lines: Lines,
     /// Some host has asked for a shutdown.
     pub(crate) shutdown_asked: bool,
     /// The other data cores; `None` where there are none.
@@ -78,6 +80,7 @@ impl Subsystem {
             counters: ControllerCounters::default(),
             departed: DepartedHosts::new(),
             recently_told: RecentlyTold::new(),
+            lines: Lines::new(),
             shutdown_asked: false,
             cores: None,
             now: Instant::ZERO,

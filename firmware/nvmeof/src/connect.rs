@@ -47,7 +47,9 @@ impl<B: Backend> Turn<'_, '_, B> {
             return self.park_connect(slot);
         }
         if connect.queue_id.get() == 0 && self.address_has_enough_controllers() {
-            hal_log::warn!("connection {}: refused, its address has enough controllers", self.index);
+            if self.may_say() {
+                hal_log::warn!("connection {}: refused, its address has enough controllers", self.index);
+            }
             return self.refuse_connect(slot, Failure { status: Status::CONNECT_CONTROLLER_BUSY, result: 0 });
         }
         match self.env.subsystem.ask_home(self.queue.port, &connect, &data) {
@@ -144,7 +146,9 @@ impl<B: Backend> Turn<'_, '_, B> {
             Err(failure) => return self.refuse_connect(slot, failure),
         };
         if !self.reserve_for(connected.entries) {
-            hal_log::warn!("connection {}: refused, no slots or buffers left", self.index);
+            if self.may_say() {
+                hal_log::warn!("connection {}: refused, no slots or buffers left", self.index);
+            }
             self.env.subsystem.disconnect_queue(connected.controller, connected.queue_id);
             return self.refuse_connect(slot, Failure { status: Status::CONNECT_CONTROLLER_BUSY, result: 0 });
         }
@@ -196,7 +200,9 @@ impl<B: Backend> Turn<'_, '_, B> {
     fn reserve_for(&mut self, entries: u16) -> bool {
         let more = entries.saturating_sub(self.queue.reserved_slots);
         if !self.address_may_have_slots(more) {
-            hal_log::warn!("connection {}: its address has its share of the command slots", self.index);
+            if self.may_say() {
+                hal_log::warn!("connection {}: its address has its share of the command slots", self.index);
+            }
             return false;
         }
         if !self.slots.reserve(more) {

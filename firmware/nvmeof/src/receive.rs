@@ -179,7 +179,14 @@ impl<B: Backend> Turn<'_, '_, B> {
     /// H2CTermReq (3.6.2.4): the connection ends, without an answer, once the rest of the PDU is here.
     fn terminated_by_host(&mut self, frame: &Frame, request: &Terminate) {
         let (status, information) = (request.status.get(), request.information.get());
-        hal_log::warn!("connection {}: host terminates, error {} at {:#x}", self.index, status, information);
+        if self.may_say() {
+            hal_log::warn!(
+                "connection {}: host terminates, error {} at {:#x}",
+                self.index,
+                status,
+                information
+            );
+        }
         let receiver = &mut self.queue.receiver;
         receiver.ends_connection = true;
         self.start_body(NONE, frame, 0);

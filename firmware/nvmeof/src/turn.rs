@@ -1,6 +1,6 @@
 //! One turn of one connection: what its code may reach, and what it leaves for the target to do afterwards.
 
-use controller::{Backend, ControllerHandle, Subsystem};
+use controller::{Backend, ControllerHandle, LineKind, Subsystem};
 use hal_api::Instant;
 use hal_mem::{PAGE_BYTES, PagePool, Pages};
 
@@ -75,12 +75,19 @@ pub(crate) struct Turn<'a, 'e, B: Backend> {
 }
 
 impl<B: Backend> Turn<'_, '_, B> {
+    /// Whether a line about the connection may be logged: as many as hosts like would fill the log.
+    pub(crate) fn may_say(&mut self) -> bool {
+        self.env.subsystem.may_say(LineKind::Connections, self.now)
+    }
+
     /// Whether the connection has to end now: its controller is gone, or its host is too slow.
     pub(crate) fn overdue(&mut self) -> bool {
         if let Some(context) = self.queue.context
             && !self.env.subsystem.is_live(context.controller)
         {
-            hal_log::info!("connection {}: its controller is gone", self.index);
+            if self.may_say() {
+                hal_log::info!("connection {}: its controller is gone", self.index);
+            }
             return true;
         }
         if self.now >= self.queue.data_deadline {
@@ -90,7 +97,9 @@ impl<B: Backend> Turn<'_, '_, B> {
             return false;
         }
         if !matches!(self.queue.phase, Phase::Closing | Phase::Terminating | Phase::Finishing) {
-            hal_log::warn!("connection {}: the host is too slow", self.index);
+            if self.may_say() {
+                hal_log::warn!("connection {}: the host is too slow", self.index);
+            }
             self.counters.timed_out += 1;
         }
         true
@@ -191,7 +200,7 @@ impl<B: Backend> Turn<'_, '_, B> {
             }
         }
         debug_assert_eq!(self.queue.outstanding, self.queue.at_backend);
-        if from_host + to_host > 0 {
+        if from_host + to_host > 0 && self.may_say() {
             hal_log::info!(
                 "connection {}: lost within data, of {} commands from the host and of {} to it",
                 self.index,
@@ -205,13 +214,15 @@ impl<B: Backend> Turn<'_, '_, B> {
     /// `quote` is the wrong PDU's header as far as it came.
     pub(crate) fn fatal(&mut self, fatal: Fatal, quote: &[u8]) {
         let Fatal { status, information } = fatal;
-        hal_log::warn!(
-            "connection {}: terminated, error {} information {:#x} PDU type {:#x}",
-            self.index,
-            status as u16,
-            information,
-            quote.first().copied().unwrap_or(0xff)
-        );
+        if self.may_say() {
+            hal_log::warn!(
+                "connection {}: terminated, error {} information {:#x} PDU type {:#x}",
+                self.index,
+                status as u16,
+                information,
+                quote.first().copied().unwrap_or(0xff)
+            );
+        }
         self.counters.terminated += 1;
         let receiver = &mut self.queue.receiver;
         receiver.stage = Stage::Ignore;
