@@ -12,8 +12,8 @@ use crate::connect::CONNECT_BYTES;
 use crate::fused::Fused;
 use crate::pdu::{Fatal, FatalStatus, Frame};
 use crate::queue::{Phase, cid_place};
-use crate::slots::{Direction, Doer, NONE, SlotState};
-use crate::turn::Turn;
+use crate::slots::{Direction, Doer, NONE, Slot, SlotState};
+use crate::turn::{SLOT_COST_BYTES, Turn};
 
 impl<B: Backend> Turn<'_, '_, B> {
     /// CapsuleCmd (3.6.2.6): gives the command a slot and judges it; its data, if any, comes next.
@@ -80,13 +80,20 @@ impl<B: Backend> Turn<'_, '_, B> {
         Ok(())
     }
 
-    fn has_outstanding(&self, cid: u16) -> bool {
+    fn has_outstanding(&mut self, cid: u16) -> bool {
+        if self.queue.cids.get(cid_place(cid)).is_none_or(|&count| count == 0) {
+            return false;
+        }
+        let mut looks = 0;
         // The slot just taken has not got its command yet, and what it held before is of no queue's concern.
-        self.queue.cids.get(cid_place(cid)).is_some_and(|&count| count > 0)
-            && self
-                .slots
-                .of_queue(self.index)
-                .any(|(_, slot)| slot.state != SlotState::Arriving && slot.command.cid.get() == cid)
+        let is_it = |slot: &Slot| {
+            slot.queue == self.index && slot.state != SlotState::Arriving && slot.command.cid.get() == cid
+        };
+        let found =
+            self.slots.taken().inspect(|(index, _)| looks = u32::from(*index)).any(|(_, slot)| is_it(slot));
+        // All commands of a core may be looked at, and a host can choose its CIDs so: it pays for that itself.
+        self.budget_bytes = self.budget_bytes.saturating_sub(looks * SLOT_COST_BYTES);
+        found
     }
 
     /// Asks who carries the command out, and holds its SGL and its capsule's data against what it moves.

@@ -204,9 +204,15 @@ impl RangeLocks {
         let own = self.requests.iter().find(|request| name == LockName { core, ticket: request.ticket });
         let slot = own.map_or(NONE, |request| request.slot);
         let age = self.next_age();
-        let at_drives = slots.taken().filter(|(_, slot)| is_at_drive_in(slot, &blocks)).count() as u16;
-        let has_older = slots.taken().any(|(_, slot)| goes_before(slot, age, &blocks));
-        let lock = RangeLock { name, blocks, slot, age, in_flight: at_drives, has_older };
+        // One look at each command of the core, of which there are 12,288 at most (`app::sizes`). A home has
+        // `MAX_RANGE_LOCKS` locks under way, and each lasts as long as what was at drives before and a message there and back:
+        // so 16 walks for each home in that time are the most that hosts can bring about.
+        let (mut in_flight, mut has_older) = (0u16, false);
+        for (_, slot) in slots.taken() {
+            in_flight = in_flight.saturating_add(u16::from(is_at_drive_in(slot, &blocks)));
+            has_older |= goes_before(slot, age, &blocks);
+        }
+        let lock = RangeLock { name, blocks, slot, age, in_flight, has_older };
         let entered = self.held.push(lock).is_ok();
         debug_assert!(entered, "more locks than all homes give");
     }

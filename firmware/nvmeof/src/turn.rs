@@ -18,6 +18,8 @@ use crate::target::Share;
 /// What a PDU counts in a budget besides its data, in bytes: with that, commands of 4 KiB and of 1 MiB are about as much of the
 /// core's time for the same budget (`cargo xtask measure path`, docs/design/slow-hosts.md).
 pub(crate) const PDU_COST_BYTES: u32 = 1024;
+/// What a look at a slot counts: a turn of 24 KiB has time for two walks over 12,288 slots.
+pub(crate) const SLOT_COST_BYTES: u32 = 1;
 
 /// What a target works on: the card's subsystem, this core's pages and drives.
 #[derive(Debug)]

@@ -119,3 +119,31 @@ fn what_the_card_makes_for_an_answer_counts_in_the_turn() {
     assert_eq!(replies.iter().filter(ended).count(), 4);
     card.assert_clean();
 }
+
+/// Turns that it takes to read 24 commands whose CIDs are so far apart, while other hosts have many.
+fn turns_for_capsules(step: u16) -> usize {
+    let limits = Limits { connections: 16, slots: 600, ..UNLIMITED };
+    let mut card = Card::with(limits, POOL_PAGES);
+    stalled_host(&mut card, 4, io::READ);
+    let (_admin, mut host) = Host::pair(&mut card, Digests::default(), |_| {});
+    card.ram.hold = true;
+    card.budget_bytes = 24 * 1024;
+    let before = card.target.counters().commands;
+    for number in 0..24 {
+        host.cid = number * step;
+        host.start(&mut card, block_command(io::READ, 0, 1), &Payload::Read(512));
+    }
+    let mut turns = 0;
+    while card.target.counters().commands < before + 24 {
+        card.poll(host.index);
+        turns += 1;
+    }
+    card.assert_clean();
+    turns
+}
+
+#[test]
+fn a_host_whose_cids_make_the_card_look_at_all_slots_pays_for_that() {
+    let (cheap, dear) = (turns_for_capsules(1), turns_for_capsules(256));
+    assert!(cheap < dear, "{cheap} and {dear} turns");
+}
