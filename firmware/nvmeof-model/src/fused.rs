@@ -1,6 +1,6 @@
 //! Judges whether fused pairs were atomic, from what hosts sent and heard.
 //!
-//! Base 3.4.2 (fused operations), NVM 2.1.4.1 (Compare and Write). Hosts write the same blocks over and over. Every write has a number, which
+//! Base 3.4.2 (fused operations). Hosts write the same blocks over and over. Every write has a number, which
 //! stands in all of its data, and each thing that a host sends or hears of is a moment: what was heard of before another was sent came before it.
 //! Reads, writes and pairs of the blocks are told here in the order in which one observer saw them begin and end.
 //!

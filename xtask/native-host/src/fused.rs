@@ -196,3 +196,24 @@ fn patience(since: Instant) -> Result<()> {
     ensure!(since.elapsed() < COMMAND_LIMIT, "a command takes longer than {COMMAND_LIMIT:?}");
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arguments::{Arguments, Verb};
+    use clap::Parser;
+
+    #[test]
+    fn the_words_of_a_failure_give_the_same_run() {
+        let parsed = |words: &str| {
+            let words = ["native-host", "--nqn", "nqn"].into_iter().chain(words.split(' '));
+            match Arguments::try_parse_from(words).unwrap().verb {
+                Verb::Fused(options) => options,
+                _ => panic!("another verb"),
+            }
+        };
+        let words =
+            "fused --rounds 7 --controllers 2 --queues 3 --depth 5 --pause 9 --places 1 --blocks 8 --seed 4";
+        assert_eq!(again(&parsed(words)), words);
+    }
+}
