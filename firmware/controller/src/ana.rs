@@ -19,8 +19,9 @@ pub(crate) const GROUP: u32 = 1;
 pub(crate) const GROUPS: u32 = 1;
 /// ANATT in seconds: how long [`AnaState::Change`] may last.
 pub(crate) const TRANSITION_S: u8 = 10;
-/// ANACAP: each of the states may be reported (bits 4:0), and a namespace never changes its group (bit 6).
-pub(crate) const CAPABILITIES: u8 = 0b101_1111;
+/// ANACAP: each of the states may be reported (bits 4:0). A namespace never changes its group, but bit 6 does not say so: where it
+/// does, hosts make no room for NSIDs in the log page and ask for them all the same (nvme-cli shows what lies behind its buffer).
+pub(crate) const CAPABILITIES: u8 = 0b1_1111;
 /// RGO in dword 10 of Get Log Page: groups without their NSIDs.
 const GROUPS_ONLY: u32 = 1 << 8;
 const HEADER_BYTES: u64 = size_of::<AnaHeader>() as u64;

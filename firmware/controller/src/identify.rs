@@ -25,7 +25,7 @@ use crate::subsystem::Subsystem;
 pub(crate) const IDENTIFY_TRANSFER: Transfer = Transfer::ToHost { bytes: IDENTIFY_BYTES as u32 };
 
 /// CSI of the NVM command set.
-const NVM_COMMAND_SET: u8 = 0;
+pub(crate) const NVM_COMMAND_SET: u8 = 0;
 /// CNTID in Identify that means the controller itself.
 const THIS_CONTROLLER: u16 = 0xffff;
 

@@ -35,6 +35,11 @@ fn pages_of(controller: &Controller) -> &'static [u8] {
     if controller.discovery { &DISCOVERY_PAGES } else { &IO_PAGES }
 }
 
+/// CSI: the command set of which the effects log is; no other page has one.
+fn command_set(command: &Command) -> u8 {
+    (command.cdw14.get() >> 24) as u8
+}
+
 /// LPO: where in the page to begin, in bytes.
 fn page_offset(command: &Command) -> u64 {
     u64::from(command.cdw13.get()) << 32 | u64::from(command.cdw12.get())
@@ -52,10 +57,6 @@ impl Subsystem {
             return Err(Status::INVALID_LOG_PAGE.do_not_retry());
         }
         if command.cdw14.get() & OFFSET_TYPE != 0 {
-            return Err(invalid_field);
-        }
-        // Only the effects log is one of a command set, and there is only the NVM one.
-        if page == id::COMMAND_EFFECTS && command.cdw14.get() >> 24 != 0 {
             return Err(invalid_field);
         }
         let nsid = command.nsid.get();
@@ -132,7 +133,7 @@ impl Subsystem {
                     window.put(index as u64 * 4, &nsid.to_le_bytes());
                 }
             }
-            id::COMMAND_EFFECTS => self.put_commands(&mut window),
+            id::COMMAND_EFFECTS => self.put_commands(command_set(command), &mut window),
             id::ANA => self.put_ana_log(controller, command, &mut window),
             id::FEATURE_EFFECTS => self.put_features(controller, &mut window),
             id::DISCOVERY => self.put_discovery(&mut window),

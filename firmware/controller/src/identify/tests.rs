@@ -16,7 +16,7 @@ fn the_controller_tells_what_it_has() {
     assert_eq!(&page.serial, b"PEN0001             ");
     assert_eq!((page.mdts, page.controller_id.get(), page.version.get()), (8, 1, 0x10400));
     assert_eq!((page.controller_type, page.multipath, page.async_event_limit), (1, 0b1010, 3));
-    assert_eq!((page.ana_capabilities, page.ana_transition_s, page.async_events.get()), (0x5f, 10, 0x900));
+    assert_eq!((page.ana_capabilities, page.ana_transition_s, page.async_events.get()), (0x1f, 10, 0x900));
     assert_eq!((page.max_ana_group.get(), page.ana_groups.get()), (1, 1));
     assert_eq!((page.io_command_capsule.get(), page.io_response_capsule.get()), (516, 1));
     assert_eq!((page.in_capsule_offset.get(), page.max_sgl_descriptors), (0, 1));

@@ -4,6 +4,7 @@
 use nvme::log_page::effect;
 use nvme::opcode::{admin, io};
 
+use crate::identify::NVM_COMMAND_SET;
 use crate::slot::Controller;
 use crate::subsystem::Subsystem;
 use crate::window::Window;
@@ -36,12 +37,17 @@ pub(super) fn put_supported_pages(window: &mut Window<'_>, pages: &[u8]) {
 }
 
 impl Subsystem {
-    pub(super) fn put_commands(&self, window: &mut Window<'_>) {
+    /// Of command sets that there are not, nothing but the admin commands: nvme-cli asks for the zoned one wherever CAP.CSS offers a choice,
+    /// and shows none where that is refused.
+    pub(super) fn put_commands(&self, command_set: u8, window: &mut Window<'_>) {
         let admin = (effect::SUPPORTED | effect::CONTROLLER_SCOPE).to_le_bytes();
         let reading = effect::SUPPORTED | effect::NAMESPACE_SCOPE;
         let writing = (reading | effect::BLOCK_CONTENT).to_le_bytes();
         for opcode in ADMIN_COMMANDS {
             window.put(u64::from(opcode) * 4, &admin);
+        }
+        if command_set != NVM_COMMAND_SET {
+            return;
         }
         for opcode in READING_COMMANDS {
             window.put(IO_EFFECTS_AT + u64::from(opcode) * 4, &reading.to_le_bytes());

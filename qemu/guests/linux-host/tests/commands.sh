@@ -56,7 +56,6 @@ step "id-ctrl" nvme id-ctrl "$CONTROLLER"
 step "smart-log" nvme smart-log "$CONTROLLER"
 step "error-log" nvme error-log "$CONTROLLER"
 step "fw-log" nvme fw-log "$CONTROLLER"
-step "effects-log" nvme effects-log "$CONTROLLER"
 
 is_zero() {
     dd if="$1" of=/tmp/zero bs="$(block_size "$1")" count=8 skip=8 iflag=direct 2> /dev/null || return 1
