@@ -6,7 +6,6 @@ use smoltcp::iface::SocketStorage;
 
 use crate::address::PortAddress;
 use crate::slot::Slot;
-use crate::steering::Steering;
 
 /// Most ports that a stack listens on.
 pub const MAX_PORTS: usize = 4;
@@ -34,15 +33,6 @@ pub enum Addressing {
     Follow,
 }
 
-/// Which data core a stack runs on, among those of its port.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Home {
-    /// What decides whose a segment is.
-    pub steering: &'static Steering,
-    /// The core's number among the data cores.
-    pub core: usize,
-}
-
 /// Limits and addresses of a [`crate::Stack`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Config<'a> {
@@ -52,9 +42,6 @@ pub struct Config<'a> {
     pub addressing: Addressing,
     /// A fixed IPv6 address besides; followers are told it.
     pub ipv6: Option<PortAddress>,
-    /// The core among several whose connections the stack has: own connections are made so that what comes back is
-    /// steered here. `None` where there is one core.
-    pub home: Option<Home>,
     /// The VLAN whose tag all frames carry, 1 to 4094; others are not listened to. Costs a copy of each frame received.
     pub vlan: Option<u16>,
     /// Largest IP packet in bytes; the port's own limit applies too.
@@ -75,7 +62,6 @@ impl Default for Config<'static> {
             number: 1,
             addressing: Addressing::Dhcp,
             ipv6: None,
-            home: None,
             vlan: None,
             mtu_limit: 9000,
             sockets: 64,

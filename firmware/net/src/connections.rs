@@ -13,7 +13,7 @@ use smoltcp::iface::{Context, Interface, SocketSet, SocketStorage};
 use smoltcp::socket::tcp;
 use smoltcp::wire::IpEndpoint;
 
-use crate::config::{Config, Home, MAX_PORTS};
+use crate::config::{Config, MAX_PORTS};
 use crate::frame::{Ends, Segment};
 use crate::slot::{Phase, Slot, is_same};
 use crate::stream::Stream;
@@ -96,8 +96,6 @@ pub(crate) struct Connections {
     ready: usize,
     /// Where the search for the port of the next own connection begins.
     next_own_port: u16,
-    /// The core to which replies have to come.
-    home: Option<Home>,
 }
 
 impl Connections {
@@ -122,7 +120,6 @@ impl Connections {
             lacks_listener: true,
             ready: 0,
             next_own_port: (seed >> 32) as u16 | FIRST_OWN_PORT,
-            home: config.home,
         };
         for port in config.ports.iter().copied().filter(|port| *port != 0) {
             // Those beyond the last place are ignored.
@@ -160,14 +157,16 @@ impl Connections {
         Some((id, PeerInfo { address: remote.addr.into(), port: remote.port, local_port }))
     }
 
-    /// Starts a connection of our own, from `local` to `remote`. It takes a spare socket and drives nobody out.
+    /// Starts a connection of our own, from `local` and a port whose replies this queue is given, to `remote`. It takes a spare
+    /// socket and drives nobody out.
     pub(crate) fn connect(
         &mut self,
         context: &mut Context,
         local: IpAddr,
         remote: SocketAddr,
+        is_given: impl Fn(u16) -> bool,
     ) -> Result<ConnectionId, ConnectError> {
-        let port = self.own_port(local, remote).ok_or(ConnectError::NoSocket)?;
+        let port = self.own_port(remote, is_given).ok_or(ConnectError::NoSocket)?;
         let index = self.first_spare().ok_or(ConnectError::NoSocket)?;
         let slot = self.slots.get_mut(usize::from(index)).ok_or(ConnectError::NoSocket)?;
         let socket = slot.socket_mut();
@@ -192,14 +191,11 @@ impl Connections {
 
     /// A port of ours that no connection to `remote` has and whose replies come to this core; those of one remote differ
     /// as long as they can.
-    fn own_port(&mut self, local: IpAddr, remote: SocketAddr) -> Option<u16> {
+    fn own_port(&mut self, remote: SocketAddr, is_given: impl Fn(u16) -> bool) -> Option<u16> {
         for _ in FIRST_OWN_PORT..=u16::MAX {
             let port = self.next_own_port;
             self.next_own_port = port.wrapping_add(1) | FIRST_OWN_PORT;
-            let comes_home = self.home.is_none_or(|Home { steering, core }| {
-                steering.core_of(remote, SocketAddr::new(local, port)) == core
-            });
-            if !comes_home || self.ports.contains(&port) {
+            if self.ports.contains(&port) || !is_given(port) {
                 continue;
             }
             let taken = self.in_use().filter(|slot| slot.phase != Phase::Spare).any(|slot| {

@@ -33,7 +33,7 @@ mod wanted;
 mod tests;
 
 pub use address::{PortAddress, PortAddresses};
-pub use config::{Addressing, Config, Home, MAX_PORTS};
+pub use config::{Addressing, Config, MAX_PORTS};
 pub use connections::{ConnectError, ConnectionId, PeerInfo};
 pub use stack::{Counters, Stack};
 pub use steered_queue::{SteeredQueue, SteeringCounters, steered_queues, steered_queues_bytes};

@@ -239,7 +239,10 @@ impl<F: FrameQueue> Stack<F> {
             return Err(ConnectError::InvalidRemote);
         }
         let local = self.address.towards(address).ok_or(ConnectError::NoAddress)?;
-        self.connections.connect(self.interface.context(), local, remote)
+        // What comes back has to come to this core.
+        let queue = &self.queue;
+        let is_given = |port| queue.is_given(remote, SocketAddr::new(local, port));
+        self.connections.connect(self.interface.context(), local, remote, is_given)
     }
 
     /// The bytes of a connection; `None` once it was released.

@@ -5,6 +5,8 @@
 //! stack above does not know. Each crossing copies a frame once; a full ring drops it, as a wire does. A core looks into those
 //! rings only for which its bell has rung. Must not depend on what the stack makes of a frame.
 
+use core::net::SocketAddr;
+
 use hal_api::{ChecksumRequest, FrameQueue, FrameReceive, FrameTransmit, Moved, PortInfo};
 use hal_mem::{
     Arena, Bell, CopyCount, FrameConsumer, FrameProducer, OutOfMemory, frame_ring, frame_ring_bytes,
@@ -531,6 +533,10 @@ impl<F: FrameQueue, W: FnMut(usize)> FrameQueue for SteeredQueue<F, W> {
     /// The first core is given all of it; the others have copies of what tells station addresses.
     fn answers_for_port(&self) -> bool {
         self.receive.core == 0
+    }
+
+    fn is_given(&self, remote: SocketAddr, local: SocketAddr) -> bool {
+        self.receive.steering.core_of(remote, local) == self.receive.core
     }
 
     /// A core without a queue pair does not know, and takes the link to be up.

@@ -1,5 +1,7 @@
 //! One Ethernet receive/transmit queue pair.
 
+use core::net::SocketAddr;
+
 /// What is fixed about a port, and what its device takes off the software's hands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PortInfo {
@@ -136,6 +138,11 @@ pub trait FrameQueue {
         true
     }
 
+    /// Whether segments from `remote` to `local` come to this queue: of the queues of a port each is given its own connections alone.
+    fn is_given(&self, _remote: SocketAddr, _local: SocketAddr) -> bool {
+        true
+    }
+
     /// Whether the link is up now.
     fn link_is_up(&mut self) -> bool;
 
@@ -175,6 +182,10 @@ impl<T: FrameQueue> FrameQueue for &mut T {
 
     fn answers_for_port(&self) -> bool {
         (**self).answers_for_port()
+    }
+
+    fn is_given(&self, remote: SocketAddr, local: SocketAddr) -> bool {
+        (**self).is_given(remote, local)
     }
 
     fn link_is_up(&mut self) -> bool {

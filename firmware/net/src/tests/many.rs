@@ -13,7 +13,7 @@ use smoltcp::wire::EthernetAddress;
 use super::dhcp::{LEASED, answer};
 use super::{OURS, PORT, STEP, peer, port_info, small};
 use crate::{
-    Addressing, Config, ConnectionId, Home, PortAddress, Stack, Steer, SteeredQueue, Steering, StreamState,
+    Addressing, Config, ConnectionId, PortAddress, Stack, Steer, SteeredQueue, Steering, StreamState,
     steered_queues, steered_queues_bytes,
 };
 
@@ -60,7 +60,6 @@ impl World {
             let config = Config {
                 addressing: if core == 0 { addressing } else { Addressing::Follow },
                 ipv6: Some(PortAddress { address: OURS_6, prefix: 64, gateway }),
-                home: Some(Home { steering, core }),
                 vlan,
                 sockets: 24,
                 receive_bytes: 16 * 1024,

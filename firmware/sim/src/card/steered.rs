@@ -1,5 +1,7 @@
 //! The steering rule, as an invariant: a core's stack is given the segments of that core's connections, and no others.
 
+use std::net::SocketAddr;
+
 use app::CoreQueue;
 use hal_api::{FrameQueue, FrameReceive, Moved, PortInfo};
 use hal_fakes::FakeFrameQueue;
@@ -71,6 +73,10 @@ impl FrameQueue for CheckedQueue {
 
     fn answers_for_port(&self) -> bool {
         self.queue.answers_for_port()
+    }
+
+    fn is_given(&self, remote: SocketAddr, local: SocketAddr) -> bool {
+        self.queue.is_given(remote, local)
     }
 
     fn link_is_up(&mut self) -> bool {
