@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 
 const HOSTED: &str = env!("CARGO_BIN_EXE_hosted");
 /// Exit code where this system offers no namespace.
@@ -33,6 +33,40 @@ impl Folder {
 impl Drop for Folder {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The process, which ends with the value, so that a test that fails leaves none behind.
+struct Process(Child);
+
+impl Process {
+    /// Starts it; gives what it says as well.
+    fn start(command: &mut Command) -> (Self, BufReader<ChildStderr>) {
+        let mut child = command.env_remove("PENSTOCK_LOG").stderr(Stdio::piped()).spawn().unwrap();
+        let said = child.stderr.take().unwrap();
+        (Self(child), BufReader::new(said))
+    }
+
+    fn ask_to_end(&self, signal: &str) {
+        let asked = Command::new("kill").args([signal, &self.0.id().to_string()]).status().unwrap();
+        assert!(asked.success());
+    }
+
+    fn wait(&mut self) -> ExitStatus {
+        self.0.wait().unwrap()
+    }
+
+    fn kill(&mut self) -> ExitStatus {
+        let _ = self.0.kill();
+        self.wait()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Nothing happens to one that has ended.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
@@ -114,11 +148,10 @@ fn a_system_without_namespaces_has_an_exit_code_of_its_own() {
 fn the_port_in_a_namespace_has_the_mtu_that_was_asked_for() {
     let mut command = Command::new(HOSTED);
     command.args(["--namespace", "--mtu", "9000", "--memory", "64M", "--cpus", "none"]);
-    let mut process = command.env_remove("PENSTOCK_LOG").stderr(Stdio::piped()).spawn().unwrap();
-    let mut lines = BufReader::new(process.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let (mut process, said) = Process::start(&mut command);
+    let mut lines = said.lines().map(Result::unwrap);
     let port = lines.by_ref().find(|line| line.contains(", MTU ") || line.starts_with("error:"));
-    let _ = process.kill();
-    let status = process.wait().unwrap();
+    let status = process.kill();
     if status.code() == Some(UNAVAILABLE) {
         eprintln!("skipped: {port:?}");
         return;
@@ -134,8 +167,8 @@ fn it_is_ready_and_ends_in_good_order_when_asked() {
         let mut command = Command::new(HOSTED);
         command.args(["--drive", &drive, "--drive", "ram:1M,block=4096", "--wire", &wire, "--plan", plan]);
         command.args(["--ip", "10.0.0.1/24", "--memory", "64M", "--cpus", "none"]);
-        let mut process = command.env_remove("PENSTOCK_LOG").stderr(Stdio::piped()).spawn().unwrap();
-        let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
+        let (mut process, said) = Process::start(&mut command);
+        let mut lines = said.lines();
         // Somebody has to be at the other end before the port has a link.
         let mut peer = None;
         let ready = lines.by_ref().map(Result::unwrap).find(|line| {
@@ -143,13 +176,12 @@ fn it_is_ready_and_ends_in_good_order_when_asked() {
             line.contains("INFO  ready: 2 namespaces of nqn.")
         });
         assert!(ready.expect("ready").ends_with(" at 10.0.0.1:4420"));
-        let asked = Command::new("kill").args(["-TERM", &process.id().to_string()]).status().unwrap();
-        assert!(asked.success());
+        process.ask_to_end("-TERM");
         let rest: Vec<String> = lines.map(Result::unwrap).collect();
         for said in ["shutdown: complete, 2 drives are shut down", "the card is off"] {
             assert!(rest.iter().any(|line| line.ends_with(said)), "{plan}: {rest:?}");
         }
-        assert!(process.wait().unwrap().success());
+        assert!(process.wait().success());
         assert!(!PathBuf::from(&wire).exists());
     }
 }
@@ -161,8 +193,8 @@ fn it_serves_by_two_ports() {
     let mut command = Command::new(HOSTED);
     command.args(["--drive", "ram:1M", "--wire", &wires[0], "--wire", &wires[1], "--ip", "10.0.0.1/24"]);
     command.args(["--append", "ip.2=10.0.1.1/24", "--memory", "64M", "--cpus", "none"]);
-    let mut process = command.env_remove("PENSTOCK_LOG").stderr(Stdio::piped()).spawn().unwrap();
-    let mut lines = BufReader::new(process.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let (mut process, said) = Process::start(&mut command);
+    let mut lines = said.lines().map(Result::unwrap);
     let mut ports: Vec<String> = Vec::new();
     let mut addresses: Vec<String> = Vec::new();
     while addresses.len() < 2 {
@@ -175,10 +207,9 @@ fn it_serves_by_two_ports() {
     }
     assert_eq!(ports, ["1: 02:ca:4d:00:00:01", "2: 02:ca:4d:00:00:02"]);
     assert_eq!(addresses, ["10.0.0.1:4420", "10.0.1.1:4420"]);
-    let asked = Command::new("kill").args(["-TERM", &process.id().to_string()]).status().unwrap();
-    assert!(asked.success());
+    process.ask_to_end("-TERM");
     lines.for_each(drop);
-    assert!(process.wait().unwrap().success());
+    assert!(process.wait().success());
     assert!(wires.iter().all(|wire| !PathBuf::from(wire).exists()));
 }
 
@@ -189,15 +220,14 @@ fn it_says_that_it_waits_for_dhcp_where_nobody_asked_for_that() {
     for (asked, words) in [(false, &[][..]), (true, &["--ip", "dhcp"])] {
         let mut command = Command::new(HOSTED);
         command.args(["--wire", &wire, "--memory", "64M", "--cpus", "none"]).args(words);
-        let mut process = command.env_remove("PENSTOCK_LOG").stderr(Stdio::piped()).spawn().unwrap();
-        let mut lines = BufReader::new(process.stderr.take().unwrap()).lines().map(Result::unwrap);
+        let (mut process, said) = Process::start(&mut command);
+        let mut lines = said.lines().map(Result::unwrap);
         let mut warned = false;
         let started = lines.by_ref().any(|line| {
             warned |= line.contains("WARN  no --ip: ");
             line.contains("subsystem nqn.")
         });
-        let _ = process.kill();
-        let _ = process.wait();
+        process.kill();
         assert!(started && warned != asked, "{words:?}");
     }
 }
@@ -210,8 +240,8 @@ fn it_goes_on_and_ends_in_good_order_when_nobody_reads_its_log_any_more() {
         let mut command = Command::new(HOSTED);
         command.args(["--drive", "ram:1M", "--wire", &wire, "--plan", plan, "--ip", "10.0.0.1/24"]);
         command.args(["--memory", "64M", "--cpus", "none"]);
-        let mut process = command.env_remove("PENSTOCK_LOG").stderr(Stdio::piped()).spawn().unwrap();
-        let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
+        let (mut process, said) = Process::start(&mut command);
+        let mut lines = said.lines();
         let mut peer = None;
         let ready = lines.by_ref().map(Result::unwrap).any(|line| {
             peer = peer.take().or_else(|| std::os::unix::net::UnixStream::connect(&wire).ok());
@@ -220,9 +250,8 @@ fn it_goes_on_and_ends_in_good_order_when_nobody_reads_its_log_any_more() {
         assert!(ready, "{plan}");
         // From here on every line of the log is written in vain.
         drop((lines, peer));
-        let asked = Command::new("kill").args([signal, &process.id().to_string()]).status().unwrap();
-        assert!(asked.success());
-        let status = process.wait().unwrap();
+        process.ask_to_end(signal);
+        let status = process.wait();
         assert_eq!(status.code(), Some(0), "{plan}: {status}");
         assert!(!PathBuf::from(&wire).exists());
     }
