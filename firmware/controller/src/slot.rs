@@ -62,7 +62,7 @@ pub(crate) enum Shutdown {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ShutdownFlush {
     /// The number under which drives were asked to flush.
-    pub ticket: u32,
+    pub ticket: u64,
     /// When the host is told that its shutdown is complete, whatever the drives do.
     pub until: Instant,
 }

@@ -37,7 +37,7 @@ pub(crate) enum Ending {
 /// The flush of all caches that a host's own shutdown waits for.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct HostFlush {
-    ticket: u32,
+    ticket: u64,
     running: bool,
 }
 
@@ -63,7 +63,7 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
                 true
             });
         }
-        let ticket = self.host_flush.ticket.wrapping_add(1);
+        let ticket = self.host_flush.ticket + 1;
         if self.subsystem.begin_shutdowns(ShutdownFlush { ticket, until: now + HOST_FLUSH_LIMIT }) {
             self.host_flush = HostFlush { ticket, running: true };
             self.drives.iter_mut().for_each(|drive| drive.ask_flush(ticket, now));

@@ -176,14 +176,14 @@ pub(crate) enum Body<Q> {
     /// To all: flush what you have acknowledged.
     AskFlush {
         /// The asking core's name for it.
-        ticket: u32,
+        ticket: u64,
         /// Until when it has to be over.
         until: Instant,
     },
     /// To whom has asked: it is over.
     FlushOver {
         /// As it was asked.
-        ticket: u32,
+        ticket: u64,
         /// All is flushed.
         complete: bool,
     },

@@ -12,11 +12,11 @@ use crate::messages::Body;
 pub(super) struct Flushes {
     others: CoreSet,
     /// The last ticket that was asked for, and until when that has to be over.
-    ticket: u32,
+    ticket: u64,
     until: Instant,
     /// What the own queue does of it, and its name for that.
     here: Asking,
-    own: u32,
+    own: u64,
     /// The same for the other cores, and those that are still to be asked for the last ticket.
     there: [Asking; MAX_DATA_CORES],
     unsent: CoreSet,
@@ -26,13 +26,14 @@ pub(super) struct Flushes {
     over: CoreSet,
 }
 
-/// A core flushes for one ticket at a time; those that come meanwhile wait, and the last of them stands for all.
+/// A core flushes for one ticket at a time; those that come meanwhile wait, and the last of them stands for all. Tickets rise and
+/// are compared: they are 64 bits, which do not wrap in a card's life.
 #[derive(Debug, Clone, Copy)]
 struct Asking {
     /// The last tickets that it was asked for, that is over, and that could not be flushed.
-    sent: u32,
-    done: u32,
-    not_flushed: u32,
+    sent: u64,
+    done: u64,
+    not_flushed: u64,
 }
 
 impl Asking {
@@ -53,9 +54,9 @@ impl Asking {
 /// A flush that another core has asked for.
 #[derive(Debug, Clone, Copy)]
 struct Asked {
-    ticket: u32,
+    ticket: u64,
     /// The own queue's name for it.
-    own: u32,
+    own: u64,
     complete: bool,
 }
 
@@ -105,7 +106,7 @@ impl Flushes {
     }
 
     /// Another core has flushed what it was asked for, or cannot.
-    pub fn hear_over(&mut self, from: u8, ticket: u32, complete: bool) {
+    pub fn hear_over(&mut self, from: u8, ticket: u64, complete: bool) {
         if let Some(there) = self.there.get_mut(usize::from(from))
             && there.sent == ticket
             && !there.is_over()
@@ -123,7 +124,7 @@ impl<D: NvmeDevice> Drive<D> {
     /// Asks for a flush of what all cores have acknowledged, within [`HOST_FLUSH_LIMIT`]; a drive that is being reset is waited
     /// for. `ticket` rises from call to call; [`Self::flushed`] takes it. A flush that others have asked for may go before, for
     /// as long as its own limit allows.
-    pub fn ask_flush(&mut self, ticket: u32, now: Instant) {
+    pub fn ask_flush(&mut self, ticket: u64, now: Instant) {
         let flushes = &mut self.flushes;
         (flushes.ticket, flushes.until) = (ticket, now + HOST_FLUSH_LIMIT);
         flushes.unsent = flushes.others;
@@ -132,14 +133,14 @@ impl<D: NvmeDevice> Drive<D> {
 
     /// Whether everything was flushed, once the flush asked for with this ticket is over.
     #[must_use]
-    pub fn flushed(&self, ticket: u32) -> Option<bool> {
+    pub fn flushed(&self, ticket: u64) -> Option<bool> {
         let flushes = &self.flushes;
         let is_over = flushes.all().all(|core| core.done >= ticket.min(flushes.ticket));
         is_over.then(|| flushes.all().all(|core| ticket > core.not_flushed))
     }
 
     /// Another core wants what is written by this one flushed.
-    pub(super) fn hear_ask_flush(&mut self, from: u8, ticket: u32, until: Instant) {
+    pub(super) fn hear_ask_flush(&mut self, from: u8, ticket: u64, until: Instant) {
         let own = self.queue.ask_flush(until);
         if let Some(asked) = self.flushes.asked.get_mut(usize::from(from)) {
             *asked = Asked { ticket, own, complete: false };

@@ -11,12 +11,13 @@ use super::{DriveQueue, Mode};
 /// waits for one that begins afterwards. Each has its own limit, so that a later one does not prolong the one before it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct FlushRounds {
-    /// The last tickets that were asked for, that the round under way covers, and that are over.
-    asked: u32,
-    started: u32,
-    done: u32,
+    /// The last tickets that were asked for, that the round under way covers, and that are over. They are compared, and so are not
+    /// to wrap.
+    asked: u64,
+    started: u64,
+    done: u64,
     /// The last ticket of a round that could not flush everything.
-    not_flushed: u32,
+    not_flushed: u64,
     /// The namespace flushed last in this round.
     last: u32,
     /// Something of what is asked for could not be flushed.
@@ -57,10 +58,15 @@ impl FlushRounds {
         self.wanted = self.wanted.max(Some(until));
     }
 
-    fn ask(&mut self, until: Instant) -> u32 {
+    fn ask(&mut self, until: Instant) -> u64 {
         self.want(until);
-        self.asked = self.asked.wrapping_add(1);
+        self.asked += 1;
         self.asked
+    }
+
+    /// Whether everything was flushed, once the round of this ticket is over.
+    fn outcome(&self, ticket: u64) -> Option<bool> {
+        (self.done >= ticket).then_some(ticket > self.not_flushed)
     }
 
     /// The round that is wanted begins.
@@ -115,7 +121,7 @@ pub(super) enum Closing {
 impl<Q: CommandQueue> DriveQueue<Q> {
     /// Asks for a flush of all writes that are home at this core, to be over by `until`; a drive that is being reset is waited for.
     /// Gives a ticket for [`Self::flushed`]. A round that others have begun may go before, for as long as its own limit allows.
-    pub fn ask_flush(&mut self, until: Instant) -> u32 {
+    pub fn ask_flush(&mut self, until: Instant) -> u64 {
         let ticket = self.rounds.ask(until);
         if !self.is_dirty() {
             self.give_up_flush();
@@ -124,8 +130,8 @@ impl<Q: CommandQueue> DriveQueue<Q> {
     }
 
     /// Whether everything was flushed, once the flush asked for with this ticket is over.
-    pub fn flushed(&self, ticket: u32) -> Option<bool> {
-        (self.rounds.done >= ticket).then_some(ticket > self.rounds.not_flushed)
+    pub fn flushed(&self, ticket: u64) -> Option<bool> {
+        self.rounds.outcome(ticket)
     }
 
     /// The drive cannot flush any more, or there is nothing left to flush: all that was asked is over.
@@ -244,5 +250,27 @@ impl<Q: CommandQueue> DriveQueue<Q> {
             self.closing = Some(Closing::Told);
         }
         is_over
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flush_is_over_when_its_own_round_is_however_many_were_before() {
+        let last = u64::from(u32::MAX);
+        let mut rounds =
+            FlushRounds { asked: last, started: last, done: last, not_flushed: last, ..FlushRounds::NONE };
+        for complete in [true, false, true] {
+            let ticket = rounds.ask(Instant::FAR_FUTURE);
+            assert_eq!(rounds.outcome(ticket), None);
+            rounds.start();
+            if !complete {
+                rounds.fail_round();
+            }
+            rounds.end_round();
+            assert_eq!(rounds.outcome(ticket), Some(complete), "ticket {ticket}");
+        }
     }
 }
