@@ -217,6 +217,7 @@ impl Subsystem {
             status: ControllerStatus::empty(),
             shutdown: Shutdown::No,
             queues: 1,
+            closing_queues: 0,
             had_io: false,
             granted_queues,
             keep_alive_ms: rounded_keep_alive(command.keep_alive_ms.get()),
@@ -291,6 +292,7 @@ impl Subsystem {
             self.remove(handle);
         } else if controller.has_queue(queue_id) {
             controller.queues &= !(1 << queue_id);
+            controller.closing_queues &= !(1 << queue_id);
             if let Part::Delegate { home, .. } = controller.part {
                 let cntlid = controller.id;
                 self.give_back_queue(home, cntlid, queue_id);

@@ -142,7 +142,9 @@ impl Subsystem {
         if queue_id == 0 || queue_id > controller.granted_queues {
             return Err(Failure::in_command(offset::QUEUE_ID));
         }
-        if is_ending {
+        // Its place is free when its old connection is gone, whose writes a fence counts from then on: the host may try again.
+        let is_closing = controller.is_ready() && controller.closing_queues & 1 << queue_id != 0;
+        if is_ending || is_closing {
             return Err(busy);
         }
         if !controller.is_ready() || controller.has_queue(queue_id) {
@@ -250,6 +252,7 @@ impl Subsystem {
             status: ControllerStatus::READY,
             shutdown: Shutdown::No,
             queues: 0,
+            closing_queues: 0,
             had_io: true,
             granted_queues: 0,
             keep_alive_ms: 0,

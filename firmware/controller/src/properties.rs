@@ -183,6 +183,9 @@ impl Controller {
             self.events.reset();
             stops = true;
         }
+        if stops && let Part::Home { queues_elsewhere, .. } = self.part {
+            self.closing_queues = self.queues & !queues_elsewhere & !1;
+        }
         stops
     }
 }

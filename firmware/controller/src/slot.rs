@@ -109,6 +109,8 @@ pub(crate) struct Controller {
     pub(crate) shutdown: Shutdown,
     /// Bit n: queue n is connected.
     pub(crate) queues: u128,
+    /// Those of them that a reset or shutdown has ended and whose connections here are not gone yet.
+    pub(crate) closing_queues: u128,
     /// It has, or had, an I/O queue: its host may have written.
     pub(crate) had_io: bool,
     /// I/O queues granted by Number of Queues.

@@ -81,6 +81,23 @@ fn an_io_queue_belongs_to_the_host_of_its_admin_queue() {
 }
 
 #[test]
+fn a_queue_that_a_reset_has_ended_may_be_tried_again_until_its_connection_is_gone() {
+    let mut bench = Bench::ready();
+    let id = bench.controller().id;
+    let outcome = bench.execute_admin(&property_set(register::CC, 4, 0));
+    assert_eq!(outcome, crate::Outcome::ControllerReset);
+    bench.enable();
+    let early = bench.connect(NQN, HOST, 1, id).unwrap_err();
+    assert_eq!(early, Failure::of(Status::CONNECT_CONTROLLER_BUSY));
+    bench.connect(NQN, HOST, 2, id).unwrap();
+    bench.subsystem.disconnect_queue(bench.admin.controller, 1);
+    bench.connect(NQN, HOST, 1, id).unwrap();
+    // From then on it is as taken as any.
+    let twice = bench.connect(NQN, HOST, 1, id).unwrap_err();
+    assert_eq!(twice.status.code(), Status::COMMAND_SEQUENCE_ERROR);
+}
+
+#[test]
 fn an_io_queue_comes_by_the_port_of_its_admin_queue() {
     let mut bench = Bench::connected();
     bench.enable();
