@@ -150,10 +150,47 @@ impl<B: Backend> Turn<'_, '_, B> {
         if self.slots.at(partner).state != SlotState::AwaitingPartner {
             return;
         }
-        self.slots.at_mut(first).age = self.locks.next_age();
-        if !self.try_fused(first) {
+        let mut in_line = self.drives_with_pairs_in_line();
+        if !self.try_in_line(first, &mut in_line) {
             self.wait_as_pair(first);
         }
+    }
+
+    /// The drives, a bit for each, for which one of the queue's pairs waits to ask for its blocks.
+    fn drives_with_pairs_in_line(&self) -> u64 {
+        let mut drives = 0;
+        let mut next = self.queue.waiting_pairs.first();
+        while let Some(slot) = next {
+            if !self.locks.has_asked(slot) {
+                drives |= self.drive_bit(slot);
+            }
+            next = self.slots.after(slot);
+        }
+        drives
+    }
+
+    fn drive_bit(&self, slot: u16) -> u64 {
+        self.namespace_of(slot).map_or(0, |namespace| 1 << (namespace.drive % 64))
+    }
+
+    /// Tries a pair, which stands in line for its drive only where no other of its queue does that has not asked yet: a queue with many
+    /// pairs has no more places there than one with few.
+    fn try_in_line(&mut self, slot: u16, in_line: &mut u64) -> bool {
+        if self.locks.has_asked(slot) {
+            return self.try_fused(slot);
+        }
+        let drive = self.drive_bit(slot);
+        if self.slots.at(slot).age == 0 {
+            if *in_line & drive != 0 {
+                return false;
+            }
+            self.slots.at_mut(slot).age = self.locks.next_age();
+        }
+        let tried = self.try_fused(slot);
+        if !tried && !self.locks.has_asked(slot) {
+            *in_line |= drive;
+        }
+        tried
     }
 
     fn wait_as_pair(&mut self, slot: u16) {
@@ -195,8 +232,9 @@ impl<B: Backend> Turn<'_, '_, B> {
     /// wait for them.
     pub(crate) fn retry_pairs(&mut self) {
         let mut waiting = core::mem::replace(&mut self.queue.waiting_pairs, Fifo::EMPTY);
+        let mut in_line = 0;
         while let Some(slot) = self.slots.pop(&mut waiting) {
-            if !self.try_fused(slot) {
+            if !self.try_in_line(slot, &mut in_line) {
                 self.wait_as_pair(slot);
             }
         }

@@ -263,6 +263,38 @@ fn pairs_on_two_queues_go_one_after_the_other() {
 }
 
 #[test]
+fn a_queue_with_many_pairs_leaves_others_their_turn() {
+    const MANY: usize = 15;
+    let mut card = Card::new();
+    let (_, mut greedy) = Host::pair(&mut card, NO_DIGESTS, |_| {});
+    let (_, mut other) = Host::pair(&mut card, NO_DIGESTS, |_| {});
+    card.ram.hold = true;
+    let old = blocks_of(&card, 40, 1);
+    for _ in 0..MANY {
+        start_pair(&mut greedy, &mut card, 40, &old, &old);
+    }
+    card.run();
+    start_pair(&mut other, &mut card, 40, &old, &old);
+    card.run();
+    // Those of the first that have asked already, and one that was in line before.
+    let mut before = 0;
+    while other.replies(&mut card).is_empty() {
+        complete(&mut card, Operation::Compare, 40);
+        complete(&mut card, Operation::Write, 40);
+        before += 1;
+        assert!(before <= MAX_RANGE_LOCKS_PER_DRIVE + 2, "others' turn comes after {before} pairs");
+    }
+    card.ram.hold = false;
+    while !at_drive(&card).is_empty() {
+        card.complete(0);
+        card.run();
+    }
+    assert_eq!(statuses(&greedy, &mut card).len(), 2 * MANY);
+    other.replies(&mut card);
+    card.assert_clean();
+}
+
+#[test]
 fn a_pair_of_a_lost_connection_that_comes_home_lets_the_next_one_begin() {
     for ends in [Operation::Compare, Operation::Write] {
         let mut card = Card::new();
