@@ -5,12 +5,14 @@
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
+mod byte_stream;
 mod command_queue;
 mod drive_slots;
 mod frame_queue;
 mod time;
 mod wake;
 
+pub use byte_stream::ByteStream;
 pub use command_queue::{
     COMMAND_BYTES, COMPLETION_BYTES, CommandQueue, NvmeDevice, QueueFull, QueueLocation,
 };

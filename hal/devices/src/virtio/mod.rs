@@ -1,8 +1,9 @@
-//! Virtio 1.2 devices: split virtqueues, the PCI transport and the network device.
+//! Virtio 1.2 devices: split virtqueues, the PCI transport, the network and the console device.
 //!
 //! Only the modern interface (VIRTIO_F_VERSION_1) is driven. A device that does not keep to the
 //! specification costs its own service and nothing else. Must not depend on a board or an architecture.
 
+mod console;
 mod net;
 mod pci_transport;
 mod queue;
@@ -10,6 +11,7 @@ mod queue;
 #[cfg(test)]
 mod model;
 
+pub use console::VirtioConsole;
 pub use net::{
     DeviceSteering, MAX_QUEUE_PAIRS, NetCounters, NetOptions, NetReceive, NetTransmit, VirtioNetPort,
     VirtioNetQueue, checksum_is_acceptable,
@@ -17,7 +19,7 @@ pub use net::{
 pub use pci_transport::PciTransport;
 pub use queue::{Access, MAX_QUEUE_ENTRIES, Notifier, QueueAddresses, QueueFault, SplitQueue, Used};
 
-use hal_mem::MmioRegion;
+use hal_mem::{DmaRegion, MmioRegion};
 
 /// PCI vendor identifier of virtio devices (section 4.1.2).
 pub const VENDOR: u16 = 0x1af4;
@@ -25,6 +27,11 @@ pub const VENDOR: u16 = 0x1af4;
 pub const NET_DEVICE: u16 = 0x1041;
 /// PCI device identifier of a network device that also has the legacy interface, which is not used.
 pub const NET_DEVICE_TRANSITIONAL: u16 = 0x1000;
+
+/// PCI device identifiers of a console device, as above.
+pub const CONSOLE_DEVICE: u16 = 0x1043;
+/// With the legacy interface, which is not used.
+pub const CONSOLE_DEVICE_TRANSITIONAL: u16 = 0x1003;
 
 /// Why a device cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -156,6 +163,31 @@ fn negotiate<T: Transport>(
         return Err(VirtioError::FeaturesRefused);
     }
     Ok(features)
+}
+
+/// DMA memory that a queue of at most `entries` takes, in bytes.
+const fn queue_bytes(entries: u16) -> usize {
+    SplitQueue::memory_bytes(entries).next_multiple_of(SplitQueue::MEMORY_ALIGN)
+}
+
+/// Makes queue `index` of at most `entries`, with memory from `dma`, and enables it.
+fn enable_queue<T: Transport>(
+    transport: &mut T,
+    dma: &mut DmaRegion,
+    entries: u16,
+    event_index: bool,
+    index: u16,
+    vector: Option<u16>,
+) -> Result<(SplitQueue, Notifier), VirtioError> {
+    let most = transport.queue_entries(index).min(entries).min(MAX_QUEUE_ENTRIES);
+    // The largest power of two that all of them allow.
+    let entries = most.checked_ilog2().map(|bits| 1u16 << bits).ok_or(VirtioError::BadQueue)?;
+    let memory = dma
+        .split_off(SplitQueue::memory_bytes(entries), SplitQueue::MEMORY_ALIGN)
+        .ok_or(VirtioError::OutOfMemory)?;
+    let ring = SplitQueue::new(memory, entries, event_index).ok_or(VirtioError::BadQueue)?;
+    let notifier = transport.enable_queue(index, &ring, vector)?;
+    Ok((ring, notifier))
 }
 
 /// Reads several fields of the configuration as of one moment (section 2.5.1).

@@ -13,7 +13,7 @@ use hal_api::{FrameQueue, PortInfo};
 use hal_mem::{DmaRegion, MmioRegion};
 
 use super::queue::{MAX_QUEUE_ENTRIES, Notifier, SplitQueue};
-use super::{FEATURE_EVENT_INDEX, PciTransport, Transport, VirtioError, status};
+use super::{FEATURE_EVENT_INDEX, PciTransport, Transport, VirtioError, enable_queue, queue_bytes, status};
 use crate::pci::{Function, MsiMessage};
 
 use agreement::Agreement;
@@ -123,7 +123,7 @@ impl NetOptions<'_> {
     #[must_use]
     pub const fn memory_bytes(&self) -> usize {
         let entries = self.queue_entries as usize;
-        let ring = SplitQueue::memory_bytes(self.queue_entries).next_multiple_of(SLOT_ALIGN);
+        let ring = queue_bytes(self.queue_entries);
         let slots = slot_bytes(FRAME_OVERHEAD_BYTES + self.mtu_limit as usize) * entries;
         let scratch = slot_bytes(FRAME_OVERHEAD_BYTES + LARGEST_MTU as usize);
         let control = ring + control::BUFFER_BYTES;
@@ -322,7 +322,7 @@ fn enable_control<T: Transport>(
     agreement: &Agreement,
 ) -> Result<ControlQueue, VirtioError> {
     let index = 2 * agreement.device_pairs;
-    let (ring, notifier) = enable_queue(transport, dma, options, agreement, index, None)?;
+    let (ring, notifier) = enable_port_queue(transport, dma, options, agreement, index, None)?;
     let buffer = dma.split_off(control::BUFFER_BYTES, SLOT_ALIGN).ok_or(VirtioError::OutOfMemory)?;
     if ring.entries() < control::ENTRIES {
         return Err(VirtioError::BadQueue);
@@ -339,9 +339,9 @@ impl VirtioNetQueue {
         pair: u16,
         vector: Option<u16>,
     ) -> Result<Self, VirtioError> {
-        let (ring, notifier) = enable_queue(transport, dma, options, agreement, 2 * pair, vector)?;
+        let (ring, notifier) = enable_port_queue(transport, dma, options, agreement, 2 * pair, vector)?;
         let receive = NetReceive::new(ring, notifier, dma, agreement).ok_or(VirtioError::OutOfMemory)?;
-        let (ring, notifier) = enable_queue(transport, dma, options, agreement, 2 * pair + 1, vector)?;
+        let (ring, notifier) = enable_port_queue(transport, dma, options, agreement, 2 * pair + 1, vector)?;
         let transmit = NetTransmit::new(ring, notifier, dma, agreement).ok_or(VirtioError::OutOfMemory)?;
         let fields = transport.configuration();
         let link = if agreement.has(feature::STATUS) { fields.window(0, fields.len()) } else { None };
@@ -400,7 +400,7 @@ impl FrameQueue for VirtioNetQueue {
     }
 }
 
-fn enable_queue<T: Transport>(
+fn enable_port_queue<T: Transport>(
     transport: &mut T,
     dma: &mut DmaRegion,
     options: &NetOptions,
@@ -408,16 +408,7 @@ fn enable_queue<T: Transport>(
     index: u16,
     vector: Option<u16>,
 ) -> Result<(SplitQueue, Notifier), VirtioError> {
-    let most = transport.queue_entries(index).min(options.queue_entries).min(MAX_QUEUE_ENTRIES);
-    // The largest power of two that all of them allow.
-    let entries = most.checked_ilog2().map(|bits| 1u16 << bits).ok_or(VirtioError::BadQueue)?;
-    let memory = dma
-        .split_off(SplitQueue::memory_bytes(entries), SplitQueue::MEMORY_ALIGN)
-        .ok_or(VirtioError::OutOfMemory)?;
-    let ring =
-        SplitQueue::new(memory, entries, agreement.has(FEATURE_EVENT_INDEX)).ok_or(VirtioError::BadQueue)?;
-    let notifier = transport.enable_queue(index, &ring, vector)?;
-    Ok((ring, notifier))
+    enable_queue(transport, dma, options.queue_entries, agreement.has(FEATURE_EVENT_INDEX), index, vector)
 }
 
 /// Distance between buffers for frames of `frame_bytes`.
