@@ -41,6 +41,11 @@ pub fn numbers(board: &Board) -> Option<String> {
 pub fn constants(board: &Board) -> String {
     let mut text = String::new();
     let _ = writeln!(text, "/// The board's name.\npub const NAME: &str = {:?};", board.name);
+    let _ = writeln!(
+        text,
+        "/// Cores that the board has at most.\npub const MAX_CORES: usize = {};",
+        board.cores.maximum
+    );
     let _ = writeln!(text, "/// Core plans in the order of `board.toml`.");
     let _ = writeln!(text, "pub const PLANS: &[Plan] = &[");
     for plan in &board.plans {

@@ -83,6 +83,9 @@ pub struct Arguments {
     /// The CPUs of the cores in their order, such as 2,3; none leaves the choice to the system [default: the first ones]
     #[arg(long, value_name = "LIST", value_parser = cpus)]
     pub cpus: Option<CpuList>,
+    /// Serve the mailbox, which dpuctl talks to, at this unix socket
+    #[arg(long, value_name = "PATH")]
+    pub mailbox: Option<PathBuf>,
     /// The card's memory, such as 256M
     #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = memory)]
     pub memory: u64,

@@ -5,10 +5,10 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use app::plan::{Plan, Role};
-use app::{ControlRole, CoreLoop, DataCore, LineState};
+use app::{ControlRole, CoreLoop, DataCore, LineState, MailboxRole};
 use hal_api::{FrameQueue, Instant};
 use hal_fakes::FakeNvme;
-use hal_hosted::{Doorbell, MonotonicClock, Sleeper};
+use hal_hosted::{Doorbell, MailboxSocket, MonotonicClock, Sleeper};
 
 /// Somebody has asked for the end.
 static STOP: AtomicBool = AtomicBool::new(false);
@@ -25,6 +25,10 @@ pub struct Cores {
     pub clock: MonotonicClock,
     /// The data core's sleep, which its devices end.
     pub sleeper: Sleeper,
+    /// Control's.
+    pub control_sleeper: Sleeper,
+    /// What control serves.
+    pub mailbox: MailboxRole<MailboxSocket>,
 }
 
 impl Cores {
@@ -33,7 +37,7 @@ impl Cores {
     where
         DataCore<F, FakeNvme>: Send,
     {
-        let Self { plan, cpus, clock, sleeper } = self;
+        let Self { plan, cpus, clock, sleeper, control_sleeper, mut mailbox } = self;
         let control_core = plan.core_of(Role::Control, 0).unwrap_or(0);
         let data_core = plan.core_of(Role::Net, 0).unwrap_or(0);
         // The log is text that is printed at once: there is nothing to move.
@@ -42,26 +46,22 @@ impl Cores {
         if data_core == control_core {
             stop_on_signals(bells);
             be_core(data_core, &cpus);
-            return turn_until_stopped(data, Some(&mut control), clock, sleeper);
+            return turn_until_stopped(data, &mut [&mut control, &mut mailbox], clock, sleeper, data_core);
         }
-        let Ok(control_sleeper) = Sleeper::new(clock) else {
-            hal_log::error!("no sleep for core {}", control_core);
-            return ExitCode::FAILURE;
-        };
         bells.push(control_sleeper.doorbell());
         stop_on_signals(bells);
         let of_data = cpus.clone();
         let thread = std::thread::Builder::new().name(format!("core {data_core}")).spawn(move || {
             be_core(data_core, &of_data);
-            turn_until_stopped(data, None, clock, sleeper)
+            turn_until_stopped(data, &mut [], clock, sleeper, data_core)
         });
         let Ok(thread) = thread else {
             hal_log::error!("core {} of plan {} does not start", data_core, plan.name);
             return ExitCode::FAILURE;
         };
         be_core(control_core, &cpus);
-        let mut roles: [&mut dyn app::Role; 1] = [&mut control];
-        let mut core = CoreLoop::new(&mut roles, clock, control_sleeper);
+        let mut roles: [&mut dyn app::Role; 2] = [&mut control, &mut mailbox];
+        let mut core = CoreLoop::new(&mut roles, clock, control_sleeper, crate::meter(control_core));
         while !STOP.load(Ordering::Acquire) {
             core.turn();
         }
@@ -80,24 +80,18 @@ fn be_core(core: usize, cpus: &[usize]) {
 
 fn turn_until_stopped<F: FrameQueue + 'static>(
     data: &mut DataCore<F, FakeNvme>,
-    control: Option<&mut dyn app::Role>,
+    others: &mut [&mut dyn app::Role],
     clock: MonotonicClock,
     sleeper: Sleeper,
+    core: usize,
 ) -> ExitCode {
     let over = Cell::new(false);
     let mut data = Mortal { data, over: &over };
-    let (mut alone, mut both): ([&mut dyn app::Role; 1], [&mut dyn app::Role; 2]);
-    let roles: &mut [&mut dyn app::Role] = match control {
-        None => {
-            alone = [&mut data];
-            &mut alone
-        }
-        Some(control) => {
-            both = [&mut data, control];
-            &mut both
-        }
-    };
-    let mut core = CoreLoop::new(roles, clock, sleeper);
+    let mut roles: Vec<&mut dyn app::Role> = vec![&mut data];
+    for role in others {
+        roles.push(&mut **role);
+    }
+    let mut core = CoreLoop::new(&mut roles, clock, sleeper, crate::meter(core));
     while !over.get() {
         core.turn();
     }

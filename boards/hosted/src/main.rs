@@ -12,11 +12,13 @@ use std::sync::OnceLock;
 use app::options::Options;
 use app::plan::Plan;
 use app::sizes::Sizes;
-use app::{DataCore, Hardware, Memory};
+use app::{CardFacts, CoreMeter, DataCore, Hardware, MailboxRole, Memory};
 use clap::Parser;
 use hal_api::{Clock, FrameQueue};
 use hal_fakes::FakeNvme;
-use hal_hosted::{InterfaceSetup, MonotonicClock, Sleeper, TapError, TapQueue, WireQueue, WireSide};
+use hal_hosted::{
+    InterfaceSetup, MailboxSocket, MonotonicClock, Sleeper, TapError, TapQueue, WireQueue, WireSide,
+};
 use hal_mem::PAGE_BYTES;
 
 use arguments::{Arguments, Place};
@@ -105,7 +107,14 @@ fn prepare(arguments: &Arguments) -> Result<Run, Refusal> {
     // SAFETY: freshly mapped for the rest of the program, and reached through the arena alone from here on.
     let arena = unsafe { hal_mem::Arena::new(private.as_ptr(), private.len()) };
     let memory = Memory { arena, pages };
-    let parts = Parts { plan, cpus, options, sizes, memory, sleeper };
+    let control_sleeper = Sleeper::new(clock()).map_err(system)?;
+    let mailbox = arguments.mailbox.as_deref().map(|path| {
+        // Without a core for control, the data core does its work.
+        let sleeper = if plan.cores > 1 { &control_sleeper } else { &sleeper };
+        MailboxSocket::listen(path, sleeper.watcher())
+    });
+    let mailbox = mailbox.transpose().map_err(|error| format!("--mailbox {error}"))?;
+    let parts = Parts { plan, cpus, options, sizes, memory, sleeper, control_sleeper, mailbox };
     let specs = arguments.drives.clone();
     let drives = drives::make(&specs, blocks, &parts.memory.pages, &watcher).map_err(system)?;
     if arguments.wires.is_empty() {
@@ -123,7 +132,7 @@ fn prepare(arguments: &Arguments) -> Result<Run, Refusal> {
     let mtu = parts.options.mtu.unwrap_or(WIRE_MTU);
     let open = |(number, side)| WireQueue::open(side, arguments.mac_of(number), mtu, watcher.clone());
     let ports: Result<_, _> = arguments.wires.iter().enumerate().map(open).collect();
-    let ports = ports.map_err(|error| error.to_string())?;
+    let ports = ports.map_err(|error| format!("wire {error}"))?;
     let sockets = arguments.wires.iter().filter_map(|side| match side {
         WireSide::Listen(path) => Some(path.clone()),
         WireSide::Connect(_) => None,
@@ -140,6 +149,8 @@ struct Parts {
     memory: Memory,
     /// Of the data core.
     sleeper: Sleeper,
+    control_sleeper: Sleeper,
+    mailbox: Option<MailboxSocket>,
 }
 
 fn start<F: FrameQueue + Send + 'static>(
@@ -153,14 +164,22 @@ where
     DataCore<F, FakeNvme>: Send,
 {
     report(arguments, &parts);
-    let Parts { plan, cpus, options, sizes, memory, sleeper } = parts;
+    let Parts { plan, cpus, options, sizes, memory, sleeper, control_sleeper, mailbox } = parts;
     let seed = seed().map_err(|error| format!("no randomness: {error}"))?;
     let hardware = Hardware { ports, drives };
     let data = app::assemble(hardware, &options, &sizes, memory, seed, clock().now()).map_err(|short| {
         format!("--memory: {} bytes wanted, {} left", short.wanted_bytes, short.left_bytes)
     })?;
     let cpus = arguments.cpus.clone().map_or(cpus, |list| list.0);
-    let cores = Cores { plan, cpus, clock: clock(), sleeper };
+    let cores = Cores {
+        plan,
+        cpus,
+        clock: clock(),
+        sleeper,
+        control_sleeper,
+        mailbox: MailboxRole::new(mailbox, false, facts(plan)),
+    };
+    let sockets = sockets.into_iter().chain(arguments.mailbox.clone()).collect::<Vec<_>>();
     Ok(Box::new(move || {
         let ended = cores.run(data);
         // The data core is never dropped, and its sockets' files are nobody else's.
@@ -169,6 +188,20 @@ where
         }
         ended
     }))
+}
+
+/// How each core's time is spent.
+static METERS: [CoreMeter; board::MAX_CORES] = [const { CoreMeter::new() }; board::MAX_CORES];
+
+/// The meter of a core.
+fn meter(core: usize) -> &'static CoreMeter {
+    &METERS[core.min(METERS.len() - 1)]
+}
+
+fn facts(plan: &'static Plan) -> CardFacts {
+    let (version, board) = (env!("CARGO_PKG_VERSION"), board::NAME);
+    // A crash ends the process, which knows nothing of those before it.
+    CardFacts { version, board, plan, meters: &METERS, crashes: 0, crashes_in_a_row: 0 }
 }
 
 fn report(arguments: &Arguments, parts: &Parts) {

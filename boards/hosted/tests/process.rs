@@ -1,9 +1,14 @@
 //! The process from outside: what it refuses before anything starts, and how it ends.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+
+use message::mailbox::{
+    Answer, Call, Edition, Frame, FrameReader, MAX_FRAME_BYTES, Request, Response, encode,
+};
 
 const HOSTED: &str = env!("CARGO_BIN_EXE_hosted");
 /// Exit code where this system offers no namespace.
@@ -211,6 +216,49 @@ fn it_serves_by_two_ports() {
     lines.for_each(drop);
     assert!(process.wait().success());
     assert!(wires.iter().all(|wire| !PathBuf::from(wire).exists()));
+}
+
+/// The next response on the mailbox's line.
+fn response(line: &mut UnixStream, reader: &mut FrameReader) -> Response {
+    loop {
+        // One byte at a time: what is behind a response stays on the line.
+        let mut byte = [0];
+        line.read_exact(&mut byte).expect("a response");
+        match reader.take(&byte).1 {
+            Some(Frame::Message(response)) => return response,
+            Some(bad) => panic!("{bad:?}"),
+            None => {}
+        }
+    }
+}
+
+#[test]
+fn an_operator_is_answered_by_each_plan() {
+    let folder = Folder::new("mailbox");
+    let (wire, mailbox) = (folder.path("wire"), folder.path("mailbox"));
+    for (plan, cores) in [("single", 1), ("pair", 2)] {
+        let mut command = Command::new(HOSTED);
+        command.args(["--drive", "ram:1M", "--wire", &wire, "--ip", "10.0.0.1/24", "--mailbox", &mailbox]);
+        command.args(["--memory", "64M", "--cpus", "none", "--plan", plan]);
+        let (mut process, said) = Process::start(&mut command);
+        let mut lines = said.lines().map(Result::unwrap);
+        assert!(lines.any(|line| line.contains("ready: 1 ")));
+        let mut line = UnixStream::connect(&mailbox).unwrap();
+        line.set_read_timeout(Some(std::time::Duration::from_secs(30))).unwrap();
+        let mut reader = FrameReader::new();
+        for (sequence, call) in [(1, Call::Hello(Edition::HERE)), (2, Call::Cores { first: 0 })] {
+            let mut to = [0; MAX_FRAME_BYTES];
+            line.write_all(encode(&Request { sequence, call }, &mut to).unwrap()).unwrap();
+        }
+        assert_eq!(response(&mut line, &mut reader).result, Ok(Answer::Hello(Edition::HERE)));
+        let Ok(Answer::Cores(answer)) = response(&mut line, &mut reader).result else { panic!("no cores") };
+        assert_eq!(answer.cores.len(), cores);
+        assert!(answer.cores.iter().all(|core| core.productive_turns + core.empty_turns > 0));
+        process.ask_to_end("-TERM");
+        lines.for_each(drop);
+        assert!(process.wait().success());
+        assert!(!PathBuf::from(&mailbox).exists());
+    }
 }
 
 #[test]

@@ -10,8 +10,9 @@ use app::options::Options;
 use app::plan::{self, Plan, Role};
 use app::sizes::{Sizes, mesh_bytes};
 use app::{
-    ControlEnds, CoreLoop, CoreQueue, DataCore, DataEnds, HotPlug, HotPlugRole, LineState, MAX_DATA_CORES,
-    Memory, OrderlyEnd, Power, PowerRole, Steering, Watched, steered_port_bytes, steered_ports,
+    CardFacts, ControlEnds, CoreLoop, CoreMeter, CoreQueue, DataCore, DataEnds, HotPlug, HotPlugRole,
+    LineState, MAX_DATA_CORES, MailboxRole, Memory, OrderlyEnd, Power, PowerRole, Steering, Watched,
+    steered_port_bytes, steered_ports,
 };
 use hal_api::{Clock, Instant, Wake};
 use hal_arch_aarch64::{
@@ -19,9 +20,9 @@ use hal_arch_aarch64::{
     sign_of_life, wake,
 };
 use hal_devices::drive_slots::PciDriveSlots;
-use hal_devices::inventory::{self, DeviceOptions, Inventory};
+use hal_devices::inventory::{self, DeviceOptions, Inventory, Owner};
 use hal_devices::nvme::NvmeController;
-use hal_devices::virtio::{DeviceSteering, VirtioNetPort, VirtioNetQueue};
+use hal_devices::virtio::{DeviceSteering, VirtioConsole, VirtioNetPort, VirtioNetQueue};
 use hal_devices::{Pl011, PowerKey};
 use heapless::Vec;
 
@@ -45,6 +46,9 @@ const STEERING_BYTES: usize = 16 << 10;
 static END: OrderlyEnd = OrderlyEnd::new();
 /// The core that each data core is.
 static DATA_CORES: [AtomicU8; MAX_DATA_CORES] = [const { AtomicU8::new(0) }; MAX_DATA_CORES];
+
+/// How each core's time is spent.
+static METERS: [CoreMeter; board::MAX_CORES] = [const { CoreMeter::new() }; board::MAX_CORES];
 
 type Data = DataCore<CoreQueue<VirtioNetQueue>, NvmeController>;
 /// Something for each data core.
@@ -75,7 +79,8 @@ fn main(mut boot: Boot) -> ! {
         place.store(*core as u8, Ordering::Relaxed);
     }
     END.set_cores(cores.len() as u8);
-    let Parts { mut data, slots, polled } = divide(&mut boot, &options, &cores);
+    let Parts { mut data, slots, console, polled } = divide(&mut boot, &options, &cores);
+    let mailbox = &mut mailbox(console, plan);
     let timer = boot.timer;
     let power = boot.power_key.take().map(Button);
     let mut control = PowerRole::new(line(boot.uart.take()), power, &END);
@@ -84,21 +89,48 @@ fn main(mut boot: Boot) -> ! {
     if first == CONTROL_CORE {
         let Some(data) = data.pop() else { panic!("plan {} has no data core", plan.name) };
         let mut data = Watched::new(data, alive(on_core(CONTROL_CORE)));
-        CoreLoop::new(&mut [&mut data, &mut control, slots], timer, Sleep { cpu: boot.cpu, polled }).run();
+        let roles: &mut [&mut dyn app::Role] = &mut [&mut data, &mut control, slots, mailbox];
+        CoreLoop::new(roles, timer, Sleep { cpu: boot.cpu, polled }, meter(CONTROL_CORE)).run();
     }
     // Taken from the end, one by one.
     for core in cores.iter().rev() {
         let Some(data) = data.pop() else { break };
         let mut data = Watched::new(data, alive(on_core(*core)));
-        let started = boot
-            .others
-            .start(*core, move |cpu| CoreLoop::new(&mut [&mut data], timer, Sleep { cpu, polled }).run());
+        let meter = meter(*core);
+        let started = boot.others.start(*core, move |cpu| {
+            CoreLoop::new(&mut [&mut data], timer, Sleep { cpu, polled }, meter).run()
+        });
         if started.is_err() {
             panic!("core {core} of plan {} does not start", plan.name);
         }
     }
     let mut control = Watched::new(&mut control, alive(on_core(CONTROL_CORE)));
-    CoreLoop::new(&mut [&mut control, slots], timer, Sleep { cpu: boot.cpu, polled: false }).run()
+    let roles: &mut [&mut dyn app::Role] = &mut [&mut control, slots, mailbox];
+    CoreLoop::new(roles, timer, Sleep { cpu: boot.cpu, polled: false }, meter(CONTROL_CORE)).run()
+}
+
+/// The meter of a core; those that no plan can have share the last.
+fn meter(core: usize) -> &'static CoreMeter {
+    let [.., last] = &METERS;
+    METERS.get(core).unwrap_or(last)
+}
+
+/// The mailbox on the operator's line, where the machine has one.
+fn mailbox(console: Option<VirtioConsole>, plan: &'static Plan) -> MailboxRole<VirtioConsole> {
+    let counts = crash_counts();
+    let polled = console.as_ref().is_some_and(|console| !console.has_interrupt());
+    if console.is_some() {
+        hal_log::info!("mailbox: {}", if polled { "virtio console, polled" } else { "virtio console" });
+    }
+    let facts = CardFacts {
+        version: env!("CARGO_PKG_VERSION"),
+        board: board::NAME,
+        plan,
+        meters: &METERS,
+        crashes: counts.crashes,
+        crashes_in_a_row: counts.in_a_row,
+    };
+    MailboxRole::new(console, polled, facts)
 }
 
 /// What a core does in each turn beside its roles: it tells the watchdog that it lives and the crash record that the
@@ -174,6 +206,7 @@ fn choose_plan(options: &Options, cores: usize) -> &'static Plan {
 struct Parts {
     data: PerCore<&'static mut Data>,
     slots: &'static mut Slots,
+    console: Option<VirtioConsole>,
     /// The data cores have to poll devices that cannot wake them.
     polled: bool,
 }
@@ -184,7 +217,8 @@ struct Parts {
 #[inline(never)]
 fn divide(boot: &mut Boot, options: &Options, cores: &[usize]) -> Parts {
     let steering = make_steering(boot, cores.len());
-    let Inventory { drives, slots, mut ports, polled } = find_devices(boot, options, cores, steering);
+    let Inventory { drives, slots, mut ports, console, polled } =
+        find_devices(boot, options, cores, steering);
     let Some((slots, rings)) = watch_slots(boot, slots, cores.len()) else {
         panic!("{} MiB of memory are not enough for role control", boot.memory.left_bytes() >> 20);
     };
@@ -219,7 +253,7 @@ fn divide(boot: &mut Boot, options: &Options, cores: &[usize]) -> Parts {
         core.end_when_asked(&END);
         core.wake_others_by(|core| wake_data_core(usize::from(core)));
     }
-    Parts { data, slots, polled }
+    Parts { data, slots, console, polled }
 }
 
 /// Wakes the data core of this number.
@@ -283,8 +317,12 @@ fn find_devices(
     let msi = &mut boot.msi;
     // SAFETY: boot has mapped all ranges of the node as device memory, and this is their one user.
     unsafe {
-        inventory::take(pcie, &wanted, &mut dma, |requester, data_core| {
-            msi.as_mut()?.allocate(pcie.msi_device_id(requester)?, *cores.get(data_core)?)
+        inventory::take(pcie, &wanted, &mut dma, |requester, owner| {
+            let core = match owner {
+                Owner::DataCore(number) => *cores.get(number)?,
+                Owner::Control => CONTROL_CORE,
+            };
+            msi.as_mut()?.allocate(pcie.msi_device_id(requester)?, core)
         })
     }
 }

@@ -8,6 +8,7 @@
 mod assemble;
 mod control_role;
 mod hot_plug_role;
+mod mailbox_role;
 pub mod options;
 pub mod plan;
 mod power_role;
@@ -20,7 +21,8 @@ pub use control::HotPlug;
 pub use control_role::{ControlRole, LineState};
 pub use dataplane::{CoreLoop, DataCore, PoolCounts, Role, SHUTDOWN_LIMIT};
 pub use hot_plug_role::HotPlugRole;
-pub use message::{ControlEnds, DataEnds, MAX_DATA_CORES, OrderlyEnd, drive_ends};
+pub use mailbox_role::{CardFacts, MailboxRole};
+pub use message::{ControlEnds, CoreMeter, DataEnds, MAX_DATA_CORES, OrderlyEnd, drive_ends};
 pub use net::Steering;
 pub use power_role::{Power, PowerRole};
 pub use steered::{CoreQueue, steered_port_bytes, steered_ports};

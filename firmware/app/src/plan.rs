@@ -52,6 +52,14 @@ impl Plan {
         self.entries.iter().filter(move |entry| entry.role == role).map(|entry| entry.core)
     }
 
+    /// What a core runs, each role once.
+    pub fn roles_of(&self, core: usize) -> impl Iterator<Item = Role> + '_ {
+        let all = [Role::Control, Role::Net, Role::Drive, Role::Host, Role::Offload];
+        let runs =
+            move |role: &Role| self.entries.iter().any(|entry| entry.core == core && entry.role == *role);
+        all.into_iter().filter(runs)
+    }
+
     /// The data cores in the order of their queues: the first has queue 0 of the Ethernet ports and of the drives.
     pub fn data_cores(&self) -> impl Iterator<Item = usize> + '_ {
         (0..).map_while(|queue| self.core_of(Role::Net, queue))

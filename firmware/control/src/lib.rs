@@ -1,4 +1,4 @@
-//! What the control core decides beside all I/O: today the slots in which drives come and go.
+//! What the control core decides beside all I/O: the slots in which drives come and go, and what the operator's mailbox is answered.
 //!
 //! It meets the data cores in the types of `message` alone, reads no clock, and never waits.
 #![cfg_attr(not(test), no_std)]
@@ -6,6 +6,8 @@
 
 mod hot_plug;
 pub mod limits;
+mod mailbox;
 mod slot;
 
 pub use hot_plug::HotPlug;
+pub use mailbox::{Card, Mailbox};

@@ -5,6 +5,7 @@
 //! sleep, the next turn finds by polling what it was for.
 
 use hal_api::{Clock, Instant, Wake};
+use message::{CoreMeter, CoreReading};
 
 /// Work that a role may do in a turn, in its own units (frames, completions, commands).
 pub const TURN_BUDGET: u32 = 64;
@@ -24,30 +25,21 @@ pub trait Role {
     fn next_deadline(&mut self, now: Instant) -> Instant;
 }
 
-/// How the turns of a core were spent.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Turns {
-    /// Turns in which some role had work.
-    pub productive: u64,
-    /// Turns in which none had.
-    pub empty: u64,
-    /// How often the core slept.
-    pub sleeps: u64,
-}
-
 /// A core and its roles.
 pub struct CoreLoop<'a, 'b, C, W> {
     roles: &'a mut [&'b mut dyn Role],
     clock: C,
     wake: W,
+    meter: &'a CoreMeter,
+    /// When the turn before this one began, unless the core has slept since.
+    last_turn: Option<Instant>,
     empty_turns: u32,
-    turns: Turns,
 }
 
 impl<'a, 'b, C: Clock, W: Wake> CoreLoop<'a, 'b, C, W> {
-    /// A loop over `roles`, in that order.
-    pub fn new(roles: &'a mut [&'b mut dyn Role], clock: C, wake: W) -> Self {
-        Self { roles, clock, wake, empty_turns: 0, turns: Turns::default() }
+    /// A loop over `roles`, in that order, which notes in `meter` how the core's time is spent.
+    pub fn new(roles: &'a mut [&'b mut dyn Role], clock: C, wake: W, meter: &'a CoreMeter) -> Self {
+        Self { roles, clock, wake, meter, last_turn: None, empty_turns: 0 }
     }
 
     /// Runs for ever.
@@ -60,16 +52,19 @@ impl<'a, 'b, C: Clock, W: Wake> CoreLoop<'a, 'b, C, W> {
     /// One turn: polls each role, and sleeps where there has been nothing to do for a while.
     pub fn turn(&mut self) {
         let now = self.clock.now();
+        // The clock is read once a turn: how long one took is known at the beginning of the next.
+        if let Some(began) = self.last_turn.replace(now) {
+            self.meter.note_length(now.since(began).as_micros() as u64);
+        }
         let mut work = 0;
         for role in self.roles.iter_mut() {
             work += role.poll(now, TURN_BUDGET);
         }
+        self.meter.note_turn(work > 0);
         if work > 0 {
-            self.turns.productive += 1;
             self.empty_turns = 0;
             return;
         }
-        self.turns.empty += 1;
         self.empty_turns += 1;
         if self.empty_turns >= W::EMPTY_TURNS {
             self.empty_turns = 0;
@@ -77,9 +72,10 @@ impl<'a, 'b, C: Clock, W: Wake> CoreLoop<'a, 'b, C, W> {
         }
     }
 
-    /// How the turns were spent so far.
-    pub fn turns(&self) -> Turns {
-        self.turns
+    /// How the core's time was spent so far.
+    #[must_use]
+    pub fn reading(&self) -> CoreReading {
+        self.meter.read()
     }
 
     fn sleep(&mut self, now: Instant) {
@@ -90,8 +86,11 @@ impl<'a, 'b, C: Clock, W: Wake> CoreLoop<'a, 'b, C, W> {
             deadline = deadline.min(role.next_deadline(now));
         }
         if !waiting && deadline > now {
-            self.turns.sleeps += 1;
+            let began = self.clock.now();
+            self.meter.note_length(began.since(now).as_micros() as u64);
+            self.last_turn = None;
             self.wake.sleep_until(deadline);
+            self.meter.note_sleep(self.clock.now().since(began).as_micros() as u64);
         }
         for role in self.roles.iter_mut() {
             role.disarm();
@@ -147,18 +146,19 @@ mod tests {
         }
     }
 
-    fn run(work: &[u32], waiting: bool, deadline_us: u64, turns: u32) -> (Turns, Option<Instant>) {
+    fn run(work: &[u32], waiting: bool, deadline_us: u64, turns: u32) -> (CoreReading, Option<Instant>) {
         let slept = Cell::new(None);
         let deadline = Instant::from_micros(deadline_us);
         let mut first =
             Scripted { work, turn: 0, waiting: false, deadline: Instant::FAR_FUTURE, armed: false };
         let mut second = Scripted { work: &[], turn: 0, waiting, deadline, armed: false };
         let mut roles: [&mut dyn Role; 2] = [&mut first, &mut second];
-        let mut core = CoreLoop::new(&mut roles, At(1000), Sleeps(&slept));
+        let meter = CoreMeter::new();
+        let mut core = CoreLoop::new(&mut roles, At(1000), Sleeps(&slept), &meter);
         for _ in 0..turns {
             core.turn();
         }
-        (core.turns(), slept.get())
+        (meter.read(), slept.get())
     }
 
     #[test]
@@ -173,5 +173,28 @@ mod tests {
     fn does_not_sleep_when_something_came_while_arming_or_is_due() {
         assert_eq!(run(&[], true, 7000, 100).0.sleeps, 0);
         assert_eq!(run(&[], false, 1000, 100).0.sleeps, 0);
+    }
+
+    /// A clock that goes on by so much each time that it is read.
+    struct Ticks(Cell<u64>);
+    impl Clock for Ticks {
+        fn now(&self) -> Instant {
+            self.0.set(self.0.get() + 30);
+            Instant::from_micros(self.0.get())
+        }
+    }
+
+    #[test]
+    fn the_meter_tells_turns_from_sleep() {
+        let slept = Cell::new(None);
+        let mut role =
+            Scripted { work: &[3], turn: 0, waiting: false, deadline: Instant::FAR_FUTURE, armed: false };
+        let meter = CoreMeter::new();
+        let mut roles: [&mut dyn Role; 1] = [&mut role];
+        let mut core = CoreLoop::new(&mut roles, Ticks(Cell::new(0)), Sleeps(&slept), &meter);
+        (0..11).for_each(|_| core.turn());
+        let expected =
+            CoreReading { productive: 1, empty: 10, sleeps: 1, asleep_us: 30, longest_turn_us: 30 };
+        assert_eq!(meter.read(), expected);
     }
 }

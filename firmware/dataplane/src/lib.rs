@@ -17,7 +17,7 @@ mod registrar;
 mod report;
 mod shutdown;
 
-pub use core_loop::{CoreLoop, Role, TURN_BUDGET, Turns};
+pub use core_loop::{CoreLoop, Role, TURN_BUDGET};
 pub use data_core::{DataCore, MAX_PORTS, Parts, PoolCounts};
 pub use mesh::WakeCore;
 pub use net_role::{MAX_CONNECTIONS, QueueStream};

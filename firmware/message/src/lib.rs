@@ -8,6 +8,8 @@
 #![forbid(unsafe_code)]
 
 mod between_cores;
+mod core_meter;
+pub mod mailbox;
 mod mesh;
 mod orderly_end;
 mod quiesce;
@@ -18,6 +20,7 @@ pub use between_cores::{
     MAX_CHANGES, MAX_CONNECT_REQUESTS, MAX_DATA_CORES, MAX_LOCK_REQUESTS, MAX_NAMESPACES, MAX_QUEUES,
     MAX_RANGE_LOCKS, QueueGrant, QueueRequest,
 };
+pub use core_meter::{CoreMeter, CoreReading};
 pub use mesh::{BACKLOG_ENTRIES, MESH_RING_ENTRIES, Merge, Mesh, MeshCounters};
 pub use orderly_end::OrderlyEnd;
 pub use quiesce::{Confirmed, Quiesce, Quiesces};

@@ -385,11 +385,11 @@ impl Card {
             );
         }
         core.asleep.set(None);
-        let before = core.turns.turns();
+        let before = core.turns.reading();
         self.time.set_in_turn(true);
         core.turns.turn();
         self.time.set_in_turn(false);
-        let after = core.turns.turns();
+        let after = core.turns.reading();
         if let Some(sleep) = core.asleep.get() {
             let values = [index as u64, sleep.deadline.as_micros()];
             self.trace.detail(

@@ -10,7 +10,7 @@ use crate::device_tree::PcieNode;
 use crate::drive_slots::{DriveSlot, Messages, PciDriveSlots};
 use crate::nvme::{self, NvmeController, QUEUE_PAIRS_MAX, RingMemory};
 use crate::pci::{self, Function, HostBridge, MsiMessage, Slot};
-use crate::virtio::{self, DeviceSteering, MAX_QUEUE_PAIRS, NetOptions, VirtioNetPort};
+use crate::virtio::{self, DeviceSteering, MAX_QUEUE_PAIRS, NetOptions, VirtioConsole, VirtioNetPort};
 
 /// Drives that are taken; more are named in the log and left alone.
 pub const MAX_DRIVES: usize = 16;
@@ -28,9 +28,20 @@ pub struct Inventory {
     pub slots: PciDriveSlots,
     /// Ethernet ports in the order of their addresses, ready to receive.
     pub ports: Vec<VirtioNetPort, MAX_PORTS>,
+    /// The operator's line, ready to be read.
+    pub console: Option<VirtioConsole>,
     /// A port has no interrupt: the core that owns it looks at it at intervals. (A drive without one keeps its core
     /// awake as long as a command is with it.)
     pub polled: bool,
+}
+
+/// Who polls a queue of a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// The data core of this number.
+    DataCore(usize),
+    /// The core with role `control`.
+    Control,
 }
 
 /// What the board decides about all devices.
@@ -63,10 +74,11 @@ impl<'a> DeviceOptions<'a> {
         &self,
         place: usize,
         requester: u16,
-        message: &mut impl FnMut(u16, usize) -> Option<MsiMessage>,
+        message: &mut impl FnMut(u16, Owner) -> Option<MsiMessage>,
     ) -> Messages {
         let pairs = 0..=self.data_cores.min(QUEUE_PAIRS_MAX - 1);
-        pairs.map_while(|qid| message(requester, self.core_of_queue(place, qid))).collect()
+        let owner = |qid| Owner::DataCore(self.core_of_queue(place, qid));
+        pairs.map_while(|qid| message(requester, owner(qid))).collect()
     }
 }
 
@@ -77,10 +89,12 @@ pub const fn memory_bytes(options: &DeviceOptions<'_>) -> usize {
     // A page for each device, because each aligns what it takes.
     MAX_DRIVES * (NvmeController::ring_bytes(options.data_cores) + 4096)
         + MAX_PORTS * (port.memory_bytes() + 4096)
+        + VirtioConsole::MEMORY_BYTES
+        + 4096
 }
 
 /// Numbers the bus behind `node` anew and sets up what has a driver. `message` gives the function with this requester id a
-/// message that wakes the data core of this number, which will own one of its queues, or `None` where it has to be polled.
+/// message that wakes the core that will own one of its queues, or `None` where that has to be polled.
 ///
 /// # Safety
 /// All ranges of the node are mapped as device memory at their physical addresses, and nobody else uses them.
@@ -89,7 +103,7 @@ pub unsafe fn take(
     node: &PcieNode,
     options: &DeviceOptions<'_>,
     dma: &mut DmaRegion,
-    mut message: impl FnMut(u16, usize) -> Option<MsiMessage>,
+    mut message: impl FnMut(u16, Owner) -> Option<MsiMessage>,
 ) -> Inventory {
     let mut inventory = Inventory::default();
     // SAFETY: the caller's promise.
@@ -111,6 +125,8 @@ pub unsafe fn take(
             inventory.take_drive(function, slot, options, dma, &mut message);
         } else if is_network(&function) {
             inventory.take_port(function, options, dma, &mut message);
+        } else if is_console(&function) {
+            inventory.take_console(function, dma, &mut message);
         } else {
             let at = bus_device_function(function.address());
             hal_log::debug!(
@@ -133,7 +149,7 @@ impl Inventory {
         slot: Option<Slot>,
         options: &DeviceOptions<'_>,
         dma: &mut DmaRegion,
-        message: &mut impl FnMut(u16, usize) -> Option<MsiMessage>,
+        message: &mut impl FnMut(u16, Owner) -> Option<MsiMessage>,
     ) {
         let (at, requester) = (bus_device_function(function.address()), function.requester_id());
         if self.drives.is_full() {
@@ -174,7 +190,7 @@ impl Inventory {
         mut slots: Vec<Slot, MAX_DRIVES>,
         options: &DeviceOptions<'_>,
         dma: &mut DmaRegion,
-        message: &mut impl FnMut(u16, usize) -> Option<MsiMessage>,
+        message: &mut impl FnMut(u16, Owner) -> Option<MsiMessage>,
     ) {
         // Taken from the end, one by one.
         slots.reverse();
@@ -208,7 +224,7 @@ impl Inventory {
         function: Function,
         options: &DeviceOptions<'_>,
         dma: &mut DmaRegion,
-        message: &mut impl FnMut(u16, usize) -> Option<MsiMessage>,
+        message: &mut impl FnMut(u16, Owner) -> Option<MsiMessage>,
     ) {
         let (at, requester) = (bus_device_function(function.address()), function.requester_id());
         if self.ports.is_full() {
@@ -223,7 +239,7 @@ impl Inventory {
         }
         let wanted = usize::from(options.data_cores).clamp(1, MAX_QUEUE_PAIRS);
         let messages: Vec<MsiMessage, MAX_QUEUE_PAIRS> =
-            (0..wanted).map_while(|core| message(requester, core)).collect();
+            (0..wanted).map_while(|core| message(requester, Owner::DataCore(core))).collect();
         match VirtioNetPort::new(function, dma, &options.of_port(&messages)) {
             Ok(port) => {
                 if !(0..port.pairs()).all(|pair| port.has_interrupt(pair)) {
@@ -257,6 +273,33 @@ impl Inventory {
     }
 }
 
+impl Inventory {
+    fn take_console(
+        &mut self,
+        function: Function,
+        dma: &mut DmaRegion,
+        message: &mut impl FnMut(u16, Owner) -> Option<MsiMessage>,
+    ) {
+        let (at, requester) = (bus_device_function(function.address()), function.requester_id());
+        if self.console.is_some() {
+            hal_log::warn!("PCI {:02x}:{:02x}.{}: console left alone: one is the most", at.0, at.1, at.2);
+            return;
+        }
+        match VirtioConsole::new(function, dma, message(requester, Owner::Control)) {
+            Ok(console) => self.console = Some(console),
+            Err(error) => {
+                hal_log::warn!(
+                    "PCI {:02x}:{:02x}.{}: console not usable: {}",
+                    at.0,
+                    at.1,
+                    at.2,
+                    error.name()
+                );
+            }
+        }
+    }
+}
+
 /// # Safety
 /// As [`take`].
 unsafe fn host_bridge(node: &PcieNode) -> Option<HostBridge> {
@@ -265,6 +308,11 @@ unsafe fn host_bridge(node: &PcieNode) -> Option<HostBridge> {
     let ecam = unsafe { MmioRegion::new(base, (node.ecam.end - node.ecam.start) as usize) };
     let (first_bus, last_bus) = (node.first_bus, node.last_bus);
     Some(HostBridge { ecam, first_bus, last_bus, memory32: node.memory32?, memory64: node.memory64 })
+}
+
+fn is_console(function: &Function) -> bool {
+    function.vendor() == virtio::VENDOR
+        && matches!(function.device(), virtio::CONSOLE_DEVICE | virtio::CONSOLE_DEVICE_TRANSITIONAL)
 }
 
 fn is_network(function: &Function) -> bool {

@@ -3,16 +3,15 @@
 //!
 //! No offloads. The peer may go and come back: the link is down meanwhile.
 
-use std::fmt;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use hal_api::{ChecksumRequest, FrameQueue, FrameReceive, FrameTransmit, PortInfo};
 
 use crate::Watcher;
+use crate::socket::{SocketError, check_path, listen};
 
 const LENGTH_BYTES: usize = 4;
 /// Longest frame that QEMU sends, and the longest that is taken.
@@ -23,9 +22,6 @@ const INPUT_BYTES: usize = 4 * MAX_RECEIVED_BYTES;
 const OUTPUT_BYTES: usize = 1 << 20;
 /// An Ethernet header with a VLAN tag.
 const ETHERNET_BYTES: usize = 18;
-/// Longest path of a socket (unix(7)).
-const MAX_PATH_BYTES: usize = 107;
-
 /// Which end of the socket waits for the other.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WireSide {
@@ -34,37 +30,6 @@ pub enum WireSide {
     /// We connect to who listens there.
     Connect(PathBuf),
 }
-
-/// Why there is no wire at a path. Each is a sentence.
-#[derive(Debug)]
-pub enum WireError {
-    /// The path is too long for a socket.
-    TooLong(PathBuf),
-    /// The path's folder does not exist.
-    NoFolder(PathBuf),
-    /// Something that is no socket is there.
-    NotASocket(PathBuf),
-    /// Another process listens there.
-    Busy(PathBuf),
-    /// What else the system says.
-    System(PathBuf, io::Error),
-}
-
-impl fmt::Display for WireError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::TooLong(path) => {
-                write!(f, "wire {}: a socket's path has at most {MAX_PATH_BYTES} bytes", path.display())
-            }
-            Self::NoFolder(path) => write!(f, "wire {}: its folder does not exist", path.display()),
-            Self::NotASocket(path) => write!(f, "wire {}: what is there is not a socket", path.display()),
-            Self::Busy(path) => write!(f, "wire {}: another process listens there", path.display()),
-            Self::System(path, error) => write!(f, "wire {}: {error}", path.display()),
-        }
-    }
-}
-
-impl std::error::Error for WireError {}
 
 /// How a peer is found.
 #[derive(Debug)]
@@ -108,8 +73,8 @@ impl WireQueue {
     /// A port with the station address `mac`, whose peer may come later.
     ///
     /// # Errors
-    /// [`WireError`].
-    pub fn open(side: &WireSide, mac: [u8; 6], mtu: u16, watcher: Watcher) -> Result<Self, WireError> {
+    /// [`SocketError`].
+    pub fn open(side: &WireSide, mac: [u8; 6], mtu: u16, watcher: Watcher) -> Result<Self, SocketError> {
         let source = match side {
             WireSide::Listen(path) => Source::Listener(listen(path)?, path.clone()),
             WireSide::Connect(path) => {
@@ -183,36 +148,6 @@ impl Drop for WireQueue {
             let _ = std::fs::remove_file(path);
         }
     }
-}
-
-fn check_path(path: &Path) -> Result<(), WireError> {
-    if path.as_os_str().len() > MAX_PATH_BYTES {
-        return Err(WireError::TooLong(path.to_path_buf()));
-    }
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    if folder.is_some_and(|folder| !folder.is_dir()) {
-        return Err(WireError::NoFolder(path.to_path_buf()));
-    }
-    if path.symlink_metadata().is_ok_and(|found| !found.file_type().is_socket()) {
-        return Err(WireError::NotASocket(path.to_path_buf()));
-    }
-    Ok(())
-}
-
-/// Listens at a path. A socket that nobody listens at any more is what a killed process has left, and is replaced.
-fn listen(path: &Path) -> Result<UnixListener, WireError> {
-    check_path(path)?;
-    if path.exists() {
-        if UnixStream::connect(path).is_ok() {
-            return Err(WireError::Busy(path.to_path_buf()));
-        }
-        let _ = std::fs::remove_file(path);
-    }
-    let listener = UnixListener::bind(path).and_then(|listener| {
-        listener.set_nonblocking(true)?;
-        Ok(listener)
-    });
-    listener.map_err(|error| WireError::System(path.to_path_buf(), error))
 }
 
 impl WireReceive {

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use app::options::Options;
 use app::sizes::{Sizes, mesh_bytes};
-use app::{CoreLoop, DataCore, HotPlug, HotPlugRole, Memory, PoolCounts, Role, assemble_cores, drive_ends};
+use app::{
+    CoreLoop, CoreMeter, DataCore, HotPlug, HotPlugRole, Memory, PoolCounts, Role, assemble_cores, drive_ends,
+};
 use hal_api::{Clock, Instant, PortInfo, Wake};
 use hal_fakes::{
     FakeFrameQueue, FakeNvme, FakeSlots, Media, NvmeConfig, NvmeControl, SlotsControl, frame_queue_pair,
@@ -284,12 +286,13 @@ impl Card {
         let now = Cell::new(self.now);
         let end = self.now + time;
         let mut roles: [&mut dyn Role; 1] = [&mut *self.cores[0]];
-        let mut core = CoreLoop::new(&mut roles, Time(&now), Time(&now));
+        let meter = CoreMeter::new();
+        let mut core = CoreLoop::new(&mut roles, Time(&now), Time(&now), &meter);
         while now.get() < end {
             core.turn();
             now.set(now.get() + TURN);
         }
-        let turns = core.turns();
+        let turns = core.reading();
         self.now = now.get();
         turns.productive + turns.empty
     }

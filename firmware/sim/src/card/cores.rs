@@ -208,7 +208,7 @@ impl Core {
         let role = data.clone().map(|data| DataRole { data, asleep: Rc::clone(&asleep) });
         let role = role.map(|role| Box::leak(Box::new(role)) as &'static mut dyn Role);
         let roles: Vec<_> = role.into_iter().chain(control).collect();
-        let turns = CoreLoop::new(Vec::leak(roles), SimClock(time.clone()), wake);
+        let turns = CoreLoop::new(Vec::leak(roles), SimClock(time.clone()), wake, Box::leak(Box::default()));
         let (next, paused_until) = (time.now(), Instant::ZERO);
         Self { turns, asleep, devices, data, next, waiting_since: None, paused_until }
     }

@@ -1,0 +1,171 @@
+//! The mailbox on the control core: the operator's line, and what is told there.
+
+use core::time::Duration;
+
+use control::{Card, Mailbox};
+use dataplane::Role;
+use hal_api::{ByteStream, Instant};
+use message::CoreMeter;
+use message::mailbox::{self, Core, Cores, Status};
+
+use crate::plan::{self, Plan};
+
+/// How often a line is looked at that cannot wake the core.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
+
+/// What control knows of the card by itself.
+#[derive(Debug, Clone, Copy)]
+pub struct CardFacts {
+    /// The firmware's version.
+    pub version: &'static str,
+    /// The board that it was built for.
+    pub board: &'static str,
+    /// Which core runs what.
+    pub plan: &'static Plan,
+    /// How each core's time is spent, by its number.
+    pub meters: &'static [CoreMeter],
+    /// Crashes since power-on.
+    pub crashes: u32,
+    /// Those of them since the card last served.
+    pub crashes_in_a_row: u32,
+}
+
+/// Serves the mailbox on one line, where there is one.
+pub struct MailboxRole<S> {
+    mailbox: Option<Mailbox<S>>,
+    card: CardFacts,
+    polled: bool,
+}
+
+impl<S: ByteStream> MailboxRole<S> {
+    /// The mailbox on `line`. With `polled` that cannot wake the core.
+    pub fn new(line: Option<S>, polled: bool, card: CardFacts) -> Self {
+        Self { mailbox: line.map(Mailbox::new), card, polled }
+    }
+}
+
+impl<S: ByteStream> Role for MailboxRole<S> {
+    fn poll(&mut self, now: Instant, budget: u32) -> u32 {
+        let Some(mailbox) = &mut self.mailbox else { return 0 };
+        mailbox.poll(&self.card, now, budget)
+    }
+
+    fn arm(&mut self) -> bool {
+        self.mailbox.as_mut().is_some_and(Mailbox::arm)
+    }
+
+    fn disarm(&mut self) {
+        if let Some(mailbox) = &mut self.mailbox {
+            mailbox.disarm();
+        }
+    }
+
+    fn next_deadline(&mut self, now: Instant) -> Instant {
+        if self.polled && self.mailbox.is_some() { now + POLL_INTERVAL } else { Instant::FAR_FUTURE }
+    }
+}
+
+impl Card for CardFacts {
+    fn status(&self, now: Instant) -> Status {
+        Status {
+            version: shortened(self.version),
+            board: shortened(self.board),
+            plan: shortened(self.plan.name),
+            uptime_us: now.as_micros(),
+            cores: self.plan.cores as u8,
+            crashes: self.crashes,
+            crashes_in_a_row: self.crashes_in_a_row,
+            // There is no configuration store yet.
+            configuration_is_stored: false,
+        }
+    }
+
+    fn cores(&self, first: u8) -> Cores {
+        let mut some = Cores { cores: heapless::Vec::new() };
+        let cores = self.meters.iter().zip(0u8..).take(self.plan.cores).skip(usize::from(first));
+        for (meter, number) in cores {
+            let reading = meter.read();
+            let mut roles = mailbox::Roles::new();
+            for role in self.plan.roles_of(usize::from(number)) {
+                // There is room for one of each.
+                let _ = roles.push(as_message(role));
+            }
+            let core = Core {
+                number,
+                roles,
+                productive_turns: reading.productive,
+                empty_turns: reading.empty,
+                sleeps: reading.sleeps,
+                asleep_us: reading.asleep_us,
+                longest_turn_us: reading.longest_turn_us,
+            };
+            if some.cores.push(core).is_err() {
+                break;
+            }
+        }
+        some
+    }
+}
+
+const fn as_message(role: plan::Role) -> mailbox::Role {
+    match role {
+        plan::Role::Control => mailbox::Role::Control,
+        plan::Role::Net => mailbox::Role::Net,
+        plan::Role::Drive => mailbox::Role::Drive,
+        plan::Role::Host => mailbox::Role::Host,
+        plan::Role::Offload => mailbox::Role::Offload,
+    }
+}
+
+/// As much of a name as there is room for.
+fn shortened<const N: usize>(name: &str) -> heapless::String<N> {
+    let mut text = heapless::String::new();
+    for letter in name.chars() {
+        if text.push(letter).is_err() {
+            break;
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::PlanEntry;
+
+    static METERS: [CoreMeter; 16] = [const { CoreMeter::new() }; 16];
+    static PLAN: Plan = Plan {
+        name: "a plan whose name is longer than there is room for in an answer",
+        cores: 12,
+        automatic: true,
+        entries: &[
+            PlanEntry { core: 0, role: plan::Role::Control, queue: 0 },
+            PlanEntry { core: 11, role: plan::Role::Net, queue: 0 },
+            PlanEntry { core: 11, role: plan::Role::Drive, queue: 0 },
+        ],
+    };
+
+    fn facts() -> CardFacts {
+        let (version, board) = ("1.2.3", "test");
+        CardFacts { version, board, plan: &PLAN, meters: &METERS, crashes: 3, crashes_in_a_row: 1 }
+    }
+
+    #[test]
+    fn cores_are_told_of_page_by_page() {
+        let card = facts();
+        METERS[11].note_sleep(5);
+        let numbers = |first| card.cores(first).cores.iter().map(|core| core.number).collect::<Vec<_>>();
+        assert_eq!((numbers(0), numbers(8)), ((0..8).collect(), (8..12).collect()));
+        assert!(numbers(12).is_empty() && numbers(255).is_empty());
+        let last = &card.cores(11).cores[0];
+        assert_eq!(last.roles, [mailbox::Role::Net, mailbox::Role::Drive]);
+        assert_eq!((last.sleeps, last.asleep_us), (1, 5));
+    }
+
+    #[test]
+    fn long_names_are_cut() {
+        let status = facts().status(Instant::from_micros(9));
+        assert_eq!(status.plan, "a plan whose name is longer than");
+        assert_eq!((status.uptime_us, status.cores, status.crashes), (9, 12, 3));
+    }
+}

@@ -1,0 +1,46 @@
+//! Why the card does not do what it was asked for.
+
+use postcard_schema::Schema;
+use serde::{Deserialize, Serialize};
+
+use super::Edition;
+
+/// Nothing was changed; the sentence says what to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Schema)]
+pub enum Error {
+    /// The two sides were built from different editions. Stays the first of the list, and as it is, so that all understand it.
+    Edition {
+        /// What the card speaks.
+        card: Edition,
+        /// What the client has said that it speaks.
+        client: Edition,
+    },
+    /// Something was asked before [`super::Call::Hello`].
+    NoHello,
+    /// The bytes are no request.
+    Malformed,
+    /// More bytes than a request can have.
+    TooLong,
+}
+
+impl core::fmt::Display for Error {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Edition { card, client } => write!(
+                formatter,
+                "the card speaks {card} of the mailbox, this tool {client}: use the tool that came with the card's firmware"
+            ),
+            Self::NoHello => {
+                formatter.write_str("the card was asked before it was greeted: ask again from the beginning")
+            }
+            Self::Malformed => formatter.write_str(
+                "the card could not read the request: another program may talk to it by the same line",
+            ),
+            Self::TooLong => {
+                formatter.write_str("the request is longer than a mailbox slot: ask for less at once")
+            }
+        }
+    }
+}
+
+impl core::error::Error for Error {}
