@@ -175,6 +175,15 @@ pub fn free_port(first: u16) -> Result<u16> {
     Ok(port)
 }
 
+/// Adds the card's mailbox: a console whose line is a socket at `path`, where QEMU listens.
+pub fn add_mailbox(command: &mut Command, path: &Path) {
+    let socket = format!("socket,id=mailbox,path={},server=on,wait=off", escaped(path));
+    command.args(["-chardev", &socket]);
+    // One port: `virtconsole` would otherwise be the second, behind one that QEMU keeps for consoles.
+    command.args(["-device", "virtio-serial-pci,id=line,max_ports=1"]);
+    command.args(["-device", "virtconsole,bus=line.0,chardev=mailbox"]);
+}
+
 /// Value of `-qmp` for a socket of QEMU's machine protocol.
 pub fn control(socket: &Path) -> String {
     format!("unix:{},server=on,wait=off", escaped(socket))

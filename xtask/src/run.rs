@@ -54,6 +54,9 @@ pub struct Options {
     /// Wait for a debugger before the first instruction
     #[arg(long)]
     gdb: bool,
+    /// Where the card's mailbox listens, for dpuctl [default: .penstock/mailbox in the checkout]
+    #[arg(long, value_name = "PATH")]
+    mailbox: Option<PathBuf>,
     /// Where the drives' files are [default: .penstock/drives in the checkout]
     #[arg(long)]
     dir: Option<PathBuf>,
@@ -86,6 +89,9 @@ pub fn run(options: &Options) -> Result<()> {
     for number in 1..options.ports as usize {
         qemu::add_port(&mut command, number, &format!("hubport,hubid={number}"));
     }
+    let mailbox = mailbox(options)?;
+    qemu::add_mailbox(&mut command, &mailbox);
+    note(&format!("mailbox: dpuctl --card {}", mailbox.display()));
     if options.gdb {
         command.args(["-s", "-S"]);
         note(&format!("waiting for: gdb-multiarch {} -ex 'target remote :1234'", image.elf.display()));
@@ -94,6 +100,13 @@ pub fn run(options: &Options) -> Result<()> {
     note(&format!("starting {}", typed(&command)));
     let mut vm = Vm::start(&mut command, &log)?;
     follow(&mut vm, &mut CardLog::new(&image.elf)?, &net, options.gdb)
+}
+
+fn mailbox(options: &Options) -> Result<PathBuf> {
+    match &options.mailbox {
+        Some(path) => Ok(path.clone()),
+        None => Ok(paths::state()?.join("mailbox")),
+    }
 }
 
 fn drives_folder(options: &Options) -> Result<PathBuf> {
@@ -126,6 +139,9 @@ fn run_hosted(options: &Options) -> Result<()> {
         let name = drive_name(options, number);
         add("--drive", hosted::drive(&drives_folder(options)?, &name, &options.size, options.block_size)?);
     }
+    let mailbox = mailbox(options)?;
+    note(&format!("mailbox: dpuctl --card {}", mailbox.display()));
+    add("--mailbox", mailbox.display().to_string());
     if let Some(memory) = &options.memory {
         add("--memory", memory.clone());
     }

@@ -14,7 +14,7 @@ mod step;
 
 use crate::accelerator;
 use crate::guest::{self, Guest};
-use crate::hosted::Build;
+use crate::hosted::{self, Build};
 use crate::image;
 use crate::linux::script::GUEST;
 use crate::native;
@@ -37,6 +37,8 @@ pub struct Stage {
     additions: BTreeMap<String, Result<Vec<u8>, String>>,
     /// The user-space host, where a scenario has it.
     native: Option<PathBuf>,
+    /// The operator's tool, the same.
+    dpuctl: Option<PathBuf>,
 }
 
 impl Stage {
@@ -104,7 +106,9 @@ impl Plan {
         let additions = names.into_iter().map(prepare).collect();
         let has_native = scenarios.iter().any(|(_, scenario)| scenario.has_native_host());
         let native = if has_native { Some(native::host(Build::Release)?) } else { None };
-        Ok(Self { scenarios, stage: Stage { image, bless, linux, additions, native }, obstacle })
+        let has_dpuctl = scenarios.iter().any(|(_, scenario)| scenario.has_dpuctl());
+        let dpuctl = if has_dpuctl { Some(hosted::build_package("dpuctl", Build::Release)?) } else { None };
+        Ok(Self { scenarios, stage: Stage { image, bless, linux, additions, native, dpuctl }, obstacle })
     }
 
     /// One for each scenario.

@@ -94,6 +94,11 @@ impl Scenario {
     pub fn has_native_host(&self) -> bool {
         self.steps.iter().any(|step| matches!(step.action, Action::Native(_)))
     }
+
+    /// Whether the operator's tool has a part, so that the machine has a line for it.
+    pub fn has_dpuctl(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step.action, Action::Dpuctl(..)))
+    }
 }
 
 /// `[host]`.

@@ -5,7 +5,7 @@ use super::bad_input::{self, BadInput};
 use super::crowd::visit_all_cores;
 use super::device_log::DeviceLog;
 use super::faults::Faults;
-use super::file::{Boot, Scenario};
+use super::file::{Boot, Pattern, Scenario};
 use super::golden;
 use super::judge::Judge;
 use super::site::{Site, Wires};
@@ -112,7 +112,7 @@ impl<'a> Play<'a> {
             None => vec![(scenario.net.replace("{port}", &port.to_string()), String::new())],
         };
         let mut command = card(scenario, stage, &drives, &nets, site.as_ref())?;
-        command.args(["-qmp", &qemu::control(&control_of(&sockets))]);
+        add_lines(&mut command, scenario, &sockets);
         let vm = Vm::start(&mut command, log)?;
         if let Some(site) = &mut site {
             site.power_on()?;
@@ -240,6 +240,7 @@ impl<'a> Play<'a> {
                 self.until(step.limit, "it has not ended", &mut |play| play.site()?.has_ended(started))?;
             }
             Action::Native(words) => self.native_host(words, step.limit, card)?,
+            Action::Dpuctl(words, shows) => self.dpuctl(words, shows, step.limit)?,
             Action::Qmp(commands) => {
                 let mut qmp = self.qmp()?;
                 commands.iter().try_for_each(|command| qmp.send(&command.0).map(drop))?;
@@ -286,6 +287,24 @@ impl<'a> Play<'a> {
         runs.join().map_err(|_| anyhow!("its thread panicked"))?
     }
 
+    /// Runs the operator's tool to its end, hears the machines meanwhile, and looks for lines in what it prints.
+    fn dpuctl(&mut self, words: &str, shows: &[Pattern], limit: Duration) -> Result<()> {
+        let program = self.stage.dpuctl.as_ref().context("the operator's tool was not built")?;
+        let mut command = Command::new(program);
+        command.arg("--card").arg(mailbox_of(&self.sockets)).args(words.split_whitespace());
+        let runs = std::thread::spawn(move || command.output());
+        self.until(limit, "it has not ended", &mut |_| Ok(runs.is_finished()))?;
+        let output = runs.join().map_err(|_| anyhow!("its thread panicked"))??;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let error = String::from_utf8_lossy(&output.stderr);
+        anyhow::ensure!(output.status.success(), "it failed ({}): {error}", output.status);
+        let mut lines = text.lines();
+        match shows.iter().find(|pattern| !lines.any(|line| pattern.0.is_match(line))) {
+            Some(pattern) => bail!("it printed no line like `{}` (there):\n{text}", pattern.0),
+            None => Ok(()),
+        }
+    }
+
     /// Presses the button and follows the card until it has switched itself off.
     fn press_power_button(&mut self, limit: Duration) -> Result<()> {
         let deadline = Instant::now() + limit;
@@ -309,7 +328,7 @@ impl<'a> Play<'a> {
     /// Starts the card anew, with the drives that it had at first, as they are now.
     fn start_again(&mut self) -> Result<()> {
         let mut command = card(self.scenario, self.stage, &self.drives, &self.nets, self.site.as_ref())?;
-        command.args(["-qmp", &qemu::control(&control_of(&self.sockets))]);
+        add_lines(&mut command, self.scenario, &self.sockets);
         let log = self.vm.log().with_extension("again.serial");
         self.vm = Vm::start(&mut command, &log)?;
         self.log = CardLog::new(&self.stage.image.elf)?;
@@ -474,6 +493,18 @@ impl<'a> Play<'a> {
     fn site(&mut self) -> Result<&mut Site<'a>> {
         self.site.as_mut().context("the scenario has no host")
     }
+}
+
+/// QEMU's own line, and the operator's where the scenario has one.
+fn add_lines(command: &mut Command, scenario: &Scenario, sockets: &TemporaryFolder) {
+    command.args(["-qmp", &qemu::control(&control_of(sockets))]);
+    if scenario.has_dpuctl() {
+        qemu::add_mailbox(command, &mailbox_of(sockets));
+    }
+}
+
+fn mailbox_of(sockets: &TemporaryFolder) -> PathBuf {
+    sockets.join("mailbox")
 }
 
 fn control_of(sockets: &TemporaryFolder) -> PathBuf {

@@ -38,6 +38,8 @@ pub enum Action {
     Finish(String),
     /// Runs the user-space host with these words against the card's forwarded port.
     Native(String),
+    /// Runs the operator's tool with these words on the card's mailbox; its output has such lines, in this order.
+    Dpuctl(String, Vec<Pattern>),
     /// Gives the card's QEMU commands.
     Qmp(Vec<Command>),
     /// Gives the host's QEMU commands.
@@ -152,6 +154,8 @@ pub struct Table {
     start: Option<String>,
     finish: Option<String>,
     native: Option<String>,
+    dpuctl: Option<String>,
+    shows: Option<Vec<Pattern>>,
     qmp: Option<Vec<Command>>,
     host_qmp: Option<Vec<Command>>,
     fail: Option<Fail>,
@@ -181,6 +185,9 @@ impl TryFrom<Table> for Step {
         if table.port.is_some() && table.link.is_none() {
             return Err("expected `link` with `port`: it says of which port".to_owned());
         }
+        if table.shows.is_some() && table.dpuctl.is_none() {
+            return Err("expected `dpuctl` with `shows`: it says what that prints".to_owned());
+        }
         let mut actions: Vec<(&str, Action)> = table.actions();
         match (actions.pop(), actions.pop()) {
             (Some((word, action)), None) => {
@@ -193,7 +200,7 @@ impl TryFrom<Table> for Step {
                 Err(format!("expected one of `{other}` and `{one}`; a step does one thing"))
             }
             _ => Err(
-                "expected one of card, device, console, run, start, finish, native, qmp, host_qmp, fail, slow, hang, hold, let_go, mend, plug, \
+                "expected one of card, device, console, run, start, finish, native, dpuctl, qmp, host_qmp, fail, slow, hang, hold, let_go, mend, plug, \
                       unplug, network, reset, flood, link, host_power, card_power, pause_s"
                     .to_owned(),
             ),
@@ -212,6 +219,7 @@ impl Table {
             ("start", self.start.map(Action::Start)),
             ("finish", self.finish.map(Action::Finish)),
             ("native", self.native.map(Action::Native)),
+            ("dpuctl", self.dpuctl.map(|words| Action::Dpuctl(words, self.shows.unwrap_or_default()))),
             ("qmp", self.qmp.map(Action::Qmp)),
             ("host_qmp", self.host_qmp.map(Action::HostQmp)),
             ("fail", self.fail.map(Action::Fail)),
@@ -244,6 +252,7 @@ impl Action {
             Self::Run(text) | Self::Start(text) => text.lines().next().unwrap_or_default().to_owned(),
             Self::Finish(name) => format!("{name}: its end"),
             Self::Native(words) => format!("the user-space host: {words}"),
+            Self::Dpuctl(words, _) => format!("dpuctl {words}"),
             Self::Fail(Fail { drive, on, errno, .. }) => {
                 let kinds: Vec<&str> = on.iter().map(|kind| kind.name()).collect();
                 format!("drive {drive}: each {} fails with error {errno}", kinds.join(" and "))
