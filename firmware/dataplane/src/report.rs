@@ -62,12 +62,12 @@ impl Reports {
 impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
     /// At each tick.
     pub(crate) fn report(&mut self, now: Instant) {
-        let queues = self.target.counts().io_queues;
-        if let Some(queues) = self.reports.note_io_queues(queues) {
+        let counts = self.target.counts();
+        if let Some(queues) = self.reports.note_io_queues(counts.io_queues) {
             hal_log::info!("{} I/O queues of hosts on this core", queues);
         }
         let opened = self.target.counters().opened;
-        if self.reports.note_idle(now, self.is_idle(), opened) {
+        if self.reports.note_idle(now, self.is_idle_at(&counts), opened) {
             self.report_idle(&self.pool_counts());
         }
     }
@@ -75,7 +75,10 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
     /// Whether no host is connected and drives have nothing of earlier ones any more, pages in quarantine included.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        let counts = self.target.counts();
+        self.is_idle_at(&self.target.counts())
+    }
+
+    fn is_idle_at(&self, counts: &nvmeof::Counts) -> bool {
         let gone = counts.connections == 0 && counts.draining == 0;
         gone && self.drives.iter().all(|drive| drive.outstanding() == 0)
     }

@@ -386,15 +386,22 @@ impl Target {
     /// What is in use now.
     #[must_use]
     pub fn counts(&self) -> Counts {
-        let count = |of: fn(&Queue) -> bool| self.queues.iter().filter(|queue| of(queue)).count() as u16;
-        Counts {
+        let mut counts = Counts {
             slots_free: self.slots.free(),
             slots_total: self.slots.total(),
-            connections: count(Queue::is_open),
-            draining: count(|queue| queue.phase == Phase::Draining),
+            connections: 0,
+            draining: 0,
             connections_total: self.queues.len() as u16,
-            io_queues: count(|queue| queue.carries_out() && queue.context.is_some_and(|of| of.queue_id > 0)),
+            io_queues: 0,
+        };
+        // Asked for in every tick: one walk, which most places end at once.
+        for queue in self.queues.iter().filter(|queue| queue.phase != Phase::Free) {
+            counts.connections += u16::from(queue.is_open());
+            counts.draining += u16::from(queue.phase == Phase::Draining);
+            let is_io = queue.carries_out() && queue.context.is_some_and(|of| of.queue_id > 0);
+            counts.io_queues += u16::from(is_io);
         }
+        counts
     }
 
     /// Whether some fused pair has blocks for itself.
