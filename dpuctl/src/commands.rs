@@ -2,6 +2,7 @@
 
 use clap::Subcommand;
 use clap_complete::Shell;
+use message::Then;
 use message::mailbox::{Answer, Call, Core, Status};
 
 use crate::client::{Client, Failure};
@@ -14,6 +15,10 @@ pub enum Command {
     Status,
     /// The card's cores: what they run, and how their time is spent
     Cores,
+    /// End the card in order, and switch it off: hosts' commands are finished, caches flushed, drives told
+    Shutdown,
+    /// End the card in order, and start it anew
+    Reboot,
     /// Print completions for a shell
     Completions {
         /// Which shell
@@ -26,6 +31,8 @@ pub fn run(command: &Command, client: &mut Client, json: bool) -> Result<String,
     match command {
         Command::Status => status(client).map(|status| output::status(&status, json)),
         Command::Cores => cores(client).map(|cores| output::cores(&cores, json)),
+        Command::Shutdown => end(client, Then::Off).map(|then| output::ending(then, json)),
+        Command::Reboot => end(client, Then::Restart).map(|then| output::ending(then, json)),
         // Needs no card.
         Command::Completions { .. } => Ok(String::new()),
     }
@@ -34,6 +41,13 @@ pub fn run(command: &Command, client: &mut Client, json: bool) -> Result<String,
 fn status(client: &mut Client) -> Result<Status, Failure> {
     match client.call(Call::Status)? {
         Answer::Status(status) => Ok(status),
+        _ => Err(Failure::Nonsense),
+    }
+}
+
+fn end(client: &mut Client, then: Then) -> Result<Then, Failure> {
+    match client.call(Call::End { then })? {
+        Answer::Ending { then } => Ok(then),
         _ => Err(Failure::Nonsense),
     }
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
+use message::Then;
 use message::mailbox::{Core, Status};
 use serde::Serialize;
 
@@ -56,6 +57,19 @@ pub fn status(status: &Status, as_json: bool) -> String {
     table.add_row(["crashes", &crashes]);
     table.add_row(["configuration", configuration]);
     table.to_string()
+}
+
+pub fn ending(then: Then, as_json: bool) -> String {
+    if as_json {
+        return json(&serde_json::json!({ "then": then }));
+    }
+    let then = match then {
+        Then::Off => "switches itself off",
+        Then::Restart => "starts anew",
+    };
+    format!(
+        "the card finishes what hosts have begun and flushes its drives, then it {then}: its log says how far it is"
+    )
 }
 
 pub fn cores(cores: &[Core], as_json: bool) -> String {

@@ -2,16 +2,19 @@
 
 use std::cell::Cell;
 use std::process::ExitCode;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use app::plan::{Plan, Role};
-use app::{ControlRole, CoreLoop, DataCore, LineState, MailboxRole};
+use app::{ControlRole, CoreLoop, DataCore, LineState, MailboxRole, Then};
 use hal_api::{FrameQueue, Instant};
 use hal_fakes::FakeNvme;
 use hal_hosted::{Doorbell, MailboxSocket, MonotonicClock, Sleeper};
 
 /// Somebody has asked for the end.
 static STOP: AtomicBool = AtomicBool::new(false);
+/// What ends the cores' sleep.
+static BELLS: OnceLock<Vec<Doorbell>> = OnceLock::new();
 /// How a process ends that was interrupted: 128 and the number of SIGINT.
 const INTERRUPTED: i32 = 130;
 
@@ -128,8 +131,19 @@ impl<F: FrameQueue + 'static> app::Role for Mortal<'_, F> {
     }
 }
 
+/// An operator asks for the end. The process cannot start itself anew.
+pub fn end(then: Then) -> Option<Then> {
+    if then == Then::Restart {
+        return None;
+    }
+    STOP.store(true, Ordering::Release);
+    BELLS.get().into_iter().flatten().for_each(Doorbell::ring);
+    Some(then)
+}
+
 /// The first SIGINT, SIGTERM or SIGHUP asks for the end, the second is the end.
 fn stop_on_signals(bells: Vec<Doorbell>) {
+    let bells = BELLS.get_or_init(|| bells);
     let asked = ctrlc::set_handler(move || {
         if STOP.swap(true, Ordering::AcqRel) {
             std::process::exit(INTERRUPTED);

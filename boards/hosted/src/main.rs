@@ -201,7 +201,7 @@ fn meter(core: usize) -> &'static CoreMeter {
 fn facts(plan: &'static Plan) -> CardFacts {
     let (version, board) = (env!("CARGO_PKG_VERSION"), board::NAME);
     // A crash ends the process, which knows nothing of those before it.
-    CardFacts { version, board, plan, meters: &METERS, crashes: 0, crashes_in_a_row: 0 }
+    CardFacts { version, board, plan, meters: &METERS, crashes: 0, crashes_in_a_row: 0, end: cores::end }
 }
 
 fn report(arguments: &Arguments, parts: &Parts) {

@@ -6,8 +6,9 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 
+use message::Then;
 use message::mailbox::{
-    Answer, Call, Edition, Frame, FrameReader, MAX_FRAME_BYTES, Request, Response, encode,
+    Answer, Call, Edition, Error, Frame, FrameReader, MAX_FRAME_BYTES, Request, Response, encode,
 };
 
 const HOSTED: &str = env!("CARGO_BIN_EXE_hosted");
@@ -246,7 +247,13 @@ fn an_operator_is_answered_by_each_plan() {
         let mut line = UnixStream::connect(&mailbox).unwrap();
         line.set_read_timeout(Some(std::time::Duration::from_secs(30))).unwrap();
         let mut reader = FrameReader::new();
-        for (sequence, call) in [(1, Call::Hello(Edition::HERE)), (2, Call::Cores { first: 0 })] {
+        let calls = [
+            Call::Hello(Edition::HERE),
+            Call::Cores { first: 0 },
+            Call::End { then: Then::Restart },
+            Call::End { then: Then::Off },
+        ];
+        for (sequence, call) in (1..).zip(calls) {
             let mut to = [0; MAX_FRAME_BYTES];
             line.write_all(encode(&Request { sequence, call }, &mut to).unwrap()).unwrap();
         }
@@ -254,7 +261,9 @@ fn an_operator_is_answered_by_each_plan() {
         let Ok(Answer::Cores(answer)) = response(&mut line, &mut reader).result else { panic!("no cores") };
         assert_eq!(answer.cores.len(), cores);
         assert!(answer.cores.iter().all(|core| core.productive_turns + core.empty_turns > 0));
-        process.ask_to_end("-TERM");
+        // A process does not start itself again; it ends.
+        assert_eq!(response(&mut line, &mut reader).result, Err(Error::NotHere));
+        assert_eq!(response(&mut line, &mut reader).result, Ok(Answer::Ending { then: Then::Off }));
         lines.for_each(drop);
         assert!(process.wait().success());
         assert!(!PathBuf::from(&mailbox).exists());

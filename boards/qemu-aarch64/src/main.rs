@@ -16,8 +16,8 @@ use app::{
 };
 use hal_api::{Clock, Instant, Wake};
 use hal_arch_aarch64::{
-    Boot, Cpu, LogHooks, Planned, crash_counts, entropy, entry, power_off, report_panic, selftest, serving,
-    sign_of_life, wake,
+    Boot, Cpu, LogHooks, Planned, crash_counts, entropy, entry, power_off, report_panic, reset, selftest,
+    serving, sign_of_life, wake,
 };
 use hal_devices::drive_slots::PciDriveSlots;
 use hal_devices::inventory::{self, DeviceOptions, Inventory, Owner};
@@ -82,8 +82,8 @@ fn main(mut boot: Boot) -> ! {
     let Parts { mut data, slots, console, polled } = divide(&mut boot, &options, &cores);
     let mailbox = &mut mailbox(console, plan);
     let timer = boot.timer;
-    let power = boot.power_key.take().map(Button);
-    let mut control = PowerRole::new(line(boot.uart.take()), power, &END);
+    let power = Switch(boot.power_key.take());
+    let mut control = PowerRole::new(line(boot.uart.take()), Some(power), &END);
     let first = cores.first().copied().unwrap_or(CONTROL_CORE);
     let on_core = |core| fault.and_then(|fault| fault.of_core(core, first));
     if first == CONTROL_CORE {
@@ -129,6 +129,10 @@ fn mailbox(console: Option<VirtioConsole>, plan: &'static Plan) -> MailboxRole<V
         meters: &METERS,
         crashes: counts.crashes,
         crashes_in_a_row: counts.in_a_row,
+        end: |then| {
+            END.ask(then);
+            END.asked_for()
+        },
     };
     MailboxRole::new(console, polled, facts)
 }
@@ -158,7 +162,7 @@ impl Serves for Data {
     }
 }
 
-impl<P> Serves for PowerRole<P, Button> {
+impl<P> Serves for PowerRole<P, Switch> {
     fn serves(&self) -> bool {
         false
     }
@@ -350,16 +354,20 @@ fn line(uart: Option<Pl011>) -> impl FnMut() -> LineState {
     }
 }
 
-/// The power key, and PSCI behind it.
-struct Button(PowerKey);
+/// The power key, where there is one, and PSCI behind it.
+struct Switch(Option<PowerKey>);
 
-impl Power for Button {
+impl Power for Switch {
     fn is_pressed(&mut self) -> bool {
-        self.0.take_press()
+        self.0.as_mut().is_some_and(PowerKey::take_press)
     }
 
     fn off(&mut self) {
         power_off();
+    }
+
+    fn restart(&mut self) {
+        reset();
     }
 }
 

@@ -5,8 +5,8 @@ use core::time::Duration;
 use control::{Card, Mailbox};
 use dataplane::Role;
 use hal_api::{ByteStream, Instant};
-use message::CoreMeter;
-use message::mailbox::{self, Core, Cores, Status};
+use message::mailbox::{self, Core, Cores, Error, Status};
+use message::{CoreMeter, Then};
 
 use crate::plan::{self, Plan};
 
@@ -28,6 +28,8 @@ pub struct CardFacts {
     pub crashes: u32,
     /// Those of them since the card last served.
     pub crashes_in_a_row: u32,
+    /// Begins the orderly end, and gives what comes after it; `None` where that cannot come after it.
+    pub end: fn(Then) -> Option<Then>,
 }
 
 /// Serves the mailbox on one line, where there is one.
@@ -78,6 +80,12 @@ impl Card for CardFacts {
             // There is no configuration store yet.
             configuration_is_stored: false,
         }
+    }
+
+    fn end(&self, then: Then) -> Result<Then, Error> {
+        let comes = (self.end)(then).ok_or(Error::NotHere)?;
+        hal_log::info!("an operator asks for the orderly end");
+        Ok(comes)
     }
 
     fn cores(&self, first: u8) -> Cores {
@@ -147,7 +155,7 @@ mod tests {
 
     fn facts() -> CardFacts {
         let (version, board) = ("1.2.3", "test");
-        CardFacts { version, board, plan: &PLAN, meters: &METERS, crashes: 3, crashes_in_a_row: 1 }
+        CardFacts { version, board, plan: &PLAN, meters: &METERS, crashes: 3, crashes_in_a_row: 1, end: Some }
     }
 
     #[test]

@@ -1,10 +1,11 @@
-//! Role `control` on a card with a power button: a press ends the data core in order, lets the log out, and switches off.
+//! Role `control` on a card that has power to switch: a press of its button, or an operator's request, ends the data cores in order,
+//! lets the log out, and switches the card off or starts it anew.
 
 use core::time::Duration;
 
 use dataplane::{Role, SHUTDOWN_LIMIT};
 use hal_api::Instant;
-use message::OrderlyEnd;
+use message::{OrderlyEnd, Then};
 
 use crate::control_role::{ControlRole, LineState};
 
@@ -15,12 +16,14 @@ const GRACE: Duration = Duration::from_secs(5);
 /// How long the log may take to get out.
 const LOG_LIMIT: Duration = Duration::from_secs(5);
 
-/// What a board has: a power button, and a way to switch itself off.
+/// What a board has: a power button, perhaps, and ways to switch itself off and to start anew.
 pub trait Power {
     /// Whether the button was pressed since it was asked last.
     fn is_pressed(&mut self) -> bool;
     /// Switches the card off. Returns where it cannot.
     fn off(&mut self);
+    /// Starts the card anew. Returns where it cannot.
+    fn restart(&mut self);
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,23 +56,33 @@ impl<P: FnMut() -> LineState, S: Power> PowerRole<P, S> {
     fn look(&mut self, now: Instant) {
         let Some(power) = &mut self.power else { return };
         match self.state {
-            State::On if power.is_pressed() => {
+            State::On if !self.end.is_asked_for() && power.is_pressed() => {
                 hal_log::info!("power button pressed");
-                self.end.ask();
+                self.end.ask(Then::Off);
+                self.state = State::Ending { until: now + SHUTDOWN_LIMIT + GRACE };
+            }
+            State::On if self.end.is_asked_for() => {
                 self.state = State::Ending { until: now + SHUTDOWN_LIMIT + GRACE };
             }
             State::Ending { until } if self.end.is_over() || now >= until => {
+                let what = match self.end.asked_for() {
+                    Some(Then::Restart) => "starts anew",
+                    _ => "switches itself off",
+                };
                 if self.end.is_over() {
-                    hal_log::info!("the card switches itself off");
+                    hal_log::info!("the card {}", what);
                 } else {
-                    hal_log::error!("not all data cores end: the card switches itself off all the same");
+                    hal_log::error!("not all data cores end: the card {} all the same", what);
                 }
                 self.state = State::Closing { until: now + LOG_LIMIT, quiet: false };
             }
             State::Closing { until, quiet } => {
                 let idle = self.control.is_idle();
                 if (idle && quiet) || now >= until {
-                    power.off();
+                    match self.end.asked_for() {
+                        Some(Then::Restart) => power.restart(),
+                        _ => power.off(),
+                    }
                     hal_log::error!("the card cannot switch itself off: its power may be cut now");
                     self.state = State::Waiting;
                 } else {
@@ -84,7 +97,9 @@ impl<P: FnMut() -> LineState, S: Power> PowerRole<P, S> {
 impl<P: FnMut() -> LineState, S: Power> Role for PowerRole<P, S> {
     fn poll(&mut self, now: Instant, budget: u32) -> u32 {
         let work = self.control.poll(now, budget);
-        if now >= self.next_look {
+        // An operator's request came in this loop: it need not wait.
+        let asked = self.state == State::On && self.end.is_asked_for();
+        if asked || now >= self.next_look {
             self.look(now);
             self.next_look = now + LOOK_INTERVAL;
         }
@@ -113,6 +128,7 @@ mod tests {
     struct Fake<'a> {
         pressed: &'a Cell<bool>,
         offs: &'a Cell<u32>,
+        restarts: &'a Cell<u32>,
     }
 
     impl Power for Fake<'_> {
@@ -122,6 +138,10 @@ mod tests {
 
         fn off(&mut self) {
             self.offs.set(self.offs.get() + 1);
+        }
+
+        fn restart(&mut self) {
+            self.restarts.set(self.restarts.get() + 1);
         }
     }
 
@@ -143,7 +163,8 @@ mod tests {
     fn a_press_ends_the_data_core_then_the_log_goes_out_then_the_card_is_off() {
         let (pressed, offs, line) = (Cell::new(false), Cell::new(0), Cell::new(LineState::Idle));
         let end = Box::leak(Box::new(OrderlyEnd::new()));
-        let power = Fake { pressed: &pressed, offs: &offs };
+        let restarts = Cell::new(0);
+        let power = Fake { pressed: &pressed, offs: &offs, restarts: &restarts };
         let mut role = PowerRole::new(|| line.get(), Some(power), end);
         assert_eq!(run(&mut role, &offs, 0, 60), None);
         assert!(!end.is_asked_for());
@@ -160,10 +181,26 @@ mod tests {
     }
 
     #[test]
+    fn an_operator_may_have_it_start_anew_and_the_button_does_not_change_that() {
+        let (pressed, offs, restarts) = (Cell::new(false), Cell::new(0), Cell::new(0));
+        let end = Box::leak(Box::new(OrderlyEnd::new()));
+        let power = Fake { pressed: &pressed, offs: &offs, restarts: &restarts };
+        let mut role = PowerRole::new(|| LineState::Idle, Some(power), end);
+        assert_eq!(run(&mut role, &offs, 0, 5), None);
+        end.ask(Then::Restart);
+        assert_eq!(run(&mut role, &restarts, 5, 5), None);
+        pressed.set(true);
+        end.tell_over(0);
+        assert!(run(&mut role, &restarts, 10, 2).is_some());
+        assert_eq!(offs.get(), 0);
+    }
+
+    #[test]
     fn neither_a_data_core_that_does_not_end_nor_a_stuck_line_keeps_the_card_on() {
         let (pressed, offs) = (Cell::new(true), Cell::new(0));
         let end = Box::leak(Box::new(OrderlyEnd::new()));
-        let power = Fake { pressed: &pressed, offs: &offs };
+        let restarts = Cell::new(0);
+        let power = Fake { pressed: &pressed, offs: &offs, restarts: &restarts };
         let mut role = PowerRole::new(|| LineState::Full, Some(power), end);
         let limit = (SHUTDOWN_LIMIT + GRACE + LOG_LIMIT).as_secs();
         let off = run(&mut role, &offs, 0, limit + 5).expect("off");

@@ -5,6 +5,7 @@
 //! a zero, which ends what the other has left half said, and greets, which begins the talk anew.
 
 use hal_api::{ByteStream, Instant};
+use message::Then;
 use message::mailbox::{
     Answer, Call, Cores, Edition, Error, Frame, FrameReader, MAX_FRAME_BYTES, Request, Response, Status,
     encode,
@@ -20,6 +21,12 @@ pub trait Card {
 
     /// Its cores, from number `first` on, as many as the answer takes.
     fn cores(&self, first: u8) -> Cores;
+
+    /// Begins the orderly end, unless it has begun. Gives what comes after it.
+    ///
+    /// # Errors
+    /// [`Error::NotHere`] where that cannot come after it.
+    fn end(&self, then: Then) -> Result<Then, Error>;
 }
 
 /// The mailbox of a card, on one stream.
@@ -112,6 +119,7 @@ impl<S: ByteStream> Mailbox<S> {
             Call::Hello(_) => Answer::Hello(Edition::HERE),
             Call::Status => Answer::Status(card.status(now)),
             Call::Cores { first } => Answer::Cores(card.cores(first)),
+            Call::End { then } => Answer::Ending { then: card.end(then)? },
         })
     }
 

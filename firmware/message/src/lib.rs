@@ -22,7 +22,7 @@ pub use between_cores::{
 };
 pub use core_meter::{CoreMeter, CoreReading};
 pub use mesh::{BACKLOG_ENTRIES, MESH_RING_ENTRIES, Merge, Mesh, MeshCounters};
-pub use orderly_end::OrderlyEnd;
+pub use orderly_end::{OrderlyEnd, Then};
 pub use quiesce::{Confirmed, Quiesce, Quiesces};
 pub use roster::Roster;
 

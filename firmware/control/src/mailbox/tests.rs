@@ -64,6 +64,10 @@ impl Card for FakeCard {
     fn cores(&self, _: u8) -> Cores {
         Cores { cores: heapless::Vec::new() }
     }
+
+    fn end(&self, then: Then) -> Result<Then, Error> {
+        if then == Then::Off { Ok(then) } else { Err(Error::NotHere) }
+    }
 }
 
 struct Bench {
@@ -139,6 +143,17 @@ fn nothing_is_told_before_the_greeting_or_to_another_edition() {
         sentence.contains(&client.to_string()) && sentence.contains(&Edition::HERE.to_string()),
         "{sentence}"
     );
+}
+
+#[test]
+fn what_the_card_cannot_do_is_refused() {
+    let mut bench = Bench::new();
+    bench.ask(1, Call::Hello(Edition::HERE));
+    bench.ask(2, Call::End { then: Then::Restart });
+    bench.ask(3, Call::End { then: Then::Off });
+    assert_eq!(bench.poll(), 3);
+    let results: Vec<_> = bench.responses().into_iter().skip(1).map(|response| response.result).collect();
+    assert_eq!(results, [Err(Error::NotHere), Ok(Answer::Ending { then: Then::Off })]);
 }
 
 #[test]

@@ -59,7 +59,7 @@ mod tests {
     fn bytes() -> impl Strategy<Value = Vec<u8>> {
         let byte = prop_oneof![1 => Just(0u8), 6 => 1u8..=255];
         prop_oneof![
-            prop::collection::vec(byte, 0..600),
+            prop::collection::vec(byte, 1..600),
             // Blocks of the greatest length, and one less and more.
             (252usize..257, any::<bool>()).prop_map(|(count, zero)| {
                 let mut bytes = vec![7; count];
@@ -68,6 +68,14 @@ mod tests {
                 bytes
             })
         ]
+    }
+
+    /// Of which the reference makes nothing at all.
+    #[test]
+    fn no_bytes_are_a_block_without_any() {
+        let mut to = [0xaa; 2];
+        assert_eq!((encode(&[], &mut to), to), (Some(2), [1, 0]));
+        assert_eq!((decode_in_place(&mut [1]), decode_in_place(&mut [])), (Some(0), Some(0)));
     }
 
     proptest! {

@@ -21,6 +21,8 @@ pub enum Error {
     Malformed,
     /// More bytes than a request can have.
     TooLong,
+    /// The card has no means to do what was asked.
+    NotHere,
 }
 
 impl core::fmt::Display for Error {
@@ -36,6 +38,7 @@ impl core::fmt::Display for Error {
             Self::Malformed => formatter.write_str(
                 "the card could not read the request: another program may talk to it by the same line",
             ),
+            Self::NotHere => formatter.write_str("this card cannot do that: a hosted card is a process, which whoever has started it starts again"),
             Self::TooLong => {
                 formatter.write_str("the request is longer than a mailbox slot: ask for less at once")
             }

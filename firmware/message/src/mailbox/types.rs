@@ -6,6 +6,7 @@ use postcard_schema::key::Key;
 use serde::{Deserialize, Serialize};
 
 use super::Error;
+use crate::Then;
 
 /// Raised when what is said changes its meaning, although it may look the same.
 const VERSION: u16 = 1;
@@ -46,6 +47,11 @@ pub enum Call {
         /// The first to be told of.
         first: u8,
     },
+    /// Ends the card in order, for good: hosts' commands are finished, caches flushed, drives told.
+    End {
+        /// What comes after it.
+        then: Then,
+    },
 }
 
 /// What the card answers.
@@ -58,6 +64,11 @@ pub enum Answer {
     Status(Status),
     /// To [`Call::Cores`].
     Cores(Cores),
+    /// To [`Call::End`]: it has begun, perhaps by an earlier request, whose is what comes after it.
+    Ending {
+        /// What that is.
+        then: Then,
+    },
 }
 
 /// Which edition of the mailbox somebody speaks.
