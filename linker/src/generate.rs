@@ -75,7 +75,8 @@ mod tests {
         assert!(script.contains("IMAGE_BASE = 0x40200000;"), "{script}");
         let code = constants(&board);
         assert!(code.contains("PlanEntry { core: 1, role: Role::Net, queue: 0 }"), "{code}");
-        assert_eq!(code.matches("pub const ").count(), 2, "nothing that a board does not use: {code}");
+        assert!(code.contains("pub const MAX_CORES: usize = 8;"), "{code}");
+        assert_eq!(code.matches("pub const ").count(), 3, "nothing that a board does not use: {code}");
         assert!(script.contains("CORES_MAXIMUM = 0x8;"), "{script}");
     }
 }
