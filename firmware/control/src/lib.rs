@@ -1,4 +1,5 @@
-//! What the control core decides beside all I/O: the slots in which drives come and go, and what the operator's mailbox is answered.
+//! What the control core decides beside all I/O: the slots in which drives come and go, what the operator's mailbox is answered, and
+//! where the configuration is stored.
 //!
 //! It meets the data cores in the types of `message` alone, reads no clock, and never waits.
 #![cfg_attr(not(test), no_std)]
@@ -8,6 +9,8 @@ mod hot_plug;
 pub mod limits;
 mod mailbox;
 mod slot;
+mod store;
 
 pub use hot_plug::HotPlug;
 pub use mailbox::{Card, Mailbox};
+pub use store::{ConfigurationStore, Current, KeepsConfiguration, StoreError, StoreState};

@@ -20,3 +20,11 @@ pub const READY_LIMIT: Duration = Duration::from_secs(1);
 pub const CANCEL_TIME: Duration = Duration::from_secs(5);
 /// After power-off, before anything else is done with the slot (6.7.1.8).
 pub const POWER_OFF_TIME: Duration = Duration::from_secs(1);
+/// Longest configuration that is stored.
+pub const MAX_CONFIGURATION_BYTES: usize = 48 << 10;
+/// How long the flash may take for one operation; a block of a worn part takes some seconds.
+pub const FLASH_LIMIT: Duration = Duration::from_secs(20);
+/// Between two looks at a flash that is busy.
+pub const FLASH_LOOK_INTERVAL: Duration = Duration::from_millis(1);
+/// Operations of the flash that are begun in one turn.
+pub const FLASH_OPERATIONS_PER_TURN: u32 = 8;

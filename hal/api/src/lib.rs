@@ -9,6 +9,7 @@ mod byte_stream;
 mod command_queue;
 mod drive_slots;
 mod frame_queue;
+mod nor_flash;
 mod time;
 mod wake;
 
@@ -18,6 +19,7 @@ pub use command_queue::{
 };
 pub use drive_slots::{DriveSlots, Indicator, SlotError, SlotStart, SlotView};
 pub use frame_queue::{ChecksumRequest, FrameQueue, FrameReceive, FrameTransmit, Moved, PortInfo};
+pub use nor_flash::{FlashError, FlashShape, NorFlash};
 pub use time::{Clock, Instant};
 pub use wake::Wake;
 

@@ -5,9 +5,12 @@
 
 mod drive_slots;
 mod frame_queue;
+mod nor_flash;
 
 pub use drive_slots::{FakeSlots, SlotsControl};
 pub use frame_queue::{FakeFrameQueue, FakeReceive, FakeTransmit, FarEnd, frame_queue_pair};
+
+pub use nor_flash::{Cut, FakeFlash, FlashControl};
 
 mod nvme_device;
 
