@@ -3,10 +3,10 @@
 use clap::Subcommand;
 use clap_complete::Shell;
 use message::Then;
-use message::mailbox::{Answer, Call, Core, Status};
+use message::mailbox::{Answer, Call};
 
 use crate::client::{Client, Failure};
-use crate::output;
+use crate::{output, survey};
 
 /// A command.
 #[derive(Subcommand, Debug)]
@@ -15,6 +15,16 @@ pub enum Command {
     Status,
     /// The card's cores: what they run, and how their time is spent
     Cores,
+    /// The drives: who they are, how they are, and what has happened to them
+    Drives,
+    /// The Ethernet ports: addresses, link, frames
+    Ports,
+    /// The namespaces that hosts see, and the drives that have their blocks
+    Namespaces,
+    /// The hosts that are connected: their controllers
+    Hosts,
+    /// The connections of hosts: their queues
+    Queues,
     /// End the card in order, and switch it off: hosts' commands are finished, caches flushed, drives told
     Shutdown,
     /// End the card in order, and start it anew
@@ -29,8 +39,15 @@ pub enum Command {
 /// Carries out a command; gives what is to be printed.
 pub fn run(command: &Command, client: &mut Client, json: bool) -> Result<String, Failure> {
     match command {
-        Command::Status => status(client).map(|status| output::status(&status, json)),
-        Command::Cores => cores(client).map(|cores| output::cores(&cores, json)),
+        Command::Status => survey::status(client).map(|status| output::status(&status, json)),
+        Command::Cores => survey::cores(client).map(|cores| output::cores(&cores, json)),
+        Command::Drives => survey::drives(client).map(|drives| output::drives(&drives, json)),
+        Command::Ports => survey::ports(client).map(|ports| output::ports(&ports, json)),
+        Command::Namespaces => {
+            survey::namespaces(client).map(|namespaces| output::namespaces(&namespaces, json))
+        }
+        Command::Hosts => survey::hosts(client).map(|hosts| output::hosts(&hosts, json)),
+        Command::Queues => survey::queues(client).map(|queues| output::queues(&queues, json)),
         Command::Shutdown => end(client, Then::Off).map(|then| output::ending(then, json)),
         Command::Reboot => end(client, Then::Restart).map(|then| output::ending(then, json)),
         // Needs no card.
@@ -38,32 +55,9 @@ pub fn run(command: &Command, client: &mut Client, json: bool) -> Result<String,
     }
 }
 
-fn status(client: &mut Client) -> Result<Status, Failure> {
-    match client.call(Call::Status)? {
-        Answer::Status(status) => Ok(status),
-        _ => Err(Failure::Nonsense),
-    }
-}
-
 fn end(client: &mut Client, then: Then) -> Result<Then, Failure> {
     match client.call(Call::End { then })? {
         Answer::Ending { then } => Ok(then),
         _ => Err(Failure::Nonsense),
-    }
-}
-
-fn cores(client: &mut Client) -> Result<Vec<Core>, Failure> {
-    let mut cores: Vec<Core> = Vec::new();
-    loop {
-        let first = cores.last().map_or(Some(0), |last| last.number.checked_add(1));
-        let Some(first) = first else { return Ok(cores) };
-        match client.call(Call::Cores { first })? {
-            Answer::Cores(more) if more.cores.is_empty() => return Ok(cores),
-            // Numbers rise, or this would not end.
-            Answer::Cores(more) if more.cores.iter().all(|core| core.number >= first) => {
-                cores.extend(more.cores);
-            }
-            _ => return Err(Failure::Nonsense),
-        }
     }
 }

@@ -1,11 +1,13 @@
 //! The operator's tool: asks a card by its mailbox.
 //!
-//! `client.rs` talks to the card, `commands.rs` is what there is to ask, `output.rs` shows it: tables for people, JSON for
-//! programs. Exit codes: see [`exit`].
+//! `client.rs` talks to the card, `commands.rs` is what there is to ask, `survey.rs` puts together what the data cores say one by
+//! one, as the types of `views.rs`; `output.rs` shows it: tables for people, JSON for programs. Exit codes: see [`exit`].
 
 mod client;
 mod commands;
 mod output;
+mod survey;
+mod views;
 
 use std::io::Write;
 use std::path::PathBuf;

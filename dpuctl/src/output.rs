@@ -8,6 +8,8 @@ use message::Then;
 use message::mailbox::{Core, Status};
 use serde::Serialize;
 
+use crate::views::{Drive, Host, Namespace, Port, Queue};
+
 fn json(value: &impl Serialize) -> String {
     // Names and numbers alone: there is nothing that JSON could not say.
     serde_json::to_string_pretty(value).unwrap_or_default()
@@ -53,7 +55,8 @@ pub fn status(status: &Status, as_json: bool) -> String {
     table.load_preset(NOTHING);
     table.add_row(["firmware", &format!("penstock {} for {}", status.version, status.board)]);
     table.add_row(["up", &span(Duration::from_micros(status.uptime_us))]);
-    table.add_row(["cores", &format!("{}, plan {}", status.cores, status.plan)]);
+    let cores = format!("{}, {} of them data cores, plan {}", status.cores, status.data_cores, status.plan);
+    table.add_row(["cores", &cores]);
     table.add_row(["crashes", &crashes]);
     table.add_row(["configuration", configuration]);
     table.to_string()
@@ -93,6 +96,201 @@ pub fn cores(cores: &[Core], as_json: bool) -> String {
     table.to_string()
 }
 
+pub fn drives(drives: &[Drive], as_json: bool) -> String {
+    if as_json {
+        return json(&drives);
+    }
+    let heads = [
+        "DRIVE",
+        "ADDRESS",
+        "SERIAL",
+        "MODEL",
+        "FIRMWARE",
+        "STATE",
+        "QUEUES",
+        "WARNING",
+        "TEMPERATURE",
+        "SPARE",
+        "USED",
+        "COMMANDS",
+        "INSIDE",
+        "ERRORS",
+        "LATE",
+        "RESETS",
+    ];
+    let mut table = table(&heads, 6);
+    for drive in drives {
+        let health = |show: fn(&message::mailbox::DriveHealth) -> String| {
+            drive.health.as_ref().map_or_else(|| "-".to_owned(), show)
+        };
+        table.add_row([
+            drive.number.to_string(),
+            drive.address.clone().unwrap_or_else(|| "-".to_owned()),
+            drive.serial.clone(),
+            drive.model.clone(),
+            drive.firmware.clone(),
+            drive.state.to_owned(),
+            format!("{}x{}", drive.queues, drive.queue_depth),
+            health(|health| format!("{:#04x}", health.critical_warning)),
+            // A drive may say nothing of its temperature.
+            health(|health| match health.temperature_k {
+                0 => "-".to_owned(),
+                kelvin => format!("{} C", i32::from(kelvin) - 273),
+            }),
+            health(|health| format!("{} %", health.spare_percent)),
+            health(|health| format!("{} %", health.used_percent)),
+            drive.counters.commands.to_string(),
+            drive.outstanding.to_string(),
+            drive.errors().to_string(),
+            drive.counters.command_timeouts.to_string(),
+            drive.counters.resets.to_string(),
+        ]);
+    }
+    let failed = drives.iter().filter(|drive| !drive.last_failure.is_empty());
+    let reasons =
+        failed.map(|drive| format!("\ndrive {} failed last because {}", drive.number, drive.last_failure));
+    table.to_string() + &reasons.collect::<String>()
+}
+
+pub fn ports(ports: &[Port], as_json: bool) -> String {
+    if as_json {
+        return json(&ports);
+    }
+    let heads = [
+        "PORT",
+        "MAC",
+        "LINK",
+        "ADDRESSES",
+        "ANA STATE",
+        "MTU",
+        "RECEIVED",
+        "SENT",
+        "DROPPED",
+        "ACCEPTED",
+        "REFUSED",
+    ];
+    let mut table = table(&heads, 5);
+    for port in ports {
+        let counters = &port.counters;
+        table.add_row([
+            port.number.to_string(),
+            port.mac.clone(),
+            port.link.to_owned(),
+            if port.addresses.is_empty() { "none yet".to_owned() } else { port.addresses.join(" ") },
+            port.ana_state.to_owned(),
+            port.mtu.to_string(),
+            counters.received_frames.to_string(),
+            counters.sent_frames.to_string(),
+            counters.dropped_frames.to_string(),
+            counters.accepted_connections.to_string(),
+            counters.refused_connections.to_string(),
+        ]);
+    }
+    table.to_string()
+}
+
+pub fn namespaces(namespaces: &[Namespace], as_json: bool) -> String {
+    if as_json {
+        return json(&namespaces);
+    }
+    let heads = ["NSID", "UUID", "DRIVE", "SERIAL", "ON DRIVE", "BLOCK", "SIZE"];
+    let mut table = table(&heads, 4);
+    for namespace in namespaces {
+        table.add_row([
+            namespace.nsid.to_string(),
+            namespace.uuid.clone().unwrap_or_else(|| "-".to_owned()),
+            namespace.drive.to_string(),
+            namespace.drive_serial.clone(),
+            namespace.drive_nsid.to_string(),
+            format!("{} B", namespace.block_bytes),
+            size(namespace.size_bytes),
+        ]);
+    }
+    table.to_string()
+}
+
+pub fn hosts(hosts: &[Host], as_json: bool) -> String {
+    if as_json {
+        return json(&hosts);
+    }
+    let heads =
+        ["HOST", "ADDRESS", "PORT", "KIND", "STATE", "CNTLID", "DATA CORE", "QUEUES", "KEEP ALIVE", "SILENT"];
+    let mut table = table(&heads, 5);
+    for host in hosts {
+        table.add_row([
+            host.host_nqn.clone(),
+            host.address.clone().unwrap_or_else(|| "-".to_owned()),
+            host.port.to_string(),
+            host.kind.to_owned(),
+            if host.is_ready { "ready" } else { "not ready" }.to_owned(),
+            host.cntlid.to_string(),
+            host.data_core.to_string(),
+            format!("{} of {}", host.io_queues, host.granted_io_queues),
+            if host.keep_alive_ms == 0 { "-".to_owned() } else { seconds(u64::from(host.keep_alive_ms)) },
+            seconds(host.idle_ms),
+        ]);
+    }
+    table.to_string()
+}
+
+pub fn queues(queues: &[Queue], as_json: bool) -> String {
+    if as_json {
+        return json(&queues);
+    }
+    let heads = [
+        "CNTLID",
+        "QUEUE",
+        "ADDRESS",
+        "PORT",
+        "DIGESTS",
+        "DATA CORE",
+        "ENTRIES",
+        "INSIDE",
+        "AT DRIVES",
+        "PAGES",
+    ];
+    let mut table = table(&heads, 5);
+    for queue in queues {
+        let digests = match (queue.header_digest, queue.data_digest) {
+            (false, false) => "-",
+            (true, false) => "header",
+            (false, true) => "data",
+            (true, true) => "both",
+        };
+        table.add_row([
+            queue.cntlid.map_or_else(|| "-".to_owned(), |cntlid| cntlid.to_string()),
+            queue.queue_id.to_string(),
+            queue.address.clone().unwrap_or_else(|| "-".to_owned()),
+            queue.port.to_string(),
+            digests.to_owned(),
+            queue.data_core.to_string(),
+            queue.entries.to_string(),
+            queue.outstanding.to_string(),
+            queue.at_drives.to_string(),
+            queue.pages.to_string(),
+        ]);
+    }
+    table.to_string()
+}
+
+fn seconds(millis: u64) -> String {
+    format!("{:.1} s", millis as f64 / 1e3)
+}
+
+/// In the largest binary unit of which there is one.
+fn size(bytes: u64) -> String {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+    let unit = (bytes.max(1).ilog2() / 10).min(5);
+    let whole = bytes >> (10 * unit);
+    let rest = bytes - (whole << (10 * unit));
+    let unit_name = units[unit as usize];
+    if rest == 0 {
+        format!("{whole} {unit_name}")
+    } else {
+        format!("{:.1} {unit_name}", bytes as f64 / f64::powi(1024.0, unit as i32))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use message::mailbox::{Role, Roles};
@@ -104,6 +302,12 @@ mod tests {
         let of = |seconds| span(Duration::from_secs(seconds));
         assert_eq!([of(0), of(59), of(61)], ["0 s", "59 s", "1 min 1 s"]);
         assert_eq!([of(3600), of(90_000)], ["1 h 0 min", "1 d 1 h"]);
+    }
+
+    #[test]
+    fn sizes_are_told_in_the_largest_unit() {
+        let told = [0, 512, 1024, 1536, 64 << 20, u64::MAX].map(size);
+        assert_eq!(told, ["0 B", "512 B", "1 KiB", "1.5 KiB", "64 MiB", "16384.0 PiB"]);
     }
 
     #[test]

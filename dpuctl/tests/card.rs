@@ -68,6 +68,7 @@ fn status() -> Status {
         plan: "many".try_into().unwrap(),
         uptime_us: 61_000_000,
         cores: 4,
+        data_cores: 3,
         crashes: 2,
         crashes_in_a_row: 1,
         configuration_is_stored: false,

@@ -137,8 +137,13 @@ pub fn end(then: Then) -> Option<Then> {
         return None;
     }
     STOP.store(true, Ordering::Release);
-    BELLS.get().into_iter().flatten().for_each(Doorbell::ring);
+    wake();
     Some(then)
+}
+
+/// Ends the sleep of all cores: there are two at most, and the one that was not meant looks and sleeps again.
+pub fn wake() {
+    BELLS.get().into_iter().flatten().for_each(Doorbell::ring);
 }
 
 /// The first SIGINT, SIGTERM or SIGHUP asks for the end, the second is the end.

@@ -12,7 +12,7 @@ use std::sync::OnceLock;
 use app::options::Options;
 use app::plan::Plan;
 use app::sizes::Sizes;
-use app::{CardFacts, CoreMeter, DataCore, Hardware, MailboxRole, Memory};
+use app::{CardFacts, CoreMeter, DataCore, Hardware, MailboxRole, Memory, call_ways};
 use clap::Parser;
 use hal_api::{Clock, FrameQueue};
 use hal_fakes::FakeNvme;
@@ -32,6 +32,8 @@ mod board {
 
 /// MTU of a wire where nothing else is said, as QEMU's port has it.
 const WIRE_MTU: u16 = 1500;
+/// Private memory of role `control`: its rings to the data core.
+const CONTROL_BYTES: usize = 64 << 10;
 /// Name of the interface in a namespace of its own.
 const OWN_INTERFACE: &str = "card0";
 /// Exit code of bad input, as clap has it.
@@ -167,9 +169,15 @@ where
     let Parts { plan, cpus, options, sizes, memory, sleeper, control_sleeper, mailbox } = parts;
     let seed = seed().map_err(|error| format!("no randomness: {error}"))?;
     let hardware = Hardware { ports, drives };
+    let control = hal_hosted::map_memory(CONTROL_BYTES).map_err(|error| error.to_string())?;
+    // SAFETY: freshly mapped for the rest of the program, and reached through the arena alone from here on.
+    let mut control = unsafe { hal_mem::Arena::new(control.as_ptr(), control.len()) };
+    let short = |_| "no memory for the rings between cores".to_owned();
+    let (calls, desks) = call_ways(&mut control, 1, |_| cores::wake(), cores::wake).map_err(short)?;
     let data = app::assemble(hardware, &options, &sizes, memory, seed, clock().now()).map_err(|short| {
         format!("--memory: {} bytes wanted, {} left", short.wanted_bytes, short.left_bytes)
     })?;
+    desks.into_iter().for_each(|desk| data.answer_calls_of(desk));
     let cpus = arguments.cpus.clone().map_or(cpus, |list| list.0);
     let cores = Cores {
         plan,
@@ -177,7 +185,7 @@ where
         clock: clock(),
         sleeper,
         control_sleeper,
-        mailbox: MailboxRole::new(mailbox, false, facts(plan)),
+        mailbox: MailboxRole::new(mailbox, false, facts(plan), calls),
     };
     let sockets = sockets.into_iter().chain(arguments.mailbox.clone()).collect::<Vec<_>>();
     Ok(Box::new(move || {

@@ -10,9 +10,9 @@ use app::options::Options;
 use app::plan::{self, Plan, Role};
 use app::sizes::{Sizes, mesh_bytes};
 use app::{
-    CardFacts, ControlEnds, CoreLoop, CoreMeter, CoreQueue, DataCore, DataEnds, HotPlug, HotPlugRole,
-    LineState, MAX_DATA_CORES, MailboxRole, Memory, OrderlyEnd, Power, PowerRole, Steering, Watched,
-    steered_port_bytes, steered_ports,
+    CallDesk, Calls, CardFacts, ControlEnds, CoreLoop, CoreMeter, CoreQueue, DataCore, DataEnds, HotPlug,
+    HotPlugRole, LineState, MAX_DATA_CORES, MailboxRole, Memory, OrderlyEnd, Power, PowerRole, Steering,
+    Watched, call_ways, steered_port_bytes, steered_ports,
 };
 use hal_api::{Clock, Instant, Wake};
 use hal_arch_aarch64::{
@@ -79,8 +79,8 @@ fn main(mut boot: Boot) -> ! {
         place.store(*core as u8, Ordering::Relaxed);
     }
     END.set_cores(cores.len() as u8);
-    let Parts { mut data, slots, console, polled } = divide(&mut boot, &options, &cores);
-    let mailbox = &mut mailbox(console, plan);
+    let Parts { mut data, slots, calls, console, polled } = divide(&mut boot, &options, &cores);
+    let mailbox = &mut mailbox(console, plan, calls);
     let timer = boot.timer;
     let power = Switch(boot.power_key.take());
     let mut control = PowerRole::new(line(boot.uart.take()), Some(power), &END);
@@ -116,7 +116,7 @@ fn meter(core: usize) -> &'static CoreMeter {
 }
 
 /// The mailbox on the operator's line, where the machine has one.
-fn mailbox(console: Option<VirtioConsole>, plan: &'static Plan) -> MailboxRole<VirtioConsole> {
+fn mailbox(console: Option<VirtioConsole>, plan: &'static Plan, calls: Calls) -> MailboxRole<VirtioConsole> {
     let counts = crash_counts();
     let polled = console.as_ref().is_some_and(|console| !console.has_interrupt());
     if console.is_some() {
@@ -134,7 +134,7 @@ fn mailbox(console: Option<VirtioConsole>, plan: &'static Plan) -> MailboxRole<V
             END.asked_for()
         },
     };
-    MailboxRole::new(console, polled, facts)
+    MailboxRole::new(console, polled, facts, calls)
 }
 
 /// What a core does in each turn beside its roles: it tells the watchdog that it lives and the crash record that the
@@ -210,6 +210,7 @@ fn choose_plan(options: &Options, cores: usize) -> &'static Plan {
 struct Parts {
     data: PerCore<&'static mut Data>,
     slots: &'static mut Slots,
+    calls: Calls,
     console: Option<VirtioConsole>,
     /// The data cores have to poll devices that cannot wake them.
     polled: bool,
@@ -223,7 +224,7 @@ fn divide(boot: &mut Boot, options: &Options, cores: &[usize]) -> Parts {
     let steering = make_steering(boot, cores.len());
     let Inventory { drives, slots, mut ports, console, polled } =
         find_devices(boot, options, cores, steering);
-    let Some((slots, rings)) = watch_slots(boot, slots, cores.len()) else {
+    let Some(Control { slots, rings, calls, desks }) = control_parts(boot, slots, cores.len()) else {
         panic!("{} MiB of memory are not enough for role control", boot.memory.left_bytes() >> 20);
     };
     let of_port = |port: &VirtioNetPort| steered_port_bytes(cores.len(), port.pairs(), port.info().mtu);
@@ -252,12 +253,13 @@ fn divide(boot: &mut Boot, options: &Options, cores: &[usize]) -> Parts {
         .unwrap_or_else(|short| {
             panic!("memory: {} bytes wanted, {} left", short.wanted_bytes, short.left_bytes)
         });
-    for (core, rings) in data.iter_mut().zip(rings) {
+    for ((core, rings), desk) in data.iter_mut().zip(rings).zip(desks) {
         core.obey(rings);
+        core.answer_calls_of(desk);
         core.end_when_asked(&END);
         core.wake_others_by(|core| wake_data_core(usize::from(core)));
     }
-    Parts { data, slots, console, polled }
+    Parts { data, slots, calls, console, polled }
 }
 
 /// Wakes the data core of this number.
@@ -278,24 +280,30 @@ fn make_steering(boot: &mut Boot, cores: usize) -> &'static Steering {
     steering
 }
 
-/// The role that watches the slots, and the data cores' ends of its rings; `None` without memory for them.
+/// What control runs, and the data cores' ends of its rings.
+struct Control {
+    slots: &'static mut Slots,
+    rings: PerCore<DataEnds<'static, NvmeController>>,
+    calls: Calls,
+    desks: PerCore<CallDesk>,
+}
+
+/// The role that watches the slots, and the ways between control and the data cores; `None` without memory for them.
 #[inline(never)]
-fn watch_slots(
-    boot: &mut Boot,
-    slots: PciDriveSlots,
-    cores: usize,
-) -> Option<(&'static mut Slots, PerCore<DataEnds<'static, NvmeController>>)> {
+fn control_parts(boot: &mut Boot, slots: PciDriveSlots, cores: usize) -> Option<Control> {
     let mut arena = boot.memory.arena(CONTROL_BYTES * cores)?;
-    let mut control = PerCore::<ControlEnds<'static, NvmeController>>::new();
-    let mut data = PerCore::new();
+    let mut ends = PerCore::<ControlEnds<'static, NvmeController>>::new();
+    let mut rings = PerCore::new();
     for _ in 0..cores {
         let (of_control, of_data) = app::drive_ends(&mut arena).ok()?;
         // As many as there may be data cores.
-        let _ = control.push(of_control);
-        let _ = data.push(of_data);
+        let _ = ends.push(of_control);
+        let _ = rings.push(of_data);
     }
-    let role = arena.value(HotPlugRole::new(HotPlug::with_cores(slots, control))).ok()?;
-    Some((role, data))
+    let slots = arena.value(HotPlugRole::new(HotPlug::with_cores(slots, ends))).ok()?;
+    let wake_data = |core| wake_data_core(usize::from(core));
+    let (calls, desks) = call_ways(&mut arena, cores, wake_data, || wake(CONTROL_CORE)).ok()?;
+    Some(Control { slots, rings, calls, desks })
 }
 
 #[inline(never)]

@@ -22,7 +22,10 @@ pub use control_role::{ControlRole, LineState};
 pub use dataplane::{CoreLoop, DataCore, PoolCounts, Role, SHUTDOWN_LIMIT};
 pub use hot_plug_role::HotPlugRole;
 pub use mailbox_role::{CardFacts, MailboxRole};
-pub use message::{ControlEnds, CoreMeter, DataEnds, MAX_DATA_CORES, OrderlyEnd, Then, drive_ends};
+pub use message::{
+    CallDesk, Calls, ControlEnds, CoreMeter, DataEnds, MAX_DATA_CORES, OrderlyEnd, Then, call_ways,
+    drive_ends,
+};
 pub use net::Steering;
 pub use power_role::{Power, PowerRole};
 pub use steered::{CoreQueue, steered_port_bytes, steered_ports};

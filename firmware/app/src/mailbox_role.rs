@@ -5,8 +5,8 @@ use core::time::Duration;
 use control::{Card, Mailbox};
 use dataplane::Role;
 use hal_api::{ByteStream, Instant};
-use message::mailbox::{self, Core, Cores, Error, Status};
-use message::{CoreMeter, Then};
+use message::mailbox::{self, Core, CoreCall, Cores, Error, Status};
+use message::{Calls, CoreMeter, Reply, Then};
 
 use crate::plan::{self, Plan};
 
@@ -35,39 +35,73 @@ pub struct CardFacts {
 /// Serves the mailbox on one line, where there is one.
 pub struct MailboxRole<S> {
     mailbox: Option<Mailbox<S>>,
-    card: CardFacts,
+    card: CardSide,
     polled: bool,
 }
 
+/// What the mailbox asks: control itself, and the data cores.
+struct CardSide {
+    facts: CardFacts,
+    calls: Calls,
+}
+
 impl<S: ByteStream> MailboxRole<S> {
-    /// The mailbox on `line`. With `polled` that cannot wake the core.
-    pub fn new(line: Option<S>, polled: bool, card: CardFacts) -> Self {
-        Self { mailbox: line.map(Mailbox::new), card, polled }
+    /// The mailbox on `line`. With `polled` that cannot wake the core. `calls` are the ways to the data cores.
+    pub fn new(line: Option<S>, polled: bool, facts: CardFacts, calls: Calls) -> Self {
+        Self { mailbox: line.map(Mailbox::new), card: CardSide { facts, calls }, polled }
     }
 }
 
 impl<S: ByteStream> Role for MailboxRole<S> {
     fn poll(&mut self, now: Instant, budget: u32) -> u32 {
         let Some(mailbox) = &mut self.mailbox else { return 0 };
-        mailbox.poll(&self.card, now, budget)
+        mailbox.poll(&mut self.card, now, budget)
     }
 
     fn arm(&mut self) -> bool {
-        self.mailbox.as_mut().is_some_and(Mailbox::arm)
+        let heard = self.card.calls.arm();
+        self.mailbox.as_mut().is_some_and(Mailbox::arm) || heard
     }
 
     fn disarm(&mut self) {
+        self.card.calls.disarm();
         if let Some(mailbox) = &mut self.mailbox {
             mailbox.disarm();
         }
     }
 
     fn next_deadline(&mut self, now: Instant) -> Instant {
-        if self.polled && self.mailbox.is_some() { now + POLL_INTERVAL } else { Instant::FAR_FUTURE }
+        let Some(mailbox) = &self.mailbox else { return Instant::FAR_FUTURE };
+        let look = if self.polled { now + POLL_INTERVAL } else { Instant::FAR_FUTURE };
+        mailbox.next_deadline().min(look)
     }
 }
 
-impl Card for CardFacts {
+impl Card for CardSide {
+    fn status(&self, now: Instant) -> Status {
+        Status { data_cores: self.calls.cores(), ..self.facts.status(now) }
+    }
+
+    fn cores(&self, first: u8) -> Cores {
+        self.facts.cores(first)
+    }
+
+    fn end(&self, then: Then) -> Result<Then, Error> {
+        let comes = (self.facts.end)(then).ok_or(Error::NotHere)?;
+        hal_log::info!("an operator asks for the orderly end");
+        Ok(comes)
+    }
+
+    fn ask(&mut self, core: u8, call: CoreCall) -> Result<u32, Error> {
+        self.calls.ask(core, call)
+    }
+
+    fn hear(&mut self) -> Option<Reply> {
+        self.calls.hear()
+    }
+}
+
+impl CardFacts {
     fn status(&self, now: Instant) -> Status {
         Status {
             version: shortened(self.version),
@@ -75,17 +109,12 @@ impl Card for CardFacts {
             plan: shortened(self.plan.name),
             uptime_us: now.as_micros(),
             cores: self.plan.cores as u8,
+            data_cores: 0,
             crashes: self.crashes,
             crashes_in_a_row: self.crashes_in_a_row,
             // There is no configuration store yet.
             configuration_is_stored: false,
         }
-    }
-
-    fn end(&self, then: Then) -> Result<Then, Error> {
-        let comes = (self.end)(then).ok_or(Error::NotHere)?;
-        hal_log::info!("an operator asks for the orderly end");
-        Ok(comes)
     }
 
     fn cores(&self, first: u8) -> Cores {

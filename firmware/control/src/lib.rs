@@ -12,5 +12,5 @@ mod slot;
 mod store;
 
 pub use hot_plug::HotPlug;
-pub use mailbox::{Card, Mailbox};
+pub use mailbox::{CORE_PATIENCE, Card, Mailbox};
 pub use store::{ConfigurationStore, Current, KeepsConfiguration, StoreError, StoreState};

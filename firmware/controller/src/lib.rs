@@ -32,6 +32,7 @@ mod namespace;
 mod properties;
 mod slot;
 mod subsystem;
+mod telling;
 #[cfg(test)]
 mod testing;
 mod window;

@@ -9,7 +9,7 @@ use drive::Drives;
 use hal_api::{FrameQueue, Instant, NvmeDevice};
 use hal_mem::PagePool;
 use heapless::Vec;
-use message::OrderlyEnd;
+use message::{CallDesk, OrderlyEnd};
 use net::Stack;
 use nvmeof::{Environment, Target};
 
@@ -82,6 +82,7 @@ pub struct DataCore<F: FrameQueue, D: NvmeDevice + 'static> {
     pub(crate) asked_by: Option<&'static OrderlyEnd>,
     pub(crate) host_flush: HostFlush,
     pub(crate) mesh: MeshState,
+    pub(crate) desk: Option<CallDesk>,
     next_tick: Instant,
 }
 
@@ -104,6 +105,7 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
             asked_by: None,
             host_flush: HostFlush::default(),
             mesh: MeshState::default(),
+            desk: None,
             next_tick: Instant::ZERO,
         }
     }
@@ -187,7 +189,7 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> Role for DataCore<F, D> {
         self.transmit(now);
         // Behind the frames that were passed on: who is told that they are, finds them.
         self.answer_cores(now);
-        work
+        work + self.answer_calls(now)
     }
 
     fn arm(&mut self) -> bool {
@@ -197,12 +199,16 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> Role for DataCore<F, D> {
             frames |= stack.arm();
         }
         let drives = self.drives.arm();
-        frames || drives || self.subsystem.has_messages() || self.target.has_ready()
+        let asked = self.desk.as_mut().is_some_and(CallDesk::arm);
+        frames || drives || asked || self.subsystem.has_messages() || self.target.has_ready()
     }
 
     fn disarm(&mut self) {
         self.stacks.iter_mut().for_each(Stack::disarm);
         self.drives.disarm();
+        if let Some(desk) = &mut self.desk {
+            desk.disarm();
+        }
     }
 
     fn next_deadline(&mut self, now: Instant) -> Instant {

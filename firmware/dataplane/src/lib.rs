@@ -6,6 +6,7 @@
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
+mod calls;
 mod core_loop;
 mod data_core;
 mod drive_role;

@@ -6,7 +6,7 @@ mod others;
 use controller::{IoCompletion, IoRequest, Rejected};
 use hal_api::{Instant, NvmeDevice};
 use hal_mem::PagePool;
-use message::CoreSet;
+use message::{CoreSet, mailbox};
 use nvme::log_page::SmartLog;
 
 use crate::events::{DriveCounters, DriveEvent, DriveIdentity};
@@ -268,6 +268,18 @@ impl<D: NvmeDevice> Drive<D> {
     #[must_use]
     pub fn name(&self) -> Name {
         self.name
+    }
+
+    /// What an operator is told of this core's part of the drive, whose number is `number`.
+    #[must_use]
+    pub fn tell(&self, number: u8) -> mailbox::Drive {
+        mailbox::Drive {
+            number,
+            outstanding: self.outstanding() as u16,
+            quarantined: self.quarantined() as u16,
+            counters: self.counters().into(),
+            home: self.home.as_ref().map(DriveHome::told),
+        }
     }
 
     /// Begins the orderly end, for good: no new request is taken, those inside end, the cache is flushed, the drive is

@@ -6,6 +6,7 @@ mod power;
 mod recovery;
 mod shutdown;
 mod steps;
+mod telling;
 
 use hal_api::{Instant, NvmeDevice};
 use hal_mem::PagePool;

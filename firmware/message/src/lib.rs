@@ -1,13 +1,15 @@
 //! What cores say to each other: the types of messages, and the ways that they take.
 //!
 //! Here stands what control may ask of a data core, and what it is answered: each data core has a pair of rings with control,
-//! one for requests, one for answers; each is moved, so that a device has one owner at any time. Data cores look at theirs every 100 ms. What data
+//! one for requests, one for answers; each is moved, so that a device has one owner at any time. Data cores look at theirs every 100 ms. What an
+//! operator asks goes by ways of its own, at which they look in every turn (`calls.rs`). What data
 //! cores say to each other stands in `between_cores.rs`, how it travels in `mesh.rs`, and how a change that all of them have to
 //! make is known to be complete in `quiesce.rs`. Must not depend on who sends or receives.
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
 mod between_cores;
+mod calls;
 mod core_meter;
 pub mod mailbox;
 mod mesh;
@@ -20,6 +22,7 @@ pub use between_cores::{
     MAX_CHANGES, MAX_CONNECT_REQUESTS, MAX_DATA_CORES, MAX_LOCK_REQUESTS, MAX_NAMESPACES, MAX_QUEUES,
     MAX_RANGE_LOCKS, QueueGrant, QueueRequest,
 };
+pub use calls::{CALL_RING_ENTRIES, CallDesk, Calls, Reply, Request, call_ways};
 pub use core_meter::{CoreMeter, CoreReading};
 pub use mesh::{BACKLOG_ENTRIES, MESH_RING_ENTRIES, Merge, Mesh, MeshCounters};
 pub use orderly_end::{OrderlyEnd, Then};

@@ -7,10 +7,16 @@
 //! repeated does no harm. Must not depend on who serves, or on what carries the bytes.
 
 mod cobs;
+mod core_types;
 mod error;
 mod frame;
 mod types;
 
+pub use core_types::{
+    Controller, CoreAnswer, CoreCall, Drive, DriveCounters, DriveHealth, DriveHome, DriveState,
+    MAX_CONTROLLERS_OF_ANSWER, MAX_DRIVES_OF_ANSWER, MAX_NAMESPACES_OF_ANSWER, MAX_PORTS_OF_ANSWER,
+    MAX_QUEUES_OF_ANSWER, Namespace, Port, PortAddress, PortCounters, Queue,
+};
 pub use error::Error;
 pub use frame::{Frame, FrameReader, MAX_FRAME_BYTES, encode};
 pub use types::{

@@ -25,6 +25,7 @@ mod send;
 mod slots;
 mod stream;
 mod target;
+mod telling;
 #[cfg(test)]
 mod tests;
 mod turn;

@@ -6,7 +6,8 @@ use std::time::Duration;
 use app::options::Options;
 use app::sizes::{Sizes, mesh_bytes};
 use app::{
-    CoreLoop, CoreMeter, DataCore, HotPlug, HotPlugRole, Memory, PoolCounts, Role, assemble_cores, drive_ends,
+    Calls, CoreLoop, CoreMeter, DataCore, HotPlug, HotPlugRole, Memory, PoolCounts, Role, assemble_cores,
+    call_ways, drive_ends,
 };
 use hal_api::{Clock, Instant, PortInfo, Wake};
 use hal_fakes::{
@@ -163,6 +164,15 @@ impl Card {
         let ends: Vec<_> = ends.collect();
         self.hot_plug = Some(HotPlugRole::new(HotPlug::with_cores(slots, ends)));
         hands
+    }
+
+    /// Control's ways to ask the data cores.
+    pub fn add_calls(&mut self) -> Calls {
+        let mut arena = Arena::leak_for_host(RING_BYTES);
+        let ways = call_ways(&mut arena, self.cores.len(), |_| {}, || {});
+        let (calls, desks) = ways.expect("room for two rings for each core");
+        self.cores.iter_mut().zip(desks).for_each(|(core, desk)| core.answer_calls_of(desk));
+        calls
     }
 
     /// One turn of the card and of its hosts.

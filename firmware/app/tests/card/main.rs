@@ -3,6 +3,7 @@
 //! What it proves is what hosts are promised: data comes back as it was written, every command ends, nothing is done
 //! to one host's data by another's mishap, and pools are whole again afterwards.
 
+mod calls;
 mod card;
 mod chaos;
 mod cost;

@@ -6,6 +6,8 @@ use std::rc::Rc;
 
 use proptest::prelude::*;
 
+use message::mailbox::CoreAnswer;
+
 use super::*;
 
 /// A line with so much room towards the client.
@@ -44,7 +46,12 @@ impl ByteStream for Stream {
     fn disarm(&mut self) {}
 }
 
-struct FakeCard;
+/// A card with two data cores, of which the second never answers.
+#[derive(Default)]
+struct FakeCard {
+    asked: u32,
+    replies: VecDeque<Reply>,
+}
 
 impl Card for FakeCard {
     fn status(&self, now: Instant) -> Status {
@@ -55,6 +62,7 @@ impl Card for FakeCard {
             plan: text("single"),
             uptime_us: now.as_micros(),
             cores: 1,
+            data_cores: 2,
             crashes: 0,
             crashes_in_a_row: 0,
             configuration_is_stored: false,
@@ -68,18 +76,40 @@ impl Card for FakeCard {
     fn end(&self, then: Then) -> Result<Then, Error> {
         if then == Then::Off { Ok(then) } else { Err(Error::NotHere) }
     }
+
+    fn ask(&mut self, core: u8, _: CoreCall) -> Result<u32, Error> {
+        if core > 1 {
+            return Err(Error::NoSuchCore { core, cores: 2 });
+        }
+        self.asked += 1;
+        if core == 0 {
+            self.replies.push_back(reply(self.asked));
+        }
+        Ok(self.asked)
+    }
+
+    fn hear(&mut self) -> Option<Reply> {
+        self.replies.pop_front()
+    }
+}
+
+fn reply(ticket: u32) -> Reply {
+    Reply { ticket, result: Ok(CoreAnswer::Queues(heapless::Vec::new())) }
 }
 
 struct Bench {
     mailbox: Mailbox<Stream>,
+    card: FakeCard,
     line: Stream,
+    now: Instant,
 }
 
 impl Bench {
     fn new() -> Self {
         let line = Stream::default();
         line.0.borrow_mut().room = usize::MAX;
-        Self { mailbox: Mailbox::new(line.clone()), line }
+        let (mailbox, now) = (Mailbox::new(line.clone()), Instant::from_micros(77));
+        Self { mailbox, card: FakeCard::default(), line, now }
     }
 
     fn say(&self, bytes: &[u8]) {
@@ -92,7 +122,7 @@ impl Bench {
     }
 
     fn poll(&mut self) -> u32 {
-        self.mailbox.poll(&FakeCard, Instant::from_micros(77), 64)
+        self.mailbox.poll(&mut self.card, self.now, 64)
     }
 
     fn responses(&self) -> Vec<Response> {
@@ -157,6 +187,42 @@ fn what_the_card_cannot_do_is_refused() {
 }
 
 #[test]
+fn a_data_core_answers_for_itself_and_in_order() {
+    let mut bench = Bench::new();
+    bench.ask(1, Call::Hello(Edition::HERE));
+    for (sequence, core) in [(2, 0), (3, 2), (4, 0)] {
+        bench.ask(sequence, Call::Core { core, call: CoreCall::Ports });
+    }
+    bench.ask(5, Call::Status);
+    while bench.poll() > 0 {}
+    let responses = bench.responses();
+    assert!(responses.iter().map(|response| response.sequence).eq(1..=5));
+    let queues = Ok(Answer::Core(CoreAnswer::Queues(heapless::Vec::new())));
+    assert_eq!((&responses[1].result, &responses[3].result), (&queues, &queues));
+    assert_eq!(responses[2].result, Err(Error::NoSuchCore { core: 2, cores: 2 }));
+}
+
+#[test]
+fn a_data_core_that_says_nothing_is_named_and_what_it_says_too_late_is_nobodys() {
+    let mut bench = Bench::new();
+    bench.ask(1, Call::Hello(Edition::HERE));
+    bench.ask(2, Call::Core { core: 1, call: CoreCall::Ports });
+    bench.ask(3, Call::Core { core: 0, call: CoreCall::Ports });
+    while bench.poll() > 0 {}
+    assert_eq!((bench.responses().len(), bench.mailbox.next_deadline()), (1, bench.now + CORE_PATIENCE));
+    assert!(!bench.mailbox.arm() || !bench.line.0.borrow().to_card.is_empty());
+    bench.now = bench.now + CORE_PATIENCE;
+    assert!(bench.poll() > 0);
+    // It comes before what is waited for now.
+    bench.card.replies.push_front(reply(1));
+    while bench.poll() > 0 {}
+    let responses = bench.responses();
+    assert_eq!(responses[0].result, Err(Error::CoreSilent { core: 1 }));
+    assert_eq!((responses[1].sequence, responses[1].result.is_ok(), responses.len()), (3, true, 2));
+    assert_eq!(bench.mailbox.next_deadline(), Instant::FAR_FUTURE);
+}
+
+#[test]
 fn a_client_that_does_not_read_is_not_read_either() {
     let mut bench = Bench::new();
     bench.line.0.borrow_mut().room = 5;
@@ -173,7 +239,7 @@ fn a_client_that_does_not_read_is_not_read_either() {
 fn a_turn_answers_no_more_than_its_budget_and_does_not_sleep_on_the_rest() {
     let mut bench = Bench::new();
     (0..3).for_each(|number| bench.ask(number, Call::Hello(Edition::HERE)));
-    assert_eq!(bench.mailbox.poll(&FakeCard, Instant::ZERO, 2), 2);
+    assert_eq!(bench.mailbox.poll(&mut bench.card, Instant::ZERO, 2), 2);
     assert!(bench.mailbox.arm(), "a request is in the buffer");
     assert_eq!((bench.poll(), bench.mailbox.arm()), (1, false));
 }

@@ -23,6 +23,18 @@ pub enum Error {
     TooLong,
     /// The card has no means to do what was asked.
     NotHere,
+    /// There is no data core of this number.
+    NoSuchCore {
+        /// The number.
+        core: u8,
+        /// How many there are.
+        cores: u8,
+    },
+    /// A data core has not answered.
+    CoreSilent {
+        /// Which.
+        core: u8,
+    },
 }
 
 impl core::fmt::Display for Error {
@@ -39,6 +51,13 @@ impl core::fmt::Display for Error {
                 "the card could not read the request: another program may talk to it by the same line",
             ),
             Self::NotHere => formatter.write_str("this card cannot do that: a hosted card is a process, which whoever has started it starts again"),
+            Self::NoSuchCore { core, cores } => {
+                write!(formatter, "there is no data core {core}: the card has {cores}, counted from 0")
+            }
+            Self::CoreSilent { core } => write!(
+                formatter,
+                "data core {core} does not answer: it may be about to be restarted by the watchdog; try again, and look at the card's log"
+            ),
             Self::TooLong => {
                 formatter.write_str("the request is longer than a mailbox slot: ask for less at once")
             }

@@ -5,7 +5,7 @@ use postcard_schema::Schema;
 use postcard_schema::key::Key;
 use serde::{Deserialize, Serialize};
 
-use super::Error;
+use super::{CoreAnswer, CoreCall, Error};
 use crate::Then;
 
 /// Raised when what is said changes its meaning, although it may look the same.
@@ -52,6 +52,13 @@ pub enum Call {
         /// What comes after it.
         then: Then,
     },
+    /// What a data core has: its answer comes from there.
+    Core {
+        /// Its number among the data cores.
+        core: u8,
+        /// What it is asked.
+        call: CoreCall,
+    },
 }
 
 /// What the card answers.
@@ -69,6 +76,8 @@ pub enum Answer {
         /// What that is.
         then: Then,
     },
+    /// To [`Call::Core`].
+    Core(CoreAnswer),
 }
 
 /// Which edition of the mailbox somebody speaks.
@@ -110,6 +119,8 @@ pub struct Status {
     pub uptime_us: u64,
     /// How many cores the plan has.
     pub cores: u8,
+    /// How many of them are data cores.
+    pub data_cores: u8,
     /// Crashes since power-on, and of them those in a row that the card has not served after.
     pub crashes: u32,
     /// See [`Self::crashes`].

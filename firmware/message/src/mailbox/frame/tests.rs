@@ -3,7 +3,11 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::mailbox::{Answer, Call, Core, Cores, Edition, Request, Response, Role, Roles, Status};
+use crate::mailbox::{
+    Answer, Call, Controller, Core, CoreAnswer, Cores, Drive, DriveCounters, DriveHealth, DriveHome,
+    DriveState, Edition, Namespace, Port, PortAddress, PortCounters, Queue, Request, Response, Role, Roles,
+    Status,
+};
 
 fn request(sequence: u32) -> Request {
     Request { sequence, call: Call::Hello(Edition::HERE) }
@@ -83,6 +87,7 @@ fn the_largest_answers_fit_into_a_message() {
         plan: text(),
         uptime_us: u64::MAX,
         cores: u8::MAX,
+        data_cores: 3,
         crashes: u32::MAX,
         crashes_in_a_row: u32::MAX,
         configuration_is_stored: true,
@@ -92,6 +97,134 @@ fn the_largest_answers_fit_into_a_message() {
         let response = Response { sequence: u32::MAX, result: Ok(answer) };
         assert!(postcard::to_stdvec(&response).unwrap().len() <= MESSAGE_BYTES);
     }
+}
+
+#[test]
+fn the_largest_answers_of_data_cores_fit_into_a_message() {
+    for answer in largest_of_cores() {
+        let response = Response { sequence: u32::MAX, result: Ok(Answer::Core(answer.clone())) };
+        let bytes = postcard::to_stdvec(&response).unwrap().len();
+        assert!(bytes <= MESSAGE_BYTES, "{bytes}: {answer:?}");
+    }
+}
+
+/// Answers with as many entries as they take, each as long as it can be.
+fn largest_of_cores() -> [CoreAnswer; 5] {
+    fn full<T: Clone, const N: usize>(entry: &T) -> heapless::Vec<T, N> {
+        (0..N).map(|_| entry.clone()).collect()
+    }
+    fn text<const N: usize>() -> heapless::String<N> {
+        "x".repeat(N).as_str().try_into().unwrap()
+    }
+    let address = std::net::IpAddr::from([u16::MAX; 8]);
+    let of_drive = DriveCounters {
+        commands: u64::MAX,
+        media_errors: u64::MAX,
+        other_errors: u64::MAX,
+        command_timeouts: u64::MAX,
+        aborted: u64::MAX,
+        request_timeouts: u64::MAX,
+        resets: u64::MAX,
+        unknown_completions: u64::MAX,
+        lost_caches: u64::MAX,
+        failures: u64::MAX,
+        busy: u64::MAX,
+    };
+    let health = DriveHealth {
+        critical_warning: u8::MAX,
+        temperature_k: u16::MAX,
+        spare_percent: u8::MAX,
+        used_percent: u8::MAX,
+        power_on_hours: u64::MAX,
+        unsafe_shutdowns: u64::MAX,
+        media_errors: u64::MAX,
+        read_bytes: u64::MAX,
+        written_bytes: u64::MAX,
+    };
+    let home = DriveHome {
+        address: u16::MAX,
+        serial: text(),
+        model: text(),
+        firmware: text(),
+        state: DriveState::Off,
+        last_failure: text(),
+        queues: u8::MAX,
+        queue_depth: u16::MAX,
+        health: Some(health),
+    };
+    let drive = Drive {
+        number: u8::MAX,
+        outstanding: u16::MAX,
+        quarantined: u16::MAX,
+        counters: of_drive,
+        home: Some(home),
+    };
+    let own = PortAddress { address, prefix: u8::MAX, gateway: Some(address) };
+    let of_port = PortCounters {
+        received_frames: u64::MAX,
+        sent_frames: u64::MAX,
+        passed_on_frames: u64::MAX,
+        dropped_frames: u64::MAX,
+        carried_frames: u64::MAX,
+        accepted_connections: u64::MAX,
+        refused_connections: u64::MAX,
+        free_sockets: u16::MAX,
+    };
+    let port = Port {
+        number: u16::MAX,
+        mac: [u8::MAX; 6],
+        mtu: u16::MAX,
+        link_is_up: true,
+        verifies_checksums: true,
+        fills_in_checksums: true,
+        addresses: full(&own),
+        ana_state: u8::MAX,
+        counters: of_port,
+    };
+    let namespace = Namespace {
+        nsid: u32::MAX,
+        uuid: [u8::MAX; 16],
+        nguid: [u8::MAX; 16],
+        eui64: [u8::MAX; 8],
+        blocks: u64::MAX,
+        block_bytes: u32::MAX,
+        drive: u8::MAX,
+        drive_nsid: u32::MAX,
+        has_write_cache: true,
+    };
+    let controller = Controller {
+        cntlid: u16::MAX,
+        host_nqn: text(),
+        host_id: [u8::MAX; 16],
+        address: Some(address),
+        port: u16::MAX,
+        discovery: true,
+        is_ready: true,
+        keep_alive_ms: u32::MAX,
+        idle_ms: u64::MAX,
+        io_queues: u16::MAX,
+        granted_io_queues: u16::MAX,
+    };
+    let queue = Queue {
+        place: u16::MAX,
+        cntlid: Some(u16::MAX),
+        queue_id: u16::MAX,
+        address: Some(address),
+        port: u16::MAX,
+        entries: u16::MAX,
+        outstanding: u16::MAX,
+        at_drives: u16::MAX,
+        header_digest: true,
+        data_digest: true,
+        pages: u32::MAX,
+    };
+    [
+        CoreAnswer::Drives(full(&drive)),
+        CoreAnswer::Ports(full(&port)),
+        CoreAnswer::Namespaces(full(&namespace)),
+        CoreAnswer::Controllers(full(&controller)),
+        CoreAnswer::Queues(full(&queue)),
+    ]
 }
 
 #[test]

@@ -1,0 +1,90 @@
+//! What an operator asks of this data core, and what it answers.
+//!
+//! Control passes the questions on by a ring of its own; a turn that is asked nothing pays one look at a bell. One question is
+//! answered in a turn: whoever asks must not take the hosts' time.
+
+use hal_api::{FrameQueue, Instant, NvmeDevice};
+use message::mailbox::{self, CoreAnswer, CoreCall};
+use message::{CallDesk, Reply};
+
+use crate::data_core::DataCore;
+use crate::net_role::port_id;
+
+impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
+    /// From now on this core answers what control asks by these rings.
+    pub fn answer_calls_of(&mut self, desk: CallDesk) {
+        self.desk = Some(desk);
+    }
+
+    /// Answers the next question, if there is one. Returns how many that was.
+    pub(crate) fn answer_calls(&mut self, now: Instant) -> u32 {
+        let Some(request) = self.desk.as_mut().and_then(CallDesk::take) else { return 0 };
+        let result = Ok(self.answer_call(&request.call, now));
+        if let Some(desk) = &mut self.desk {
+            desk.reply(Reply { ticket: request.ticket, result });
+        }
+        1
+    }
+
+    // Rare, and with answers of a kilobyte: out of the way of the turns between.
+    #[inline(never)]
+    fn answer_call(&mut self, call: &CoreCall, now: Instant) -> CoreAnswer {
+        match *call {
+            CoreCall::Drives { first } => CoreAnswer::Drives(self.tell_drives(first)),
+            CoreCall::Ports => CoreAnswer::Ports(self.tell_ports()),
+            CoreCall::Namespaces { first } => CoreAnswer::Namespaces(self.subsystem.tell_namespaces(first)),
+            CoreCall::Controllers { first } => {
+                CoreAnswer::Controllers(self.subsystem.tell_controllers(first, now))
+            }
+            CoreCall::Queues { first } => CoreAnswer::Queues(self.target.tell_queues(first)),
+        }
+    }
+
+    fn tell_drives<const N: usize>(&self, first: u8) -> heapless::Vec<mailbox::Drive, N> {
+        let mut told = heapless::Vec::new();
+        // They stand in the order of their places, not of their numbers: one walk for each of the few that fit.
+        let mut from = Some(first);
+        while let Some(next) = from.filter(|_| !told.is_full()) {
+            let behind = self.drives.numbered().filter(|(number, _)| *number >= next);
+            let Some((number, drive)) = behind.min_by_key(|(number, _)| *number) else { break };
+            from = number.checked_add(1);
+            let _ = told.push(drive.tell(number));
+        }
+        told
+    }
+
+    fn tell_ports<const N: usize>(&mut self) -> heapless::Vec<mailbox::Port, N> {
+        let mut told = heapless::Vec::new();
+        for (place, stack) in (0u8..).zip(&mut self.stacks) {
+            let port = port_id(place);
+            let (info, counters) = (stack.queue().info(), stack.counters());
+            let addresses = stack.addresses().iter().map(|own| mailbox::PortAddress {
+                address: own.address,
+                prefix: own.prefix,
+                gateway: own.gateway,
+            });
+            // As many as there are ports of a card.
+            let _ = told.push(mailbox::Port {
+                number: port.0,
+                mac: info.mac,
+                mtu: info.mtu,
+                link_is_up: stack.link_is_up(),
+                verifies_checksums: info.receive_checksums_verified,
+                fills_in_checksums: info.transmit_checksum_offload,
+                addresses: addresses.take(2).collect(),
+                ana_state: self.subsystem.ana_state(port) as u8,
+                counters: mailbox::PortCounters {
+                    received_frames: counters.frames_received,
+                    sent_frames: counters.frames_sent,
+                    passed_on_frames: counters.frames_passed_on,
+                    dropped_frames: counters.frames_dropped,
+                    carried_frames: counters.frames_carried,
+                    accepted_connections: counters.connections_accepted,
+                    refused_connections: counters.connections_refused,
+                    free_sockets: counters.sockets_free as u16,
+                },
+            });
+        }
+        told
+    }
+}
