@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use message::mailbox::{
     Answer, Call, Edition, Error, Frame, FrameReader, MAX_FRAME_BYTES, Request, Response, encode,
 };
+use nvmeof_host::Kind;
 
 use crate::exit;
 
@@ -29,6 +30,16 @@ pub enum Failure {
     Nonsense,
     /// The card refused.
     Refused(Error),
+    /// An NVMe/TCP target, as a host sees it.
+    Target(nvmeof_host::Error),
+    /// The command line asks for what cannot be done.
+    Usage(String),
+}
+
+impl From<nvmeof_host::Error> for Failure {
+    fn from(error: nvmeof_host::Error) -> Self {
+        Self::Target(error)
+    }
 }
 
 impl Failure {
@@ -36,6 +47,14 @@ impl Failure {
         match self {
             Self::Refused(_) => exit::REFUSED,
             Self::Nonsense => exit::PROTOCOL,
+            Self::Usage(_) => exit::USAGE,
+            Self::Target(error) => match error.kind() {
+                Kind::Unavailable => exit::UNAVAILABLE,
+                Kind::Refused => exit::REFUSED,
+                Kind::Protocol => exit::PROTOCOL,
+                Kind::Data => exit::DATA,
+                Kind::Usage => exit::USAGE,
+            },
             _ => exit::UNAVAILABLE,
         }
     }
@@ -60,6 +79,8 @@ impl fmt::Display for Failure {
                 "what the card says makes no sense: is it a Penstock card's mailbox, and does no other tool use it?",
             ),
             Self::Refused(error) => error.fmt(formatter),
+            Self::Target(error) => error.fmt(formatter),
+            Self::Usage(what) => formatter.write_str(what),
         }
     }
 }

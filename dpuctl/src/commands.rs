@@ -1,7 +1,6 @@
-//! What there is to ask.
+//! What there is to ask a card.
 
 use clap::Subcommand;
-use clap_complete::Shell;
 use message::Then;
 use message::mailbox::{Answer, Call};
 
@@ -29,11 +28,6 @@ pub enum Command {
     Shutdown,
     /// End the card in order, and start it anew
     Reboot,
-    /// Print completions for a shell
-    Completions {
-        /// Which shell
-        shell: Shell,
-    },
 }
 
 /// Carries out a command; gives what is to be printed.
@@ -50,8 +44,6 @@ pub fn run(command: &Command, client: &mut Client, json: bool) -> Result<String,
         Command::Queues => survey::queues(client).map(|queues| output::queues(&queues, json)),
         Command::Shutdown => end(client, Then::Off).map(|then| output::ending(then, json)),
         Command::Reboot => end(client, Then::Restart).map(|then| output::ending(then, json)),
-        // Needs no card.
-        Command::Completions { .. } => Ok(String::new()),
     }
 }
 

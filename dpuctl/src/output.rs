@@ -10,12 +10,12 @@ use serde::Serialize;
 
 use crate::views::{Drive, Host, Namespace, Port, Queue};
 
-fn json(value: &impl Serialize) -> String {
+pub fn json(value: &impl Serialize) -> String {
     // Names and numbers alone: there is nothing that JSON could not say.
     serde_json::to_string_pretty(value).unwrap_or_default()
 }
 
-fn table(heads: &[&str], numbers_from: usize) -> Table {
+pub fn table(heads: &[&str], numbers_from: usize) -> Table {
     let mut table = Table::new();
     table.load_preset(NOTHING).set_header(heads.iter().copied());
     for column in table.column_iter_mut().skip(numbers_from) {

@@ -71,6 +71,13 @@ pub struct Ready {
     pub port: u16,
 }
 
+impl Ready {
+    /// Address and port.
+    pub fn place(&self) -> String {
+        format!("{}:{}", self.address, self.port)
+    }
+}
+
 /// Reads the ready line: `ready: 4 namespaces of NQN at ADDRESS:PORT`.
 pub fn ready(line: &str) -> Option<Ready> {
     static PATTERN: LazyLock<Option<Regex>> =

@@ -1,4 +1,5 @@
-//! The card as a Linux process in a namespace of its own, and the user-space host (`xtask/native-host`) beside it.
+//! The card as a Linux process in a namespace of its own, and user-space hosts beside it: the operator's tool (`dpuctl bench`),
+//! and the tests' own (`xtask/native-host`).
 
 use crate::card_log::{Ready, ready};
 use crate::command::{Guarded, Step, tail, typed};
@@ -7,7 +8,7 @@ use crate::report::{Report, Verdict};
 use crate::{interrupt, paths};
 use anyhow::{Context, Result, bail};
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
@@ -18,22 +19,14 @@ const CHECK_LIMIT_S: u64 = 600;
 /// What the board exits with where the system offers no namespace, or no TAP interface in it (boards/hosted/README.md).
 const UNAVAILABLE: i32 = 69;
 
-/// The two programs.
-pub struct Programs {
-    card: PathBuf,
-    host: PathBuf,
-}
-
-impl Programs {
-    /// Builds both.
-    pub fn build(build: Build) -> Result<Self> {
-        Ok(Self { host: host(build)?, card: hosted::build(build)? })
-    }
-}
-
-/// Builds the user-space host and returns its place.
+/// Builds the tests' user-space host and returns its place.
 pub fn host(build: Build) -> Result<PathBuf> {
     hosted::build_package("native-host", build)
+}
+
+/// Builds the operator's tool and returns its place.
+pub fn dpuctl(build: Build) -> Result<PathBuf> {
+    hosted::build_package("dpuctl", build)
 }
 
 /// Why there is no hosted card here.
@@ -54,20 +47,20 @@ impl From<anyhow::Error> for Obstacle {
 /// A hosted card that serves. Ends with the value.
 pub struct HostedCard {
     process: Guarded,
-    ready: Ready,
+    /// What it said when it was ready.
+    pub ready: Ready,
     log: PathBuf,
-    host: PathBuf,
 }
 
 impl HostedCard {
-    /// Starts the board with these drives and more arguments of its own.
-    pub fn start(programs: &Programs, drives: &[&str], arguments: &[&str]) -> Result<Self, Obstacle> {
+    /// Starts the program of the board with these drives and more arguments of its own.
+    pub fn start(card: &Path, drives: &[&str], arguments: &[&str]) -> Result<Self, Obstacle> {
         if let Some(why) = missing() {
             return Err(Obstacle::Machine(why));
         }
         let log = paths::logs()?.join("hosted-card.log");
         let file = File::create(&log).with_context(|| format!("{} cannot be written", log.display()))?;
-        let mut command = Command::new(&programs.card);
+        let mut command = Command::new(card);
         command.arg("--namespace").args(arguments);
         for drive in drives {
             command.args(["--drive", drive]);
@@ -84,7 +77,7 @@ impl HostedCard {
                 return Err(ended_early(status, said));
             }
             if let Some(ready) = text.lines().find_map(ready) {
-                return Ok(Self { process, ready, log, host: programs.host.clone() });
+                return Ok(Self { process, ready, log });
             }
             if Instant::now() > deadline {
                 let end = tail(&log, 5)?;
@@ -94,13 +87,11 @@ impl HostedCard {
         }
     }
 
-    /// The user-space host in the card's namespace, told where the card is.
-    pub fn host(&mut self) -> Command {
+    /// A program that runs in the card's namespace.
+    pub fn beside(&mut self, program: &Path) -> Command {
         let mut command = Command::new("nsenter");
         let process = self.process.child().id().to_string();
-        command.args(["--preserve-credentials", "-U", "-n", "-t", &process]).arg(&self.host);
-        command.args(["--nqn", &self.ready.nqn]);
-        command.args(["--address", &format!("{}:{}", self.ready.address, self.ready.port)]);
+        command.args(["--preserve-credentials", "-U", "-n", "-t", &process]).arg(program);
         command
     }
 
@@ -110,7 +101,7 @@ impl HostedCard {
     }
 
     /// Ends it in good order.
-    fn stop(mut self) -> Result<()> {
+    pub fn stop(mut self) -> Result<()> {
         self.process.kill();
         let text = paths::read(&self.log)?;
         if let Some(line) = text.lines().find(|line| line.contains("panicked") || line.contains("*** ")) {
@@ -130,7 +121,7 @@ fn ended_early(status: ExitStatus, said: String) -> Obstacle {
 
 /// What this machine lacks.
 fn missing() -> Option<String> {
-    if !std::path::Path::new("/dev/net/tun").exists() {
+    if !Path::new("/dev/net/tun").exists() {
         return Some("this machine has no /dev/net/tun".to_owned());
     }
     if paths::find_program("nsenter").is_none() {
@@ -142,14 +133,15 @@ fn missing() -> Option<String> {
 /// `cargo xtask test hosted`: data verified over TAP, with digests and without.
 pub fn test(report: &Report) {
     report.part("hosted", || {
-        let programs = Programs::build(Build::Checked)?;
-        let mut card = match HostedCard::start(&programs, &["ram:256M", "ram:256M,block=4096"], &[]) {
+        let (host, card) = (host(Build::Checked)?, hosted::build(Build::Checked)?);
+        let mut card = match HostedCard::start(&card, &["ram:256M", "ram:256M,block=4096"], &[]) {
             Ok(card) => card,
             Err(Obstacle::Machine(why)) => return Ok(Verdict::Skipped(why)),
             Err(Obstacle::Error(error)) => return Err(error),
         };
         for (digests, seed) in [(true, "1"), (false, "2")] {
-            let mut command = card.host();
+            let mut command = card.beside(&host);
+            command.args(["--address", &card.ready.place(), "--nqn", &card.ready.nqn]);
             command.arg("--sleep").args(digests.then_some("--digests")).args(["check", "--seed", seed]);
             let label = if digests { "data over TAP, with digests" } else { "data over TAP" };
             let line = typed(&command);

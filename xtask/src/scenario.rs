@@ -14,7 +14,7 @@ mod step;
 
 use crate::accelerator;
 use crate::guest::{self, Guest};
-use crate::hosted::{self, Build};
+use crate::hosted::Build;
 use crate::image;
 use crate::linux::script::GUEST;
 use crate::native;
@@ -107,7 +107,7 @@ impl Plan {
         let has_native = scenarios.iter().any(|(_, scenario)| scenario.has_native_host());
         let native = if has_native { Some(native::host(Build::Release)?) } else { None };
         let has_dpuctl = scenarios.iter().any(|(_, scenario)| scenario.has_dpuctl());
-        let dpuctl = if has_dpuctl { Some(hosted::build_package("dpuctl", Build::Release)?) } else { None };
+        let dpuctl = if has_dpuctl { Some(native::dpuctl(Build::Release)?) } else { None };
         Ok(Self { scenarios, stage: Stage { image, bless, linux, additions, native, dpuctl }, obstacle })
     }
 

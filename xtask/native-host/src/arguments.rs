@@ -2,21 +2,22 @@
 
 use clap::{Args, Parser, Subcommand};
 use nvmeof::pdu::Digests;
+use nvmeof_host::Target;
 use std::net::SocketAddr;
 
-/// A user-space NVMe/TCP host: measures a target, or checks that it keeps what it was given. It overwrites data!
+/// A user-space NVMe/TCP host that checks what a target makes of unusual use. It overwrites data!
 #[derive(Parser)]
 #[command(max_term_width = 100)]
 pub struct Arguments {
     #[command(flatten)]
-    pub target: Target,
+    pub target: TargetArguments,
     #[command(subcommand)]
     pub verb: Verb,
 }
 
 /// Which target, and how to talk to it.
 #[derive(Args, Clone)]
-pub struct Target {
+pub struct TargetArguments {
     /// Address and port
     #[arg(long, default_value = "127.0.0.1:4420")]
     pub address: SocketAddr,
@@ -34,17 +35,16 @@ pub struct Target {
     pub sleep: bool,
 }
 
-impl Target {
-    /// What ICReq asks for.
-    pub fn digests(&self) -> Digests {
-        Digests { header: self.digests, data: self.digests }
+impl TargetArguments {
+    /// The same, as the host takes it.
+    pub fn target(&self) -> Target {
+        let digests = Digests { header: self.digests, data: self.digests };
+        Target { digests, sleep: self.sleep, ..Target::new(self.address, &self.nqn) }
     }
 }
 
 #[derive(Subcommand)]
 pub enum Verb {
-    /// Keep a number of commands under way and measure
-    Load(Load),
     /// Write, read back and compare, with commands of many sizes
     Check(Check),
     /// Connect many controllers, break off in the middle of their I/O, and begin anew
@@ -100,47 +100,6 @@ pub struct Cycles {
     /// Seed of places, and of when they are gone
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-}
-
-/// What load.
-#[derive(Args, Clone)]
-pub struct Load {
-    /// I/O queues, each with a connection and a thread
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
-    pub queues: u16,
-    /// Commands under way on each queue
-    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1024))]
-    pub depth: u16,
-    /// Bytes of a command
-    #[arg(long, default_value_t = 4096)]
-    pub bytes: u32,
-    /// Percent of commands that read; the others write
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u8).range(0..=100))]
-    pub reads: u8,
-    /// One place after the other, instead of random ones
-    #[arg(long)]
-    pub sequential: bool,
-    /// Write every place first, then compare what is read with what was written
-    #[arg(long)]
-    pub verify: bool,
-    /// How much of the namespace is used, in MiB, from its start
-    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u64).range(1..))]
-    pub area_mib: u64,
-    /// Seconds of a run
-    #[arg(long, default_value_t = 5.0)]
-    pub seconds: f64,
-    /// Seconds before each run that do not count
-    #[arg(long, default_value_t = 0.5)]
-    pub warm_up: f64,
-    /// Runs
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
-    pub runs: u32,
-    /// Seed of places and contents
-    #[arg(long, default_value_t = 1)]
-    pub seed: u64,
-    /// A line of JSON for each run on standard output
-    #[arg(long)]
-    pub json: bool,
 }
 
 /// What check.

@@ -1,17 +1,18 @@
 //! `check`: what was written reads back, with commands of many sizes, several queues, and others under way.
 
-use crate::arguments::{Check, Load, Target};
-use crate::association::{Association, Queue};
-use crate::load::{Limit, Pattern, Worker, phase, queues, workers};
+use crate::arguments::Check;
 use anyhow::{Context, Result};
+use nvmeof::initiator::NamespaceInfo;
+use nvmeof_host::{Area, Association, Limit, Pattern, Queue, Target, Worker, phase, queues, workers};
 
 /// Bytes of the commands: in the capsule, just beyond it, several pages and data PDUs, the largest.
 const SIZES: [u32; 6] = [4096, 8192, 12_288, 65_536, 262_144, 1 << 20];
 
 /// Runs all sizes.
-pub fn run(target: &Target, options: &Check) -> Result<()> {
+pub fn run(target: &Target, nsid: Option<u32>, options: &Check) -> Result<()> {
     let mut association = Association::open(target, options.queues)?;
-    let block_bytes = 1 << association.namespace()?.block_shift;
+    let namespace = association.namespace(nsid)?;
+    let block_bytes = 1 << namespace.block_shift;
     let most = association.info.max_transfer_bytes;
     let mut sizes: Vec<u32> = SIZES.into_iter().filter(|bytes| *bytes <= most).collect();
     if block_bytes < SIZES[0] {
@@ -19,7 +20,7 @@ pub fn run(target: &Target, options: &Check) -> Result<()> {
     }
     let mut queues = queues(&association, options.queues, options.depth)?;
     for bytes in sizes {
-        queues = one_size(&mut association, queues, options, bytes)
+        queues = one_size(&mut association, &namespace, queues, options, bytes)
             .with_context(|| format!("commands of {bytes} bytes"))?;
     }
     Ok(())
@@ -27,6 +28,7 @@ pub fn run(target: &Target, options: &Check) -> Result<()> {
 
 fn one_size(
     association: &mut Association,
+    namespace: &NamespaceInfo,
     queues: Vec<Queue>,
     options: &Check,
     bytes: u32,
@@ -34,22 +36,15 @@ fn one_size(
     // Small commands need no large area; all that are under way need two places each.
     let under_way_bytes = u64::from(bytes) * u64::from(options.depth) * u64::from(options.queues);
     let mib = |bytes: u64| bytes.div_ceil(1 << 20);
-    let load = Load {
-        queues: options.queues,
+    let area = Area {
+        bytes: mib(4 * under_way_bytes).min(options.area_mib).max(mib(2 * under_way_bytes)) << 20,
+        command_bytes: bytes,
         depth: options.depth,
-        bytes,
-        reads: 50,
-        sequential: false,
         verify: true,
-        area_mib: mib(4 * under_way_bytes).min(options.area_mib).max(mib(2 * under_way_bytes)),
-        seconds: 0.0,
-        warm_up: 0.0,
-        runs: 1,
         // A seed of its own for each size: what the one before has left does not pass for this one's.
         seed: options.seed ^ u64::from(bytes) << 32,
-        json: false,
     };
-    let mut workers = workers(association, queues, &load)?;
+    let mut workers = workers(association, namespace, queues, &area)?;
     let phases = [
         (Pattern::WriteEach, u64::MAX, "writing"),
         (Pattern::Mix { reads: 50, sequential: false }, options.commands, "reading and writing"),
@@ -57,7 +52,7 @@ fn one_size(
     ];
     let mut commands = 0;
     for (pattern, limit, label) in phases {
-        commands += phase(association, &mut workers, pattern, Limit::Commands(limit), label)?.commands;
+        commands += phase(association, &mut workers, pattern, Limit::Commands(limit), label)?.all().len();
     }
     println!("{bytes:8} bytes: {commands} commands, data as expected");
     Ok(workers.into_iter().map(Worker::into_queue).collect())

@@ -1,10 +1,9 @@
 //! `cycles`: many controllers at once connect, have commands under way, and are gone without a word, again and again.
 
-use crate::arguments::{Cycles, Target};
-use crate::association::{Association, Queue};
-use crate::buffers::Random;
+use crate::arguments::Cycles;
 use anyhow::{Context, Result, anyhow};
 use nvmeof::initiator::{NamespaceInfo, Payload, Transfer, commands};
+use nvmeof_host::{Association, Queue, Random, Target, queues};
 use std::thread::{ScopedJoinHandle, scope};
 use std::time::{Duration, Instant};
 
@@ -74,10 +73,11 @@ fn together<I: Send, O: Send>(
 
 impl Visit {
     fn begin(target: &Target, options: &Cycles, number: u32, random: Random) -> Result<Self> {
-        let association = Association::open_as(target, options.queues, number, KEEP_ALIVE)
+        let target = Target { host: target.host.numbered(number), ..target.clone() };
+        let association = Association::open_for(&target, options.queues, KEEP_ALIVE)
             .with_context(|| format!("controller of host {number}"))?;
-        let queues = (1..=options.queues).map(|queue_id| association.io_queue(queue_id, options.depth));
-        let queues = queues.collect::<Result<_>>().with_context(|| format!("queues of host {number}"))?;
+        let queues = queues(&association, options.queues, options.depth);
+        let queues = queues.with_context(|| format!("queues of host {number}"))?;
         Ok(Self { association, queues, random })
     }
 
@@ -86,13 +86,13 @@ impl Visit {
         let namespaces = self.association.info.namespaces.clone();
         for queue in &mut self.queues {
             for token in 0..u64::from(depth) {
-                let at = self.random.next() as usize % namespaces.len().max(1);
+                let at = self.random.next_number() as usize % namespaces.len().max(1);
                 let namespace = namespaces.get(at).context("the subsystem has no namespace")?;
                 let in_capsule_bytes = self.association.info.in_capsule_bytes;
-                submit(queue, namespace, in_capsule_bytes, token, self.random.next())?;
+                submit(queue, namespace, in_capsule_bytes, token, self.random.next_number())?;
             }
         }
-        let until = Instant::now() + Duration::from_millis(self.random.next() % WORK_MS);
+        let until = Instant::now() + Duration::from_millis(self.random.next_number() % WORK_MS);
         let mut under_way = self.queues.len() * usize::from(depth);
         while Instant::now() < until && under_way > 0 {
             for queue in &mut self.queues {

@@ -5,12 +5,11 @@
 
 mod player;
 
-use crate::arguments::{Fused, Target};
-use crate::association::{Association, COMMAND_LIMIT, Queue};
-use crate::buffers::Random;
+use crate::arguments::Fused;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 use nvmeof::initiator::NamespaceInfo;
+use nvmeof_host::{Association, COMMAND_LIMIT, Queue, Random, Target};
 use nvmeof_model::fused::{Judge, Tally};
 use player::Player;
 use std::time::{Duration, Instant};
@@ -40,8 +39,8 @@ impl Place {
 }
 
 /// Runs all rounds. A failure says how to begin again.
-pub fn run(target: &Target, options: &Fused) -> Result<()> {
-    let mut game = Game::begin(target, options)?;
+pub fn run(target: &Target, nsid: Option<u32>, options: &Fused) -> Result<()> {
+    let mut game = Game::begin(target, nsid, options)?;
     let played = game.play(options.rounds);
     let told = game.tell(options.rounds);
     played.with_context(|| format!("{told}; again with `{}`", again(options)))?;
@@ -80,13 +79,14 @@ struct Table {
 
 impl Game {
     /// Connects everybody, and writes each place once.
-    fn begin(target: &Target, options: &Fused) -> Result<Self> {
+    fn begin(target: &Target, nsid: Option<u32>, options: &Fused) -> Result<Self> {
         let open = |number| {
-            Association::open_as(target, options.queues, number, KEEP_ALIVE)
+            let target = Target { host: target.host.numbered(number), ..target.clone() };
+            Association::open_for(&target, options.queues, KEEP_ALIVE)
                 .with_context(|| format!("controller of host {number}"))
         };
         let associations = (0..options.controllers).map(open).collect::<Result<Vec<_>>>()?;
-        let mut places = places(target, options, &associations)?;
+        let mut places = places(nsid, options, &associations)?;
         let in_capsule_bytes = associations.iter().map(|association| association.info.in_capsule_bytes).min();
         let mut players = Vec::new();
         for association in &associations {
@@ -136,7 +136,7 @@ impl Game {
         if !came {
             Queue::wait_any(self.players.iter().map(|player| &player.queue), SLEEP)?;
         }
-        self.associations.iter_mut().try_for_each(Association::tick)
+        Ok(self.associations.iter_mut().try_for_each(Association::tick)?)
     }
 
     fn tally(&self) -> Tally {
@@ -159,10 +159,10 @@ impl Game {
 }
 
 /// Places in each namespace, or in that of the command line.
-fn places(target: &Target, options: &Fused, associations: &[Association]) -> Result<Vec<Place>> {
+fn places(nsid: Option<u32>, options: &Fused, associations: &[Association]) -> Result<Vec<Place>> {
     let first = associations.first().context("no controller")?;
-    let namespaces = match target.nsid {
-        Some(_) => vec![first.namespace()?],
+    let namespaces = match nsid {
+        Some(_) => vec![first.namespace(nsid)?],
         None => first.info.namespaces.iter().copied().collect(),
     };
     let blocks = options.blocks;

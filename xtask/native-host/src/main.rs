@@ -1,17 +1,12 @@
-//! A user-space NVMe/TCP host: load, latency and verified data against any target.
+//! Tests' user-space NVMe/TCP host: verified data of many sizes, hosts that come and go, fused pairs, against any target.
 //!
-//! The protocol is `nvmeof::initiator`; this program adds sockets, memory, a clock and the choice of commands.
+//! The host itself is `nvmeof-host`; load and its measures are `dpuctl bench`.
 #![forbid(unsafe_code)]
 
 mod arguments;
-mod association;
-mod buffers;
 mod check;
 mod cycles;
 mod fused;
-mod load;
-mod report;
-mod socket;
 
 use anyhow::Result;
 use arguments::{Arguments, Verb};
@@ -29,10 +24,10 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
+    let target = arguments.target.target();
     match &arguments.verb {
-        Verb::Load(options) => load::run(&arguments.target, options),
-        Verb::Check(options) => check::run(&arguments.target, options),
-        Verb::Cycles(options) => cycles::run(&arguments.target, options),
-        Verb::Fused(options) => fused::run(&arguments.target, options),
+        Verb::Check(options) => check::run(&target, arguments.target.nsid, options),
+        Verb::Cycles(options) => cycles::run(&target, options),
+        Verb::Fused(options) => fused::run(&target, arguments.target.nsid, options),
     }
 }

@@ -1,16 +1,15 @@
 //! IOPS and latency that a user-space host sees: of the card as a Linux process, of the card in QEMU, or of any target.
 
 use crate::command::{Guarded, note};
-use crate::hosted::Build;
+use crate::hosted::{self, Build};
 use crate::linux::card::{Card, CardPlan};
 use crate::linux::wire::Wire;
-use crate::native::{self, HostedCard, Obstacle, Programs};
+use crate::native::{self, HostedCard, Obstacle};
 use crate::qemu;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde::Deserialize;
 use std::io::Read;
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -43,21 +42,32 @@ pub struct Options {
     card: String,
 }
 
-/// A name, then arguments of the host before and after `load`.
-type Load = (&'static str, &'static [&'static str], &'static [&'static str]);
+/// A name, and arguments of `dpuctl bench`.
+type Load = (&'static str, &'static [&'static str]);
 
 const LOADS: [Load; 8] = [
-    ("4 KiB read, depth 32", &[], &["--depth", "32"]),
-    ("4 KiB read, depth 1", &[], &["--depth", "1"]),
-    ("4 KiB write, depth 32", &[], &["--depth", "32", "--reads", "0"]),
-    ("4 KiB write, depth 1", &[], &["--depth", "1", "--reads", "0"]),
-    ("4 KiB 70/30, depth 32, digests", &["--digests"], &["--depth", "32", "--reads", "70"]),
-    ("4 KiB 70/30, depth 32, verified", &[], &["--depth", "32", "--reads", "70", "--verify"]),
-    ("128 KiB read, depth 8", &[], &["--depth", "8", "--bytes", "131072", "--sequential"]),
-    ("128 KiB write, depth 8", &[], &["--depth", "8", "--bytes", "131072", "--sequential", "--reads", "0"]),
+    ("4 KiB read, depth 32", &["--depth", "32"]),
+    ("4 KiB read, depth 1", &["--depth", "1"]),
+    ("4 KiB write, depth 32", &["--depth", "32", "--read-percent", "0"]),
+    ("4 KiB write, depth 1", &["--depth", "1", "--read-percent", "0"]),
+    ("4 KiB 70/30, depth 32, digests", &["--header-digest", "--data-digest", "--mix", "70"]),
+    ("4 KiB 70/30, depth 32, verified", &["--mix", "70", "--verify"]),
+    ("128 KiB read, depth 8", &["--depth", "8", "--size", "128k", "--sequential"]),
+    ("128 KiB write, depth 8", &["--depth", "8", "--size", "128k", "--sequential", "--read-percent", "0"]),
 ];
 
-/// Of one run, as the host prints it.
+/// What the tool prints.
+#[derive(Deserialize)]
+struct Printed {
+    runs: Vec<PrintedRun>,
+}
+
+#[derive(Deserialize)]
+struct PrintedRun {
+    all: Run,
+}
+
+/// Of one run.
 #[derive(Deserialize, Clone)]
 struct Run {
     iops: f64,
@@ -72,20 +82,21 @@ struct Run {
 pub fn run(options: &Options) -> Result<()> {
     if let Some(target) = &options.target {
         let (address, nqn) = target.split_once(',').context("--target takes ADDRESS:PORT,NQN")?;
-        let host = native::host(Build::Release)?;
-        return all(options, &mut || Ok(plain(&host, address, nqn)));
+        let tool = native::dpuctl(Build::Release)?;
+        return all(options, &mut || Ok(with_target(Command::new(&tool), address, nqn)));
     }
     match options.board.as_str() {
         "hosted" => {
-            let programs = Programs::build(Build::Release)?;
+            let (tool, card) = (native::dpuctl(Build::Release)?, hosted::build(Build::Release)?);
             let words: Vec<&str> = options.card.split_whitespace().collect();
-            let mut card = match HostedCard::start(&programs, &["ram:1G"], &words) {
+            let mut card = match HostedCard::start(&card, &["ram:1G"], &words) {
                 Ok(card) => card,
                 Err(Obstacle::Machine(why)) => bail!("{why}"),
                 Err(Obstacle::Error(error)) => return Err(error),
             };
             note(&format!("the card is process {}", card.process()));
-            all(options, &mut || Ok(card.host()))
+            let (place, nqn) = (card.ready.place(), card.ready.nqn.clone());
+            all(options, &mut || Ok(with_target(card.beside(&tool), &place, &nqn)))
         }
         "qemu-aarch64" => in_qemu(options),
         other => bail!("--board {other}: say `hosted` or `qemu-aarch64`"),
@@ -94,7 +105,7 @@ pub fn run(options: &Options) -> Result<()> {
 
 fn in_qemu(options: &Options) -> Result<()> {
     super::machines()?;
-    let host = native::host(Build::Release)?;
+    let tool = native::dpuctl(Build::Release)?;
     let image = super::image()?;
     let port = qemu::free_port(4420)?;
     let mut card = Card::start(&CardPlan::new(&image, "measure-native-card"), &Wire::forwarded(port))?;
@@ -102,13 +113,12 @@ fn in_qemu(options: &Options) -> Result<()> {
     all(options, &mut || {
         // What it has said meanwhile: also an error where it broke down.
         card.listen(Duration::ZERO)?;
-        Ok(plain(&host, &address, &nqn))
+        Ok(with_target(Command::new(&tool), &address, &nqn))
     })
 }
 
-fn plain(host: &Path, address: &str, nqn: &str) -> Command {
-    let mut command = Command::new(host);
-    command.args(["--address", address, "--nqn", nqn]);
+fn with_target(mut command: Command, address: &str, nqn: &str) -> Command {
+    command.args(["bench", "--target", address, "--nqn", nqn, "--overwrite", "--json"]);
     command
 }
 
@@ -120,14 +130,13 @@ fn all(options: &Options, host: &mut dyn FnMut() -> Result<Command>) -> Result<(
     println!();
     println!("| load | IOPS | MiB/s | mean µs | p50 µs | p99 µs | p99.9 µs |");
     println!("|---|---|---|---|---|---|---|");
-    for (name, before, after) in LOADS {
+    for (name, words) in LOADS {
         if options.only.as_ref().is_some_and(|only| !name.contains(only.as_str())) {
             continue;
         }
         let mut command = host()?;
-        command.args(before).args(options.sleep.then_some("--sleep")).arg("load").args(after);
-        command.args(["--json", "--runs", &options.runs.to_string()]);
-        command.args(["--seconds", &options.seconds.to_string()]);
+        command.args(words).args((!options.sleep).then_some("--poll"));
+        command.args(["--runs", &options.runs.to_string(), "--duration", &options.seconds.to_string()]);
         let runs = runs_of(&mut command, options).with_context(|| name.to_owned())?;
         println!("{}", row(name, &runs));
     }
@@ -140,14 +149,15 @@ fn runs_of(command: &mut Command, options: &Options) -> Result<Vec<Run>> {
     let mut child = Guarded::spawn(command)?;
     let mut pipe = child.child().stdout.take().context("standard output is not piped")?;
     let limit = SPARE + Duration::from_secs((options.seconds + 1) * u64::from(options.runs));
-    // A few hundred bytes: they fit into the pipe.
+    // A few hundred bytes for each run: they fit into the pipe.
     let status = child.wait(limit)?;
     let mut text = String::new();
     pipe.read_to_string(&mut text)?;
     if !status.success() {
         bail!("the host failed ({status})");
     }
-    text.lines().map(|line| serde_json::from_str(line).context("the host's result cannot be read")).collect()
+    let printed: Printed = serde_json::from_str(&text).context("the host's result cannot be read")?;
+    Ok(printed.runs.into_iter().map(|run| run.all).collect())
 }
 
 fn row(name: &str, runs: &[Run]) -> String {

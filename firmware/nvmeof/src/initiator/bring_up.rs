@@ -136,6 +136,8 @@ pub struct BringUp {
     keep_alive_ms: u32,
     flow_control: bool,
     wanted_queues: u16,
+    /// A discovery controller has neither I/O queues nor namespaces.
+    discovery: bool,
     step: Step,
     under_way: bool,
     /// No command goes out before.
@@ -162,6 +164,7 @@ impl BringUp {
             keep_alive_ms,
             flow_control: true,
             wanted_queues: io_queues,
+            discovery: false,
             step: Step::Connect,
             under_way: false,
             next_at: Instant::ZERO,
@@ -171,6 +174,12 @@ impl BringUp {
             info: ControllerInfo::default(),
             buffer: [0; _],
         }
+    }
+
+    /// For the admin queue of a discovery controller, without keep alive: it ends once the controller is known.
+    #[must_use]
+    pub fn discovery(identity: Identity) -> Self {
+        Self { discovery: true, ..Self::admin(identity, 0, 0) }
     }
 
     /// For I/O queue `queue_id`, 1 or greater, of a controller that is ready; it asks to do without SQ flow control.
@@ -294,7 +303,11 @@ impl BringUp {
             }
             Step::Controller => {
                 self.controller().ok_or(invalid)?;
-                if self.wanted_queues == 0 { Step::NamespaceList } else { Step::QueueCount }
+                match self.wanted_queues {
+                    _ if self.discovery => Step::Done,
+                    0 => Step::NamespaceList,
+                    _ => Step::QueueCount,
+                }
             }
             Step::QueueCount => {
                 let granted = (result as u16).min((result >> 16) as u16).saturating_add(1);
@@ -328,7 +341,9 @@ impl BringUp {
             }
         };
         let capsule_bytes = data.io_command_capsule.get().saturating_mul(16);
-        self.info.in_capsule_bytes = capsule_bytes.checked_sub(size_of::<nvme::Command>() as u32)?;
+        let in_capsule_bytes = capsule_bytes.checked_sub(size_of::<nvme::Command>() as u32);
+        // IOCCSZ of a discovery controller, which has no I/O commands, is reserved (Base 5.17.2.1).
+        self.info.in_capsule_bytes = if self.discovery { 0 } else { in_capsule_bytes? };
         self.info.volatile_write_cache = data.volatile_write_cache & 1 != 0;
         self.info.fuses = data.fused.get() & 1 != 0;
         Some(())

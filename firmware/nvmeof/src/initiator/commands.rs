@@ -40,6 +40,19 @@ pub fn identify(cns: u8, nsid: u32) -> Command {
     Command { cdw10: U32::new(u32::from(cns)), ..of_namespace(admin::IDENTIFY, nsid) }
 }
 
+/// Get Log Page (Base 5.16) of `bytes` from `offset` on, both multiples of 4.
+#[must_use]
+pub fn get_log_page(page: u8, nsid: u32, offset: u64, bytes: u32) -> Command {
+    let dwords = (bytes / 4).saturating_sub(1);
+    Command {
+        cdw10: U32::new(dwords << 16 | u32::from(page)),
+        cdw11: U32::new(dwords >> 16),
+        cdw12: U32::new(offset as u32),
+        cdw13: U32::new((offset >> 32) as u32),
+        ..of_namespace(admin::GET_LOG_PAGE, nsid)
+    }
+}
+
 /// Set Features, Number of Queues (Base 5.27.1.5): so many I/O queues, at least one.
 #[must_use]
 pub fn set_queue_count(queues: u16) -> Command {

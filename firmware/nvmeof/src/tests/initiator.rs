@@ -243,6 +243,24 @@ fn a_controller_that_refuses_says_at_which_step() {
 }
 
 #[test]
+fn a_discovery_controller_comes_up_and_tells_its_log() {
+    let mut card = Card::new();
+    let mut admin = Connected::open(&mut card, 4, QueueOptions::default());
+    let identity = Identity::new([7; 16], HOST_NQN, nvme::fabrics::DISCOVERY_NQN).unwrap();
+    let info = admin.bring_up(&mut card, BringUp::discovery(identity)).unwrap();
+    assert_eq!((info.io_queues, info.in_capsule_bytes, info.namespaces.len()), (0, 0, 0));
+    let page = |offset, bytes| commands::get_log_page(nvme::log_page::id::DISCOVERY, 0, offset, bytes);
+    let whole = admin.execute(&mut card, page(0, 1024), Transfer::Receive(1024), vec![0xee; 1024]);
+    assert_eq!(whole.status, Status::SUCCESS);
+    let header = admin.data().to_vec();
+    // What lies behind the offset, and no more than was asked for.
+    let part = admin.execute(&mut card, page(8, 12), Transfer::Receive(12), vec![0xee; 12]);
+    assert_eq!((part.status, admin.data()), (Status::SUCCESS, &header[8..20]));
+    let beyond = admin.execute(&mut card, page(1 << 40, 4), Transfer::Receive(4), vec![0; 4]);
+    assert_eq!(beyond.status.code(), Status::INVALID_FIELD);
+}
+
+#[test]
 fn a_target_that_gives_up_is_heard_and_commands_are_named() {
     let mut card =
         Card::with(Limits { connections: 4, slots: 64, data_pages_per_connection: 64, ..UNLIMITED }, 1024);

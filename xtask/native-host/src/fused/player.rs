@@ -2,11 +2,10 @@
 
 use super::{Place, Table, judged, patience};
 use crate::arguments::Fused;
-use crate::association::Queue;
-use crate::buffers::Random;
 use anyhow::{Context, Result, anyhow, ensure};
 use nvme::Command;
 use nvmeof::initiator::{Completed, Payload, Transfer, commands};
+use nvmeof_host::{Queue, Random};
 use nvmeof_model::fused::{Moment, contents, id_of};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

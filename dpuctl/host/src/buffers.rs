@@ -13,11 +13,12 @@ impl Buffers {
     pub fn new(count: usize, each: usize, random: &mut Random) -> Self {
         let mut bytes = vec![0; count * each];
         for word in bytes.chunks_mut(8) {
-            word.copy_from_slice(&random.next().to_le_bytes()[..word.len()]);
+            word.copy_from_slice(&random.next_number().to_le_bytes()[..word.len()]);
         }
         Self { bytes, each }
     }
 
+    /// The command's.
     pub fn of(&mut self, token: u64) -> &mut [u8] {
         let start = token as usize * self.each;
         &mut self.bytes[start..start + self.each]
@@ -35,12 +36,13 @@ impl Payload for Buffers {
     }
 }
 
-/// SplitMix64.
+/// SplitMix64, from a seed.
 #[derive(Clone)]
 pub struct Random(pub u64);
 
 impl Random {
-    pub fn next(&mut self) -> u64 {
+    /// The next number.
+    pub fn next_number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -48,9 +50,10 @@ impl Random {
         z ^ z >> 31
     }
 
+    /// A number below `end`.
     pub fn below(&mut self, end: u64) -> u64 {
         // 64 bits against a small `end`: the bias does not matter here.
-        self.next() % end
+        self.next_number() % end
     }
 }
 
@@ -59,7 +62,7 @@ impl Random {
 pub fn fill(bytes: &mut [u8], seed: u64, place: u64, generation: u32) {
     let mut random = Random(key(seed, place, generation));
     for word in bytes.chunks_mut(8) {
-        word.copy_from_slice(&random.next().to_le_bytes()[..word.len()]);
+        word.copy_from_slice(&random.next_number().to_le_bytes()[..word.len()]);
     }
 }
 
@@ -67,7 +70,7 @@ pub fn fill(bytes: &mut [u8], seed: u64, place: u64, generation: u32) {
 pub fn mismatch(bytes: &[u8], seed: u64, place: u64, generation: u32) -> Option<usize> {
     let mut random = Random(key(seed, place, generation));
     bytes.chunks(8).enumerate().find_map(|(word, chunk)| {
-        let expected = random.next().to_le_bytes();
+        let expected = random.next_number().to_le_bytes();
         let wrong = chunk.iter().zip(expected).position(|(byte, expected)| *byte != expected)?;
         Some(word * 8 + wrong)
     })
@@ -75,7 +78,7 @@ pub fn mismatch(bytes: &[u8], seed: u64, place: u64, generation: u32) -> Option<
 
 fn key(seed: u64, place: u64, generation: u32) -> u64 {
     let mut random = Random(seed ^ place.rotate_left(32));
-    random.next() ^ Random(u64::from(generation)).next()
+    random.next_number() ^ Random(u64::from(generation)).next_number()
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! A TCP connection as a [`Stream`]: a buffer in each direction, nothing blocks but [`Socket::wait`].
 
-use anyhow::{Context, Result};
+use crate::error::Error;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nvmeof::Stream;
 use std::io::{ErrorKind, Read, Write};
@@ -10,8 +10,6 @@ use std::time::Duration;
 
 /// Of each buffer.
 const BUFFER_BYTES: usize = 256 * 1024;
-/// How long a connection may take to be there.
-const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
 /// Bytes between two positions of a buffer.
 struct Buffer {
@@ -42,16 +40,17 @@ pub struct Socket {
 }
 
 impl Socket {
-    pub fn connect(address: SocketAddr) -> Result<Self> {
-        let stream = TcpStream::connect_timeout(&address, CONNECT_LIMIT)
-            .with_context(|| format!("no connection to {address}"))?;
-        stream.set_nodelay(true)?;
-        stream.set_nonblocking(true)?;
+    /// A connection that is there within the limit.
+    pub fn connect(address: SocketAddr, limit: Duration) -> Result<Self, Error> {
+        let stream = TcpStream::connect_timeout(&address, limit)
+            .map_err(|error| Error::Unreachable(address, error))?;
+        stream.set_nodelay(true).map_err(Error::Broken)?;
+        stream.set_nonblocking(true).map_err(Error::Broken)?;
         Ok(Self { stream, incoming: Buffer::new(), outgoing: Buffer::new(), closed: false })
     }
 
     /// Takes from the kernel what has arrived; false when there was nothing.
-    pub fn read(&mut self) -> Result<bool> {
+    pub fn read(&mut self) -> Result<bool, Error> {
         let buffer = &mut self.incoming;
         if buffer.end == buffer.bytes.len() {
             return Ok(false);
@@ -66,35 +65,35 @@ impl Socket {
                 Ok(true)
             }
             Err(error) if is_temporary(error.kind()) => Ok(false),
-            Err(error) => Err(error).context("the connection broke"),
+            Err(error) => Err(Error::Broken(error)),
         }
     }
 
     /// Gives the kernel what it takes.
-    pub fn write(&mut self) -> Result<()> {
+    pub fn write(&mut self) -> Result<(), Error> {
         let buffer = &mut self.outgoing;
         while buffer.start < buffer.end {
             match self.stream.write(&buffer.bytes[buffer.start..buffer.end]) {
                 Ok(count) => buffer.take(count),
                 Err(error) if is_temporary(error.kind()) => break,
-                Err(error) => return Err(error).context("the connection broke"),
+                Err(error) => return Err(Error::Broken(error)),
             }
         }
         Ok(())
     }
 
     /// Sleeps until something comes or, where something waits to go, goes; at most so long.
-    pub fn wait(&self, limit: Duration) -> Result<()> {
+    pub fn wait(&self, limit: Duration) -> Result<(), Error> {
         Self::wait_any([self], limit)
     }
 
     /// Sleeps until one of them has something to do, at most so long.
-    pub fn wait_any<'a>(sockets: impl IntoIterator<Item = &'a Self>, limit: Duration) -> Result<()> {
+    pub fn wait_any<'a>(sockets: impl IntoIterator<Item = &'a Self>, limit: Duration) -> Result<(), Error> {
         let mut waits: Vec<PollFd> = sockets.into_iter().map(Self::awaited).collect();
         let limit = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
         match nix::poll::poll(&mut waits, limit) {
             Ok(_) | Err(nix::Error::EINTR) => Ok(()),
-            Err(error) => Err(error.into()),
+            Err(error) => Err(Error::Broken(error.into())),
         }
     }
 

@@ -1,10 +1,10 @@
 //! One queue's commands.
 
 use super::{Shared, Stats};
-use crate::association::{COMMAND_LIMIT, Queue};
 use crate::buffers::{Buffers, Random, fill, mismatch};
-use anyhow::{Result, anyhow, bail, ensure};
-use nvmeof::initiator::{Completed, Transfer, commands};
+use crate::error::Error;
+use crate::queue::{COMMAND_LIMIT, Queue};
+use nvmeof::initiator::{Completed, SubmitError, Transfer, commands};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -13,18 +13,18 @@ const SLEEP: Duration = Duration::from_millis(100);
 
 /// What stays the same over the phases of a run.
 #[derive(Debug, Clone, Copy)]
-pub struct Plan {
-    pub nsid: u32,
-    pub block_shift: u8,
-    pub in_capsule_bytes: u32,
+pub(super) struct Plan {
+    pub(super) nsid: u32,
+    pub(super) block_shift: u8,
+    pub(super) in_capsule_bytes: u32,
     /// Of a command, and of a place.
-    pub bytes: u32,
-    pub depth: usize,
+    pub(super) bytes: u32,
+    pub(super) depth: usize,
     /// The queue's part of the area, in places.
-    pub first_place: u64,
-    pub places: u64,
-    pub verify: bool,
-    pub seed: u64,
+    pub(super) first_place: u64,
+    pub(super) places: u64,
+    pub(super) verify: bool,
+    pub(super) seed: u64,
 }
 
 /// Which commands a phase has.
@@ -35,14 +35,24 @@ pub enum Pattern {
     /// A read of each place, in order.
     ReadEach,
     /// Reads in so many percent, else writes.
-    Mix { reads: u8, sequential: bool },
+    Mix {
+        /// Percent of commands that read.
+        reads: u8,
+        /// One place after the other, instead of random ones.
+        sequential: bool,
+    },
 }
 
 /// When a phase ends.
 #[derive(Debug, Clone, Copy)]
 pub enum Limit {
     /// After that time; commands submitted in the warm-up do not count.
-    Time { warm_up: Duration, measured: Duration },
+    Time {
+        /// It goes first.
+        warm_up: Duration,
+        /// It follows.
+        measured: Duration,
+    },
     /// After so many commands on each queue, or where each place had its turn.
     Commands(u64),
 }
@@ -71,7 +81,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    pub fn new(queue: Queue, plan: Plan) -> Self {
+    pub(super) fn new(queue: Queue, plan: Plan) -> Self {
         let mut random = Random(plan.seed ^ plan.first_place.rotate_left(17));
         Self {
             queue,
@@ -86,14 +96,19 @@ impl Worker {
         }
     }
 
-    /// The same queue with another plan.
+    /// How many places its part of the area has.
+    pub(super) const fn places(&self) -> u64 {
+        self.plan.places
+    }
+
+    /// The same queue, for another plan.
+    #[must_use]
     pub fn into_queue(self) -> Queue {
         self.queue
     }
 
     /// Runs a phase to its end; no command is under way afterwards.
-    pub fn run(&mut self, pattern: Pattern, limit: Limit, shared: &Shared) -> Result<Stats> {
-        let mut stats = Stats::new()?;
+    pub(super) fn run(&mut self, pattern: Pattern, limit: Limit, shared: &Shared) -> Result<Stats, Error> {
         let begun = Instant::now();
         let (measured_from, until, mut left) = match limit {
             Limit::Time { warm_up, measured } => {
@@ -101,6 +116,7 @@ impl Worker {
             }
             Limit::Commands(count) => (begun, None, count),
         };
+        let mut stats = Stats::new(until.map_or(Duration::ZERO, |until| until - measured_from));
         self.next_place = 0;
         let mut now = begun;
         let mut last_completion = begun;
@@ -120,24 +136,29 @@ impl Worker {
             now = Instant::now();
             while let Some(completed) = self.queue.host.take_completed() {
                 last_completion = now;
-                let since = self.completed(&completed)?;
+                let UnderWay { since, write, .. } = self.completed(&completed)?;
                 if since >= measured_from && until.is_none_or(|until| now < until) {
-                    stats.commands += 1;
-                    stats.latency.saturating_record((now - since).as_nanos() as u64);
+                    let latency = if write { &mut stats.writes } else { &mut stats.reads };
+                    latency.saturating_record((now - since).as_nanos() as u64);
+                }
+                if until.is_none() {
+                    stats.measured = now - begun;
                 }
                 shared.commands.fetch_add(1, Ordering::Relaxed);
             }
-            ensure!(now - last_completion < COMMAND_LIMIT, "no command ends within {COMMAND_LIMIT:?}");
+            if now - last_completion > COMMAND_LIMIT {
+                return Err(Error::Slow("a command".to_owned(), COMMAND_LIMIT));
+            }
         }
     }
 
     /// Starts a command; false where the pattern has none left.
-    fn submit(&mut self, pattern: Pattern, now: Instant) -> Result<bool> {
+    fn submit(&mut self, pattern: Pattern, now: Instant) -> Result<bool, Error> {
         let Some((place, write)) = self.choose(pattern) else { return Ok(false) };
-        let Some(token) = self.free.pop() else { bail!("no token is free") };
+        let token = self.free.pop().ok_or(Error::NotTaken(SubmitError::Full))?;
         let Plan { bytes, block_shift, nsid, seed, .. } = self.plan;
         let at = place as usize;
-        let start_block = (self.plan.first_place + place) * u64::from(bytes >> block_shift);
+        let start_block = self.start_block(place);
         let blocks = bytes >> block_shift;
         let (command, transfer) = if write {
             self.generations[at] += 1;
@@ -154,8 +175,7 @@ impl Worker {
             }
             (commands::read(nsid, start_block, blocks), Transfer::Receive(bytes))
         };
-        let submitted = self.queue.host.submit(token, &command, transfer);
-        submitted.map_err(|error| anyhow!("a command was not taken: {error:?}"))?;
+        self.queue.host.submit(token, &command, transfer).map_err(Error::NotTaken)?;
         self.busy[at] = true;
         self.under_way[token as usize] = Some(UnderWay { place, write, since: now });
         Ok(true)
@@ -186,28 +206,41 @@ impl Worker {
         }
     }
 
-    /// A command ended: judges it, and returns when it began.
-    fn completed(&mut self, completed: &Completed) -> Result<Instant> {
+    /// A command ended: judges it, and returns what it was.
+    fn completed(&mut self, completed: &Completed) -> Result<UnderWay, Error> {
         let token = completed.token;
         let command = self.under_way.get_mut(token as usize).and_then(Option::take);
-        let UnderWay { place, write, since } =
-            command.ok_or_else(|| anyhow!("a command ended that was not under way"))?;
-        let what = if write { "write" } else { "read" };
-        let at = place as usize;
-        let place = self.plan.first_place + place;
-        ensure!(completed.status.is_success(), "{what} of place {place}: {:?}", completed.status);
-        if !write && self.plan.verify && self.generations[at] > 0 {
-            let bytes = self.buffers.of(token);
-            if let Some(offset) = mismatch(bytes, self.plan.seed, place, self.generations[at]) {
-                bail!(
-                    "place {place} of {} bytes reads wrong from byte {offset} on, seed {}",
-                    self.plan.bytes,
-                    self.plan.seed
-                );
-            }
+        let command = command.ok_or(Error::Malformed("the end of a command that was not under way"))?;
+        if !completed.status.is_success() {
+            let what = if command.write { "a write" } else { "a read" };
+            let blocks = self.plan.bytes >> self.plan.block_shift;
+            let start_block = self.start_block(command.place);
+            let what = format!("{what} of {blocks} blocks from block {start_block} on");
+            return Err(Error::Command(what, completed.status));
         }
-        self.busy[at] = false;
+        if !command.write && self.plan.verify {
+            self.judge(token, command.place)?;
+        }
+        self.busy[command.place as usize] = false;
         self.free.push(token);
-        Ok(since)
+        Ok(command)
+    }
+
+    /// Whether a place was read as it was written last.
+    fn judge(&mut self, token: u64, place: u64) -> Result<(), Error> {
+        let generation = self.generations[place as usize];
+        if generation == 0 {
+            return Ok(());
+        }
+        let Plan { nsid, block_shift, first_place, seed, .. } = self.plan;
+        let bytes = self.buffers.of(token);
+        let Some(offset) = mismatch(bytes, seed, first_place + place, generation) else { return Ok(()) };
+        let start_block = self.start_block(place);
+        let block = start_block + (offset >> block_shift) as u64;
+        Err(Error::Mismatch { nsid, start_block, block, offset: offset % (1 << block_shift), seed })
+    }
+
+    fn start_block(&self, place: u64) -> u64 {
+        (self.plan.first_place + place) * u64::from(self.plan.bytes >> self.plan.block_shift)
     }
 }
