@@ -1,6 +1,6 @@
 //! From found hardware, memory and boot arguments to a data core.
 
-use controller::{ControllerSlot, Cores, Message, Subsystem, SubsystemConfig};
+use controller::{ControllerSlot, Cores, DirectoryRoom, Message, Subsystem, SubsystemConfig};
 use core::fmt::Write;
 use dataplane::{DataCore, Parts};
 use drive::{DRIVE_BACKLOG_ENTRIES, DriveMemory, DriveMessage, Drives, Place};
@@ -170,6 +170,7 @@ fn assemble_core<F: FrameQueue + 'static, D: NvmeDevice + 'static>(
     let places = MAX_CONTROLLERS + if ways.is_some() { usize::from(MAX_CONNECTIONS) } else { 0 };
     let controllers = arena.slice(places, |_| ControllerSlot::default())?;
     let mut subsystem = Subsystem::new(SubsystemConfig::new(name.nqn.clone(), &name.serial), controllers);
+    subsystem.make_room(DirectoryRoom::new(&mut arena)?);
     let drive_mesh = if let Some(Ways { mesh, drive_mesh, roster }) = ways {
         subsystem.join(Cores::new(mesh, roster, &mut arena)?);
         Some(drive_mesh)

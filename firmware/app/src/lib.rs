@@ -19,7 +19,7 @@ mod watched;
 pub use assemble::{Hardware, Memory, Ports, assemble, assemble_cores};
 pub use control::HotPlug;
 pub use control_role::{ControlRole, LineState};
-pub use dataplane::{CoreLoop, DataCore, PoolCounts, Role, SHUTDOWN_LIMIT};
+pub use dataplane::{ChangeTicket, CoreLoop, DataCore, PoolCounts, Role, SHUTDOWN_LIMIT};
 pub use hot_plug_role::HotPlugRole;
 pub use mailbox_role::{CardFacts, MailboxRole};
 pub use message::{

@@ -1,6 +1,7 @@
 //! Admission: what a command is, how much data it moves and whether it may run, before any data moves.
 
 use hal_mem::Pages;
+use message::configuration::SubsystemPlace;
 use nvme::fabrics::{fabrics_kind, kind};
 use nvme::opcode::{self, admin, io};
 use nvme::{Command, CopyRange, DatasetRange, Status};
@@ -60,9 +61,22 @@ pub enum Work {
     Block(BlockWork),
 }
 
+/// The attachment of a namespace that a command was admitted under.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attached {
+    /// The subsystem.
+    pub subsystem: SubsystemPlace,
+    /// NSID in it.
+    pub nsid: u32,
+    /// Its number.
+    pub number: u32,
+}
+
 /// A block command, checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BlockWork {
+    /// What it was admitted under.
+    pub attached: Attached,
     /// Where.
     pub namespace: BackendNamespace,
     /// What.
@@ -145,14 +159,16 @@ impl Subsystem {
                 | io::VERIFY
                 | io::COPY
         ) || (command.opcode == io::WRITE_UNCORRECTABLE
-            && self.namespaces.any_write_uncorrectable());
+            && self.namespaces.any_write_uncorrectable(controller.subsystem));
         if !known {
             return Err(Status::INVALID_OPCODE.do_not_retry());
         }
         let invalid_namespace = Status::INVALID_NAMESPACE.do_not_retry();
-        let namespace = self.namespaces.find(command.nsid.get()).ok_or(invalid_namespace)?;
+        let nsid = command.nsid.get();
+        let namespace = self.namespaces.find(controller.subsystem, nsid).ok_or(invalid_namespace)?;
         self.check_ana(controller)?;
         let mut work = BlockWork {
+            attached: Attached { subsystem: controller.subsystem, nsid, number: namespace.attachment },
             namespace: namespace.backend,
             operation: Operation::Flush,
             start_block: 0,
@@ -225,28 +241,29 @@ impl Subsystem {
         Ok(transfer)
     }
 
-    /// Whether the namespace that `work` was admitted for is still attached as `nsid`: between a command's capsule and
-    /// its data a drive may have made way for another.
+    /// Whether the namespace that `work` was admitted for is still attached as it was then: between a command's capsule and
+    /// its data a drive may have made way for another, or the namespace been detached, and attached anew.
     #[must_use]
-    pub fn still_serves(&self, nsid: u32, work: &BlockWork) -> bool {
-        let namespace = self.namespaces.find(nsid);
-        namespace
-            .is_some_and(|found| found.backend == work.namespace && found.block_shift == work.block_shift)
+    pub fn still_serves(&self, work: &BlockWork) -> bool {
+        self.namespace_of(work).is_some_and(|found| found.block_shift == work.block_shift)
+    }
+
+    /// The namespace that `work` was admitted for, if it is still attached.
+    pub(crate) fn namespace_of(&self, work: &BlockWork) -> Option<&Namespace> {
+        let Attached { subsystem, nsid, number } = work.attached;
+        let found = self.namespaces.find(subsystem, nsid);
+        found.filter(|found| found.attachment == number && found.backend == work.namespace)
     }
 
     /// Checks the ranges of an admitted Dataset Management or Copy once its data is there.
     ///
     /// # Errors
     /// The status to complete the command with.
-    pub fn check_ranges(&self, work: &BlockWork, nsid: u32, data: &[u8]) -> Result<(), Status> {
+    pub fn check_ranges(&self, work: &BlockWork, data: &[u8]) -> Result<(), Status> {
         if !matches!(work.operation, Operation::DatasetManagement { .. } | Operation::Copy { .. }) {
             return Ok(());
         }
-        let namespace = self
-            .namespaces
-            .find(nsid)
-            .filter(|namespace| namespace.backend == work.namespace)
-            .ok_or(Status::INVALID_NAMESPACE.do_not_retry())?;
+        let namespace = self.namespace_of(work).ok_or(Status::INVALID_NAMESPACE.do_not_retry())?;
         let ranges = match work.operation {
             Operation::DatasetManagement { ranges, .. } => ranges,
             Operation::Copy { ranges } => return check_copy(namespace, work.start_block, ranges, data),

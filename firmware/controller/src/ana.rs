@@ -150,14 +150,15 @@ impl Subsystem {
     }
 
     /// Size of the log page that the command asks for.
-    pub(crate) fn ana_log_bytes(&self, command: &Command) -> u64 {
-        let namespaces = if is_groups_only(command) { 0 } else { self.namespaces.as_slice().len() };
+    pub(crate) fn ana_log_bytes(&self, controller: &Controller, command: &Command) -> u64 {
+        let all = self.namespaces.of(controller.subsystem);
+        let namespaces = if is_groups_only(command) { 0 } else { all.len() };
         HEADER_BYTES + GROUP_BYTES + namespaces as u64 * 4
     }
 
     pub(crate) fn put_ana_log(&self, controller: &Controller, command: &Command, window: &mut Window<'_>) {
         let port = self.ports.get(controller.port);
-        let namespaces = if is_groups_only(command) { &[] } else { self.namespaces.as_slice() };
+        let namespaces = if is_groups_only(command) { &[] } else { self.namespaces.of(controller.subsystem) };
         let mut header = AnaHeader::default();
         header.change_count.set(port.change_count);
         header.groups.set(GROUPS as u16);

@@ -6,6 +6,7 @@ use core::time::Duration;
 use hal_api::Instant;
 use hal_log::{info, warn};
 use heapless::String;
+use message::configuration::SubsystemPlace;
 use message::{EndReason, MAX_CHANGES};
 use nvme::fabrics::{
     ANY_CONTROLLER, ConnectCommand, ConnectData, DISCOVERY_NQN, invalid_parameter, nqn_text,
@@ -63,8 +64,8 @@ pub struct Connected {
     pub entries: u16,
     /// SQ flow control is off, as the host asked.
     pub flow_control_disabled: bool,
-    /// The controller is a discovery controller.
-    pub discovery: bool,
+    /// The subsystem that it is a controller of, or discovery.
+    pub subsystem: SubsystemPlace,
 }
 
 /// A Connect failed.
@@ -95,7 +96,7 @@ impl Failure {
 /// The texts of Connect data, checked.
 pub(crate) struct Names<'a> {
     pub(crate) host: &'a str,
-    pub(crate) discovery: bool,
+    pub(crate) subsystem: SubsystemPlace,
 }
 
 impl Subsystem {
@@ -175,11 +176,14 @@ impl Subsystem {
         }
         let subsystem = nqn_text(&data.subsystem_nqn).ok_or(Failure::in_data(offset::SUBSYSTEM_NQN))?;
         let host = nqn_text(&data.host_nqn).ok_or(Failure::in_data(offset::HOST_NQN))?;
-        let discovery = subsystem == DISCOVERY_NQN;
-        if !discovery && subsystem != self.config.nqn.as_str() {
-            return Err(Failure::in_data(offset::SUBSYSTEM_NQN));
+        if subsystem == DISCOVERY_NQN {
+            return Ok((Names { host, subsystem: SubsystemPlace::DISCOVERY }, sq_size + 1));
         }
-        Ok((Names { host, discovery }, sq_size + 1))
+        let place = self.directory.find(subsystem).ok_or(Failure::in_data(offset::SUBSYSTEM_NQN))?;
+        if !self.directory.lets_in(place, host) {
+            return Err(Failure::of(Status::CONNECT_INVALID_HOST.do_not_retry()));
+        }
+        Ok((Names { host, subsystem: place }, sq_size + 1))
     }
 
     fn connect_admin(
@@ -201,14 +205,15 @@ impl Subsystem {
         let index = self.slots.iter().position(|slot| slot.controller.is_none()).ok_or(busy)?;
         let id = self.next_id().ok_or(busy)?;
         let host_nqn = String::try_from(names.host).map_err(|_| Failure::in_data(offset::HOST_NQN))?;
-        let granted_queues = if names.discovery { 0 } else { self.config.max_io_queues };
+        let discovery = names.subsystem.is_discovery();
+        let granted_queues = if discovery { 0 } else { self.config.max_io_queues };
         let lost_writes = self.lost_writes_of(data.host_id).with_told_lately(self.now);
         let slot = self.slots.get_mut(index).ok_or(busy)?;
         let handle =
             ControllerHandle { index: u16::try_from(index).map_err(|_| busy)?, generation: slot.generation };
         slot.controller = Some(Controller {
             id,
-            discovery: names.discovery,
+            subsystem: names.subsystem,
             port: origin.port,
             peer: origin.peer,
             host_nqn,
@@ -232,7 +237,7 @@ impl Subsystem {
         self.counters.live += 1;
         self.show_controllers();
         if self.may_say(LineKind::Controllers, now) {
-            info!("controller {}: connected by {}, discovery {}", id, names.host, names.discovery);
+            info!("controller {}: connected by {}, discovery {}", id, names.host, discovery);
         }
         Ok(Connected {
             controller: handle,
@@ -240,7 +245,7 @@ impl Subsystem {
             queue_id: 0,
             entries,
             flow_control_disabled: command.disables_flow_control(),
-            discovery: names.discovery,
+            subsystem: names.subsystem,
         })
     }
 
@@ -261,7 +266,7 @@ impl Subsystem {
             queue_id: request.queue_id,
             entries,
             flow_control_disabled: command.disables_flow_control(),
-            discovery: false,
+            subsystem: names.subsystem,
         })
     }
 
@@ -332,6 +337,27 @@ impl Subsystem {
         self.lines.tell_left_out(now);
     }
 
+    /// Ends the controllers that live here and that may not stay. Returns how many. The transport then looks at the connections
+    /// of those that are gone ([`Subsystem::is_live`] says so).
+    pub(crate) fn end_controllers(&mut self, may_stay: impl Fn(&Self, &Controller) -> bool) -> u32 {
+        let mut ended = 0;
+        for index in 0..self.slots.len() {
+            let Some(slot) = self.slots.get(index) else { continue };
+            let Some(controller) = &slot.controller else { continue };
+            if controller.is_delegate() || may_stay(self, controller) {
+                continue;
+            }
+            let handle = ControllerHandle { index: index as u16, generation: slot.generation };
+            let id = controller.id;
+            if self.may_say(LineKind::Controllers, self.now) {
+                info!("controller {}: its host may not be connected any more, removed", id);
+            }
+            ended += 1;
+            self.remove(handle);
+        }
+        ended
+    }
+
     pub(crate) fn remove(&mut self, handle: ControllerHandle) {
         self.end_elsewhere(handle, EndReason::Removed);
         let Some(slot) = self.slots.get_mut(usize::from(handle.index)) else { return };
@@ -356,10 +382,10 @@ impl Subsystem {
         }
     }
 
-    /// The CNTLIDs of the I/O controllers that live on this core. Discovery controllers belong to another subsystem.
-    pub(crate) fn io_controllers_here(&self) -> impl Iterator<Item = u16> {
-        let is_one = |controller: &&Controller| !controller.discovery && !controller.is_delegate();
-        self.controllers().filter(is_one).map(|controller| controller.id)
+    /// The I/O controllers that live on this core: subsystem and CNTLID. Discovery controllers belong to another subsystem.
+    pub(crate) fn io_controllers_here(&self) -> impl Iterator<Item = (SubsystemPlace, u16)> {
+        let is_one = |controller: &&Controller| !controller.is_discovery() && !controller.is_delegate();
+        self.controllers().filter(is_one).map(|controller| (controller.subsystem, controller.id))
     }
 }
 
@@ -368,7 +394,7 @@ impl Controller {
     /// controller is ready; a controller that is not enabled is kept for [`IDLE_CONTROLLER_MS`].
     fn is_silent(&self, now: Instant) -> bool {
         let limit_ms = match (self.is_ready(), self.keep_alive_ms) {
-            (true, 0) if !self.discovery => return false,
+            (true, 0) if !self.is_discovery() => return false,
             (true, 0) | (false, _) => IDLE_CONTROLLER_MS,
             (true, keep_alive_ms) => keep_alive_ms,
         };

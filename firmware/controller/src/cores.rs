@@ -13,6 +13,7 @@ use core::net::IpAddr;
 use hal_api::Instant;
 use hal_log::{error, warn};
 use hal_mem::{Arena, OutOfMemory};
+use message::configuration::SubsystemPlace;
 use message::{
     Address, Change, Confirmed, CoreMessage, CoreSet, EndReason, LockName, LostList, MAX_CHANGES,
     MAX_DATA_CORES, Mesh, MeshCounters, QueueGrant, Quiesces, Roster,
@@ -39,12 +40,14 @@ pub(crate) struct Begun {
     pub(crate) host_id: [u8; 16],
     /// For what a Connect waits for, and for the end of a controller: the address that it came from.
     pub(crate) peer: Option<IpAddr>,
+    /// For the end of a controller: its subsystem.
+    pub(crate) subsystem: SubsystemPlace,
 }
 
 impl Begun {
     /// One that is no host's.
     pub(crate) const fn of(change: Change) -> Self {
-        Self { change, host_id: [0; 16], peer: None }
+        Self { change, host_id: [0; 16], peer: None, subsystem: SubsystemPlace::DISCOVERY }
     }
 }
 
@@ -57,6 +60,14 @@ pub struct Owed {
     pub change: Change,
     /// What the transport notes for itself.
     pub mark: Mark,
+}
+
+impl Owed {
+    /// Whether this core has begun it itself.
+    #[must_use]
+    pub fn is_own(&self, subsystem: &Subsystem) -> bool {
+        self.from == subsystem.core()
+    }
 }
 
 /// How far the transport is with a change.
@@ -154,8 +165,8 @@ pub enum Heard {
     },
     /// A namespace is detached on all cores.
     Detached {
-        /// Which.
-        nsid: u32,
+        /// Its key.
+        key: u32,
     },
 }
 
@@ -359,8 +370,8 @@ impl Subsystem {
                 return Heard::Lock(LockNews::GivenBack(LockName { core: from, ticket }));
             }
             Message::Unlocked(name) => return Heard::Lock(LockNews::Over(name)),
-            Message::LossTold { cntlid, host_id, nsid, at } => {
-                self.losses_were_told(cntlid, host_id, nsid, at);
+            Message::LossTold { cntlid, host_id, key, at } => {
+                self.losses_were_told(cntlid, host_id, key, at);
             }
         }
         Heard::Nothing
@@ -380,7 +391,7 @@ impl Subsystem {
             // These tell something with each confirmation.
             Change::Fence { .. } | Change::Arrivals { .. } => Heard::Confirmed { number, lost, complete },
             _ if !complete => Heard::Nothing,
-            Change::Detach { nsid, .. } => Heard::Detached { nsid },
+            Change::Detach { key, .. } => Heard::Detached { key },
             Change::Ana { port, state } => Heard::AnaChanged { port: PortId(port), state },
             Change::Lock { name, .. } => Heard::Lock(LockNews::Clear(name)),
             Change::End { cntlid, reason } => {

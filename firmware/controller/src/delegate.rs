@@ -54,7 +54,7 @@ pub(crate) fn queue_request(
         queue_id: command.queue_id.get(),
         host_id: data.host_id,
         host_name: digest(names.host),
-        discovery: names.discovery,
+        subsystem: names.subsystem,
         port: port.0,
     }
 }
@@ -129,7 +129,7 @@ impl Subsystem {
         if controller.port.0 != request.port {
             return Err(Failure::in_data(offset::CONTROLLER_ID));
         }
-        if controller.discovery != request.discovery {
+        if controller.subsystem != request.subsystem {
             return Err(Failure::in_data(offset::SUBSYSTEM_NQN));
         }
         if digest(&controller.host_nqn) != request.host_name {
@@ -207,7 +207,7 @@ impl Subsystem {
         let (names, entries) = self.check_connect(command, data)?;
         let handle = match self.delegate(grant.cntlid) {
             Some((handle, _)) => handle,
-            None => self.new_delegate(home, grant.cntlid, port, data.host_id, names.host, now)?,
+            None => self.new_delegate(home, grant.cntlid, port, data.host_id, &names, now)?,
         };
         let lost = self.losses(&grant.lost, now);
         let busy = Failure::of(Status::CONNECT_CONTROLLER_BUSY);
@@ -224,7 +224,7 @@ impl Subsystem {
             queue_id: grant.queue_id,
             entries,
             flow_control_disabled: command.disables_flow_control(),
-            discovery: false,
+            subsystem: names.subsystem,
         })
     }
 
@@ -234,16 +234,16 @@ impl Subsystem {
         cntlid: u16,
         port: PortId,
         host_id: [u8; 16],
-        host: &str,
+        names: &Names<'_>,
         now: Instant,
     ) -> Result<ControllerHandle, Failure> {
         let busy = Failure::of(Status::CONNECT_CONTROLLER_BUSY);
-        let host_nqn = String::try_from(host).map_err(|_| Failure::in_data(offset::HOST_NQN))?;
+        let host_nqn = String::try_from(names.host).map_err(|_| Failure::in_data(offset::HOST_NQN))?;
         let (index, slot) =
             self.slots.iter_mut().enumerate().find(|(_, slot)| slot.controller.is_none()).ok_or(busy)?;
         slot.controller = Some(Controller {
             id: cntlid,
-            discovery: false,
+            subsystem: names.subsystem,
             port,
             peer: None,
             host_nqn,
@@ -413,9 +413,9 @@ impl Subsystem {
 
     fn losses(&self, list: &LostList, now: Instant) -> LostWrites {
         let mut losses = LostWrites::new();
-        list.iter().for_each(|nsid| losses.note(nsid, now));
+        list.iter().for_each(|key| losses.note(key, now));
         if list.all {
-            self.namespaces.as_slice().iter().for_each(|namespace| losses.note(namespace.nsid, now));
+            self.namespaces.as_slice().iter().for_each(|namespace| losses.note(namespace.key, now));
         }
         losses
     }

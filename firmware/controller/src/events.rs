@@ -3,6 +3,7 @@
 
 use hal_api::Instant;
 use heapless::Vec;
+use message::configuration::SubsystemPlace;
 use nvme::{NSID_ALL, Status, log_page};
 
 use crate::ana::PortId;
@@ -241,9 +242,9 @@ impl Subsystem {
         }
     }
 
-    pub(crate) fn raise_namespace_change(&mut self, nsid: u32) {
+    pub(crate) fn raise_namespace_change(&mut self, subsystem: SubsystemPlace, nsid: u32) {
         self.ports.namespaces_changed();
-        for controller in self.controllers_mut().filter(|controller| !controller.discovery) {
+        for controller in self.controllers_mut().filter(|controller| controller.subsystem == subsystem) {
             controller.events.note_changed(nsid);
             let enabled = controller.features.async_events;
             controller.events.raise(Event::NamespaceAttributes, enabled);
@@ -251,7 +252,7 @@ impl Subsystem {
     }
 
     pub(crate) fn raise_ana_change(&mut self, port: PortId) {
-        let of_port = |controller: &&mut Controller| controller.port == port && !controller.discovery;
+        let of_port = |controller: &&mut Controller| controller.port == port && !controller.is_discovery();
         for controller in self.controllers_mut().filter(of_port) {
             let enabled = controller.features.async_events;
             controller.events.raise(Event::AnaState, enabled);
@@ -261,15 +262,25 @@ impl Subsystem {
     /// Raises the events of critical warnings that the drives report and hosts have asked for. Call it a few times a second.
     pub fn watch_health(&mut self, backend: &impl Backend) {
         let asks = |controller: &Controller| controller.features.async_events & u32::from(ALL_WARNINGS) != 0;
-        let health = self.controllers().any(asks).then(|| self.merged_health(NSID_ALL, backend));
-        for controller in self.controllers_mut().filter(|controller| !controller.discovery) {
-            let warnings = health.as_ref().map_or(0, |health| controller.warnings(health));
+        // One look at the drives for all controllers of a subsystem.
+        let mut last = None;
+        for index in 0..self.slots.len() {
+            let found = self.slots.get(index).and_then(|slot| slot.controller.as_ref());
+            let Some(controller) = found.filter(|controller| !controller.is_discovery()) else { continue };
+            let of = controller.subsystem;
+            if asks(controller) && !matches!(&last, Some((known, _)) if *known == of) {
+                last = Some((of, self.merged_health(of, NSID_ALL, backend)));
+            }
+            let controller = self.slots.get_mut(index).and_then(|slot| slot.controller.as_mut());
+            let Some(controller) = controller else { continue };
+            let health = last.as_ref().filter(|_| asks(controller));
+            let warnings = health.map_or(0, |(_, health)| controller.warnings(health));
             controller.events.warn(warnings, controller.features.async_events);
         }
     }
 
     pub(crate) fn raise_discovery_change(&mut self) {
-        for controller in self.controllers_mut().filter(|controller| controller.discovery) {
+        for controller in self.controllers_mut().filter(|controller| controller.is_discovery()) {
             let enabled = controller.features.async_events;
             controller.events.raise(Event::Discovery, enabled);
         }

@@ -141,7 +141,7 @@ impl Subsystem {
     pub(crate) fn has_feature(&self, controller: &Controller, feature: u8) -> bool {
         match feature {
             id::ASYNC_EVENT_CONFIGURATION | id::KEEP_ALIVE_TIMER => true,
-            _ if controller.discovery => false,
+            _ if controller.is_discovery() => false,
             id::ARBITRATION
             | id::POWER_MANAGEMENT
             | id::TEMPERATURE_THRESHOLD
@@ -152,7 +152,7 @@ impl Subsystem {
             | id::HOST_BEHAVIOR
             | id::COMMAND_SET_PROFILE
             | id::HOST_IDENTIFIER => true,
-            id::VOLATILE_WRITE_CACHE => self.namespaces.any_volatile_cache(),
+            id::VOLATILE_WRITE_CACHE => self.namespaces.any_volatile_cache(controller.subsystem),
             _ => false,
         }
     }
@@ -180,7 +180,7 @@ impl Subsystem {
             id::HOST_IDENTIFIER => Ok(Transfer::ToHost { bytes: 16 }),
             id::TEMPERATURE_THRESHOLD if temperature_selector(command) != COMPOSITE => Err(invalid),
             id::TEMPERATURE_THRESHOLD if threshold_type(command) > 1 => Err(invalid),
-            id::ERROR_RECOVERY => self.check_namespace(command).map(|()| Transfer::None),
+            id::ERROR_RECOVERY => self.check_namespace(controller, command).map(|()| Transfer::None),
             _ => Ok(Transfer::None),
         }
     }
@@ -253,7 +253,7 @@ impl Subsystem {
             return Err(Status::FEATURE_NOT_SAVEABLE.do_not_retry());
         }
         if is_of_namespace(feature) {
-            self.check_namespace(command)?;
+            self.check_namespace(controller, command)?;
         } else if !is_no_namespace(command.nsid.get()) {
             return Err(Status::FEATURE_NOT_NAMESPACE_SPECIFIC.do_not_retry());
         }
@@ -331,9 +331,9 @@ impl Subsystem {
         Ok(0)
     }
 
-    fn check_namespace(&self, command: &Command) -> Result<(), Status> {
+    fn check_namespace(&self, controller: &Controller, command: &Command) -> Result<(), Status> {
         let nsid = command.nsid.get();
-        if is_no_namespace(nsid) || self.namespaces.find(nsid).is_some() {
+        if is_no_namespace(nsid) || self.namespaces.find(controller.subsystem, nsid).is_some() {
             return Ok(());
         }
         Err(Status::INVALID_NAMESPACE.do_not_retry())
@@ -351,7 +351,7 @@ pub(crate) const fn is_of_namespace(feature: u8) -> bool {
 }
 
 fn offered_events(controller: &Controller) -> u32 {
-    if controller.discovery { Event::Discovery.configuration_bits() } else { HEALTH_EVENTS | IO_NOTICES }
+    if controller.is_discovery() { Event::Discovery.configuration_bits() } else { HEALTH_EVENTS | IO_NOTICES }
 }
 
 /// NSQA and NCQA of Number of Queues, zero-based.

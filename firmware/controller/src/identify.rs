@@ -1,5 +1,6 @@
 //! Identify (Base 5.17, NVM 4.1.5).
 
+use message::configuration::SubsystemPlace;
 use nvme::identify::{
     ControllerList, IDENTIFY_BYTES, IdentifyController, IdentifyNamespace, IdentifyNvmController,
     IndependentNamespace, cns, descriptor,
@@ -83,7 +84,7 @@ fn controller_id_of(command: &Command) -> u16 {
 pub(crate) fn check(subsystem: &Subsystem, controller: &Controller, command: &Command) -> Result<(), Status> {
     let invalid_field = Err(Status::INVALID_FIELD.do_not_retry());
     let selector = cns_of(command);
-    if controller.discovery && selector != cns::CONTROLLER {
+    if controller.is_discovery() && selector != cns::CONTROLLER {
         return invalid_field;
     }
     let command_set = (command.cdw11.get() >> 24) as u8;
@@ -95,7 +96,7 @@ pub(crate) fn check(subsystem: &Subsystem, controller: &Controller, command: &Co
         cns::CONTROLLER | cns::COMMAND_SET_CONTROLLER | cns::CONTROLLERS => Ok(()),
         cns::COMMAND_SETS if controller_id == THIS_CONTROLLER || controller_id == controller.id => Ok(()),
         cns::COMMAND_SETS => invalid_field,
-        _ => check_namespace(subsystem, selector, command.nsid.get()),
+        _ => check_namespace(subsystem, controller, selector, command.nsid.get()),
     }
 }
 
@@ -113,7 +114,13 @@ fn is_of_command_set(selector: u8) -> bool {
 
 /// Which NSIDs a structure takes; FFFFFFFFh stands for what all namespaces have in common, which takes Namespace
 /// Management to be of use and is refused.
-fn check_namespace(subsystem: &Subsystem, selector: u8, nsid: u32) -> Result<(), Status> {
+fn check_namespace(
+    subsystem: &Subsystem,
+    controller: &Controller,
+    selector: u8,
+    nsid: u32,
+) -> Result<(), Status> {
+    let is_attached = subsystem.namespaces.find(controller.subsystem, nsid).is_some();
     let invalid_field = Err(Status::INVALID_FIELD.do_not_retry());
     let invalid_namespace = Err(Status::INVALID_NAMESPACE.do_not_retry());
     match selector {
@@ -132,9 +139,9 @@ fn check_namespace(subsystem: &Subsystem, selector: u8, nsid: u32) -> Result<(),
             NSID_LAST.. => invalid_namespace,
             _ => Ok(()),
         },
-        cns::NAMESPACE_DESCRIPTORS if subsystem.namespaces.find(nsid).is_none() => invalid_namespace,
+        cns::NAMESPACE_DESCRIPTORS if !is_attached => invalid_namespace,
         cns::NAMESPACE_DESCRIPTORS => Ok(()),
-        cns::ATTACHED_CONTROLLERS if subsystem.namespaces.find(nsid).is_some() => Ok(()),
+        cns::ATTACHED_CONTROLLERS if is_attached => Ok(()),
         cns::ATTACHED_CONTROLLERS if matches!(nsid, 1..=LAST_NSID | NSID_ALL) => invalid_field,
         cns::ATTACHED_CONTROLLERS => invalid_namespace,
         _ => invalid_field,
@@ -143,18 +150,19 @@ fn check_namespace(subsystem: &Subsystem, selector: u8, nsid: u32) -> Result<(),
 
 /// Writes the page of a checked command over `into`, which is zero.
 pub(crate) fn fill(subsystem: &Subsystem, controller: &Controller, command: &Command, into: &mut [u8]) {
-    let namespace = subsystem.namespaces.find(command.nsid.get());
+    let of = controller.subsystem;
+    let namespace = subsystem.namespaces.find(of, command.nsid.get());
     match (cns_of(command), namespace) {
         (cns::CONTROLLER, _) => {
             if let Ok((page, _)) = IdentifyController::mut_from_prefix(into) {
                 fill_common(subsystem, controller, page);
-                if controller.discovery {
+                if controller.is_discovery() {
                     page.controller_type = field::DISCOVERY_CONTROLLER;
                     page.log_attributes = field::DISCOVERY_LOG_ATTRIBUTES;
                     page.async_events.set(Event::Discovery.configuration_bits());
                     put(&mut page.subsystem_nqn, nvme::fabrics::DISCOVERY_NQN.as_bytes());
                 } else {
-                    fill_io_controller(subsystem, page);
+                    fill_io_controller(subsystem, controller, page);
                 }
             }
         }
@@ -174,13 +182,13 @@ pub(crate) fn fill(subsystem: &Subsystem, controller: &Controller, command: &Com
             | cns::COMMAND_SET_ALLOCATED_NAMESPACES,
             _,
         ) => {
-            let above = subsystem.namespaces.after(command.nsid.get());
+            let above = subsystem.namespaces.after(of, command.nsid.get());
             for (place, namespace) in into.chunks_exact_mut(4).zip(above) {
                 put(place, &namespace.nsid.to_le_bytes());
             }
         }
         (cns::NAMESPACE_DESCRIPTORS, Some(namespace)) => fill_descriptors(namespace, into),
-        (cns::COMMAND_SET_CONTROLLER, _) if !controller.discovery => {
+        (cns::COMMAND_SET_CONTROLLER, _) if !controller.is_discovery() => {
             if let Ok((page, _)) = IdentifyNvmController::mut_from_prefix(into) {
                 // As for transfers, so that no command keeps a drive from others for long.
                 let limit = subsystem.config.max_transfer_shift;
@@ -197,7 +205,7 @@ pub(crate) fn fill(subsystem: &Subsystem, controller: &Controller, command: &Com
         }
         (cns::CONTROLLERS | cns::ATTACHED_CONTROLLERS, _) => {
             if let Ok((list, _)) = ControllerList::mut_from_prefix(into) {
-                fill_controllers(subsystem, controller_id_of(command), list);
+                fill_controllers(subsystem, of, controller_id_of(command), list);
             }
         }
         // One combination of command sets: NVM alone.
@@ -209,8 +217,9 @@ pub(crate) fn fill(subsystem: &Subsystem, controller: &Controller, command: &Com
 /// What I/O and discovery controllers have in common.
 fn fill_common(subsystem: &Subsystem, controller: &Controller, page: &mut IdentifyController) {
     let config = &subsystem.config;
-    page.serial = config.serial;
-    page.model = config.model;
+    let names = subsystem.nvm_subsystem(controller);
+    page.serial = names.serial;
+    page.model = names.model;
     page.firmware = config.firmware;
     page.mdts = config.max_transfer_shift;
     page.controller_id.set(controller.id);
@@ -226,7 +235,7 @@ fn fill_common(subsystem: &Subsystem, controller: &Controller, page: &mut Identi
     page.sgl_support.set(field::SGL_SUPPORT);
 }
 
-fn fill_io_controller(subsystem: &Subsystem, page: &mut IdentifyController) {
+fn fill_io_controller(subsystem: &Subsystem, controller: &Controller, page: &mut IdentifyController) {
     let config = &subsystem.config;
     page.controller_type = field::IO_CONTROLLER;
     let first = subsystem.listeners.first().map(|listener| listener.port_id);
@@ -245,15 +254,16 @@ fn fill_io_controller(subsystem: &Subsystem, page: &mut IdentifyController) {
     page.cq_entry_size = field::CQ_ENTRY_SIZE;
     page.namespaces.set(LAST_NSID);
     page.max_allowed_namespaces.set(MAX_NAMESPACES as u32);
-    let has_uncorrectable = subsystem.namespaces.any_write_uncorrectable();
+    let has_uncorrectable = subsystem.namespaces.any_write_uncorrectable(controller.subsystem);
     let of_drives = if has_uncorrectable { field::WRITE_UNCORRECTABLE } else { 0 };
     page.optional_commands.set(field::OPTIONAL_COMMANDS | of_drives);
     page.copy_formats.set(field::COPY_FORMATS);
     page.fused.set(field::COMPARE_AND_WRITE);
     page.atomic_compare_and_write.set(MAX_FUSED_BLOCKS as u16 - 1);
-    let cache = if subsystem.namespaces.any_volatile_cache() { field::CACHE_PRESENT } else { 0 };
+    let cache =
+        if subsystem.namespaces.any_volatile_cache(controller.subsystem) { field::CACHE_PRESENT } else { 0 };
     page.volatile_write_cache = field::FLUSH_ALL_UNSUPPORTED | cache;
-    put(&mut page.subsystem_nqn, config.nqn.as_bytes());
+    put(&mut page.subsystem_nqn, subsystem.nvm_subsystem(controller).nqn.as_bytes());
     page.io_command_capsule.set((size_of::<Command>() as u32 + config.in_capsule_bytes) / 16);
     page.io_response_capsule.set(1);
     page.max_sgl_descriptors = 1;
@@ -287,15 +297,17 @@ fn fill_namespace(namespace: &Namespace, page: &mut IdentifyNamespace) {
     }
 }
 
-/// The I/O controllers of all cores from `first` on, in order of CNTLID.
-fn fill_controllers(subsystem: &Subsystem, first: u16, list: &mut ControllerList) {
+/// The I/O controllers of a subsystem on all cores from `first` on, in order of CNTLID.
+fn fill_controllers(subsystem: &Subsystem, of: SubsystemPlace, first: u16, list: &mut ControllerList) {
     let mut next = first;
     let mut count = 0;
     for place in &mut list.identifiers {
         let next_of = |ids: &mut dyn Iterator<Item = u16>| ids.filter(|&id| id >= next).min();
         let found = match &subsystem.cores {
-            Some(cores) => next_of(&mut cores.roster.ids()),
-            None => next_of(&mut subsystem.io_controllers_here()),
+            Some(cores) => next_of(&mut cores.roster.ids(of)),
+            None => {
+                next_of(&mut subsystem.io_controllers_here().filter(|(at, _)| *at == of).map(|(_, id)| id))
+            }
         };
         let Some(id) = found else { break };
         place.set(id);

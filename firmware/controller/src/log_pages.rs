@@ -32,7 +32,7 @@ const IO_PAGES: [u8; 9] = [
 const DISCOVERY_PAGES: [u8; 3] = [id::SUPPORTED, id::ERROR, id::DISCOVERY];
 
 fn pages_of(controller: &Controller) -> &'static [u8] {
-    if controller.discovery { &DISCOVERY_PAGES } else { &IO_PAGES }
+    if controller.is_discovery() { &DISCOVERY_PAGES } else { &IO_PAGES }
 }
 
 /// CSI: the command set of which the effects log is; no other page has one.
@@ -62,13 +62,13 @@ impl Subsystem {
         let nsid = command.nsid.get();
         match (page, nsid) {
             (_, 0 | NSID_ALL) => {}
-            (id::SMART, _) if self.namespaces.find(nsid).is_some() => {}
+            (id::SMART, _) if self.namespaces.find(controller.subsystem, nsid).is_some() => {}
             (id::SMART, _) => return Err(Status::INVALID_NAMESPACE.do_not_retry()),
             // All others are of the controller or of the subsystem.
             _ => return Err(invalid_field),
         }
         let offset = page_offset(command);
-        if !offset.is_multiple_of(4) || offset > self.page_bytes(page, command) {
+        if !offset.is_multiple_of(4) || offset > self.page_bytes(controller, page, command) {
             return Err(invalid_field);
         }
         let dwords = u64::from(command.cdw11.get() & 0xffff) << 16 | u64::from(command.cdw10.get() >> 16);
@@ -80,7 +80,7 @@ impl Subsystem {
     }
 
     /// Size of a page that there is.
-    fn page_bytes(&self, page: u8, command: &Command) -> u64 {
+    fn page_bytes(&self, controller: &Controller, page: u8, command: &Command) -> u64 {
         match page {
             id::SUPPORTED => effects::SUPPORTED_PAGES_BYTES,
             id::ERROR => (ERROR_LOG_ENTRIES * size_of::<ErrorEntry>()) as u64,
@@ -88,10 +88,10 @@ impl Subsystem {
             id::FIRMWARE_SLOT => size_of::<FirmwareSlotLog>() as u64,
             id::CHANGED_NAMESPACES => 4096,
             id::COMMAND_EFFECTS => effects::COMMAND_EFFECTS_BYTES,
-            id::ANA => self.ana_log_bytes(command),
+            id::ANA => self.ana_log_bytes(controller, command),
             id::FEATURE_EFFECTS => effects::FEATURE_EFFECTS_BYTES,
             id::MANAGEMENT_EFFECTS => effects::MANAGEMENT_EFFECTS_BYTES,
-            id::DISCOVERY => self.discovery_bytes(),
+            id::DISCOVERY => self.discovery_bytes(controller),
             _ => 0,
         }
     }
@@ -107,7 +107,7 @@ impl Subsystem {
         backend: &impl Backend,
     ) {
         let (page, at) = (command.cdw10.get() as u8, page_offset(command).saturating_add(u64::from(offset)));
-        if at >= self.page_bytes(page, command) {
+        if at >= self.page_bytes(controller, page, command) {
             return;
         }
         let mut window = Window::new(at, into);
@@ -133,10 +133,10 @@ impl Subsystem {
                     window.put(index as u64 * 4, &nsid.to_le_bytes());
                 }
             }
-            id::COMMAND_EFFECTS => self.put_commands(command_set(command), &mut window),
+            id::COMMAND_EFFECTS => self.put_commands(controller, command_set(command), &mut window),
             id::ANA => self.put_ana_log(controller, command, &mut window),
             id::FEATURE_EFFECTS => self.put_features(controller, &mut window),
-            id::DISCOVERY => self.put_discovery(&mut window),
+            id::DISCOVERY => self.put_discovery(controller, &mut window),
             _ => {}
         }
     }

@@ -3,7 +3,7 @@
 //! Nothing was promised of a write before a Flush has succeeded (NVM 3.2.1), so that the Flush is where its host hears
 //! of the loss: the first one of each host to such a namespace fails. Who has written what is not kept: every host
 //! that has, or lately had, a controller is told. With several data cores each core knows of each loss, and the core that tells
-//! a host says so to the others.
+//! a host says so to the others. A namespace is its key on the card here, in whichever subsystem it is, or will be.
 
 use core::time::Duration;
 
@@ -11,6 +11,7 @@ use hal_api::Instant;
 use heapless::{Deque, Vec};
 use message::LostList;
 
+use crate::admit::BlockWork;
 use crate::config::{MAX_DEPARTED_HOSTS, MAX_NAMESPACES, MAX_RECENTLY_TOLD};
 use crate::cores::Message;
 use crate::slot::{Controller, ControllerHandle};
@@ -33,20 +34,20 @@ pub(crate) struct LostWrites {
 struct Losses(Vec<(u32, Instant), MAX_NAMESPACES>);
 
 impl Losses {
-    fn add(&mut self, nsid: u32, at: Instant) {
-        if let Some((_, known)) = self.0.iter_mut().find(|(lost, _)| *lost == nsid) {
+    fn add(&mut self, key: u32, at: Instant) {
+        if let Some((_, known)) = self.0.iter_mut().find(|(lost, _)| *lost == key) {
             *known = at.max(*known);
             return;
         }
         if self.0.is_full() {
             self.0.remove(0);
         }
-        let _ = self.0.push((nsid, at));
+        let _ = self.0.push((key, at));
     }
 
     /// Takes the note of a loss until `told`; returns when it was found out.
-    fn take(&mut self, nsid: u32, told: Instant) -> Option<Instant> {
-        let found = self.0.iter().position(|&(lost, at)| lost == nsid && at <= told);
+    fn take(&mut self, key: u32, told: Instant) -> Option<Instant> {
+        let found = self.0.iter().position(|&(lost, at)| lost == key && at <= told);
         found.map(|index| self.0.swap_remove(index).1)
     }
 }
@@ -56,42 +57,42 @@ impl LostWrites {
         Self { untold: Losses(Vec::new()), told: Losses(Vec::new()) }
     }
 
-    pub(crate) fn note(&mut self, nsid: u32, at: Instant) {
-        self.untold.add(nsid, at);
+    pub(crate) fn note(&mut self, key: u32, at: Instant) {
+        self.untold.add(key, at);
     }
 
     /// A Flush has come: takes the note of a loss; returns when it was found out.
-    pub(crate) fn take(&mut self, nsid: u32, now: Instant) -> Option<Instant> {
-        let at = self.untold.take(nsid, Instant::FAR_FUTURE)?;
+    pub(crate) fn take(&mut self, key: u32, now: Instant) -> Option<Instant> {
+        let at = self.untold.take(key, Instant::FAR_FUTURE)?;
         // A loss that was told before keeps its time: else one that comes and goes would be told for ever.
-        if !self.told.0.contains(&(nsid, at)) {
-            self.told.add(nsid, at.max(now));
+        if !self.told.0.contains(&(key, at)) {
+            self.told.add(key, at.max(now));
         }
         Some(at)
     }
 
     /// The host was told of losses until `told` elsewhere.
-    fn forget(&mut self, nsid: u32, told: Instant) {
-        self.untold.take(nsid, told);
-        self.told.take(nsid, told);
+    fn forget(&mut self, key: u32, told: Instant) {
+        self.untold.take(key, told);
+        self.told.take(key, told);
     }
 
     pub(crate) fn merge(&mut self, other: &Self) {
-        other.untold.0.iter().for_each(|&(nsid, at)| self.untold.add(nsid, at));
-        other.told.0.iter().for_each(|&(nsid, at)| self.told.add(nsid, at));
+        other.untold.0.iter().for_each(|&(key, at)| self.untold.add(key, at));
+        other.told.0.iter().for_each(|&(key, at)| self.told.add(key, at));
     }
 
     /// What a host that comes back is told: also what it was told lately, as it may not have got the answer.
     pub(crate) fn with_told_lately(mut self, now: Instant) -> Self {
         self.told.0.retain(|&(_, at)| now.since(at) < HEARD_AFTER);
-        self.told.0.iter().for_each(|&(nsid, at)| self.untold.add(nsid, at));
+        self.told.0.iter().for_each(|&(key, at)| self.untold.add(key, at));
         self
     }
 
     /// What fits into a message.
     pub(crate) fn list(&self) -> LostList {
         let mut list = LostList::default();
-        self.untold.0.iter().for_each(|&(nsid, _)| list.note(nsid));
+        self.untold.0.iter().for_each(|&(key, _)| list.note(key));
         list
     }
 }
@@ -146,18 +147,18 @@ impl DepartedHosts {
         all
     }
 
-    fn note(&mut self, nsid: u32, at: Instant) {
+    fn note(&mut self, key: u32, at: Instant) {
         self.hosts
             .iter_mut()
             .map(|(_, lost)| lost)
             .chain(self.others.iter_mut())
-            .for_each(|lost| lost.note(nsid, at));
+            .for_each(|lost| lost.note(key, at));
     }
 
     /// The host has heard of it.
-    fn take(&mut self, host_id: [u8; 16], nsid: u32, told: Instant) {
+    fn take(&mut self, host_id: [u8; 16], key: u32, told: Instant) {
         for (_, lost) in self.hosts.iter_mut().filter(|(id, _)| *id == host_id) {
-            lost.forget(nsid, told);
+            lost.forget(key, told);
         }
     }
 }
@@ -171,7 +172,7 @@ pub(crate) struct RecentlyTold(Deque<Told, MAX_RECENTLY_TOLD>);
 struct Told {
     cntlid: u16,
     host_id: [u8; 16],
-    nsid: u32,
+    key: u32,
     until: Instant,
 }
 
@@ -188,8 +189,8 @@ impl RecentlyTold {
     }
 
     /// Those after the first `skip` who have heard of a loss that was found out then: the next of them, and its place.
-    fn next(&self, skip: usize, nsid: u32, at: Instant) -> Option<(usize, Told)> {
-        let has_heard = |(_, told): &(usize, &Told)| told.nsid == nsid && at <= told.until;
+    fn next(&self, skip: usize, key: u32, at: Instant) -> Option<(usize, Told)> {
+        let has_heard = |(_, told): &(usize, &Told)| told.key == key && at <= told.until;
         self.0.iter().enumerate().skip(skip).find(has_heard).map(|(place, told)| (place, *told))
     }
 }
@@ -197,21 +198,21 @@ impl RecentlyTold {
 impl Subsystem {
     /// Acknowledged writes to a namespace are lost: the next Flush of each host to it fails. With several data cores each
     /// hears of it from the drive's home, and some perhaps after others have told hosts.
-    pub fn note_lost_writes(&mut self, nsid: u32, at: Instant) {
-        for controller in self.controllers_mut().filter(|controller| !controller.discovery) {
-            controller.lost_writes.note(nsid, at);
+    pub fn note_lost_writes(&mut self, key: u32, at: Instant) {
+        for controller in self.controllers_mut().filter(|controller| !controller.is_discovery()) {
+            controller.lost_writes.note(key, at);
         }
-        self.departed.note(nsid, at);
+        self.departed.note(key, at);
         let mut seen = 0;
-        while let Some((place, told)) = self.recently_told.next(seen, nsid, at) {
+        while let Some((place, told)) = self.recently_told.next(seen, key, at) {
             self.forget_lost_writes(&told);
             seen = place + 1;
         }
     }
 
     /// A host was told of losses until `until`, on another core.
-    pub(crate) fn losses_were_told(&mut self, cntlid: u16, host_id: [u8; 16], nsid: u32, until: Instant) {
-        let told = Told { cntlid, host_id, nsid, until };
+    pub(crate) fn losses_were_told(&mut self, cntlid: u16, host_id: [u8; 16], key: u32, until: Instant) {
+        let told = Told { cntlid, host_id, key, until };
         self.recently_told.add(told);
         self.forget_lost_writes(&told);
     }
@@ -220,29 +221,34 @@ impl Subsystem {
         let is_it =
             |controller: &&mut Controller| (controller.id, controller.host_id) == (told.cntlid, told.host_id);
         for controller in self.controllers_mut().filter(is_it) {
-            controller.lost_writes.forget(told.nsid, told.until);
+            controller.lost_writes.forget(told.key, told.until);
         }
-        self.departed.take(told.host_id, told.nsid, told.until);
+        self.departed.take(told.host_id, told.key, told.until);
     }
 
     /// What a host that connects has not heard yet, or may not have: its old controller may not have gone yet.
     pub(crate) fn lost_writes_of(&self, host_id: [u8; 16]) -> LostWrites {
-        let of_host = |controller: &&Controller| controller.host_id == host_id && !controller.discovery;
+        let of_host = |controller: &&Controller| controller.host_id == host_id && !controller.is_discovery();
         let is_new = !self.controllers().any(|controller| of_host(&controller));
         let mut all = if is_new { self.departed.of_newcomer(host_id) } else { self.departed.of(host_id) };
         self.controllers().filter(of_host).for_each(|old| all.merge(&old.lost_writes));
         all
     }
 
-    /// Whether a Flush of this controller to the namespace has to fail; true once for each loss.
-    pub fn take_lost_writes(&mut self, handle: ControllerHandle, nsid: u32) -> bool {
+    /// Whether this Flush of the controller has to fail; true once for each loss of its namespace.
+    pub fn has_lost_writes(&mut self, handle: ControllerHandle, flush: &BlockWork) -> bool {
+        let key = self.namespace_of(flush).map(|namespace| namespace.key);
+        key.is_some_and(|key| self.take_lost_writes(handle, key))
+    }
+
+    pub(crate) fn take_lost_writes(&mut self, handle: ControllerHandle, key: u32) -> bool {
         let now = self.now;
         let Some(controller) = self.controller_mut(handle) else { return false };
         let (cntlid, host_id) = (controller.id, controller.host_id);
-        let Some(at) = controller.lost_writes.take(nsid, now) else { return false };
-        self.departed.take(host_id, nsid, Instant::FAR_FUTURE);
+        let Some(at) = controller.lost_writes.take(key, now) else { return false };
+        self.departed.take(host_id, key, Instant::FAR_FUTURE);
         let at = at.max(now);
-        self.tell_others(&Message::LossTold { cntlid, host_id, nsid, at });
+        self.tell_others(&Message::LossTold { cntlid, host_id, key, at });
         true
     }
 }

@@ -1,6 +1,7 @@
-//! Namespaces of the subsystem, sorted by NSID.
+//! The attached namespaces, sorted by subsystem and NSID.
 
 use heapless::Vec;
+use message::configuration::SubsystemPlace;
 
 use crate::backend::BackendNamespace;
 use crate::config::{MAX_COPY_BYTES, MAX_NAMESPACES};
@@ -24,11 +25,17 @@ pub struct OptimalSizes {
     pub write_size: u16,
 }
 
-/// A namespace of the subsystem: a drive's namespace, block for block.
+/// A namespace of a subsystem: a drive's namespace, block for block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Namespace {
-    /// NSID towards hosts, 1 to FFFFFh. See `identity` for where it comes from.
+    /// What the cores of the card know it by, in whichever subsystem it is: see `identity` for where it comes from.
+    pub key: u32,
+    /// Where hosts find it.
+    pub subsystem: SubsystemPlace,
+    /// NSID towards hosts, 1 to FFFFFh: the key where nothing else is declared.
     pub nsid: u32,
+    /// Number of the attachment: a command that was admitted under an earlier one is not carried out.
+    pub attachment: u32,
     /// Where the blocks are.
     pub backend: BackendNamespace,
     /// Log2 of the block size in bytes, 9 to 16.
@@ -51,14 +58,24 @@ pub struct Namespace {
     pub write_uncorrectable: bool,
 }
 
+/// Where a namespace stands among all of the card.
+const fn order(subsystem: SubsystemPlace, nsid: u32) -> u64 {
+    (subsystem.0 as u64) << 32 | nsid as u64
+}
+
 impl Namespace {
+    const fn order(&self) -> u64 {
+        order(self.subsystem, self.nsid)
+    }
+
     /// MCL, and MSSRL: blocks of one Copy command.
     pub(crate) const fn max_copy_blocks(&self) -> u32 {
         MAX_COPY_BYTES >> self.block_shift
     }
 
     fn has_same_blocks(&self, other: &Self) -> bool {
-        self.block_shift == other.block_shift && self.blocks == other.blocks && self.uuid == other.uuid
+        let names = |of: &Self| (of.subsystem, of.nsid, of.uuid);
+        self.block_shift == other.block_shift && self.blocks == other.blocks && names(self) == names(other)
     }
 }
 
@@ -67,7 +84,7 @@ impl Namespace {
 pub enum AttachError {
     /// There are [`MAX_NAMESPACES`] already.
     Full,
-    /// Another namespace has this NSID: two drives' identities give the same one, or it is attached twice.
+    /// Another namespace has this NSID or key: two drives' identities give the same one, or it is attached twice.
     NsidTaken,
     /// NSID, block size or size out of range.
     Invalid,
@@ -85,7 +102,7 @@ impl AttachError {
     }
 }
 
-/// The attached namespaces in order of NSID.
+/// The attached namespaces in order of subsystem and NSID.
 #[derive(Debug)]
 pub(crate) struct Namespaces {
     sorted: Vec<Namespace, MAX_NAMESPACES>,
@@ -100,23 +117,33 @@ impl Namespaces {
         &self.sorted
     }
 
-    pub(crate) fn find(&self, nsid: u32) -> Option<&Namespace> {
-        let index = self.sorted.binary_search_by_key(&nsid, |namespace| namespace.nsid).ok()?;
+    pub(crate) fn find(&self, subsystem: SubsystemPlace, nsid: u32) -> Option<&Namespace> {
+        let index = self.sorted.binary_search_by_key(&order(subsystem, nsid), Namespace::order).ok()?;
         self.sorted.get(index)
     }
 
-    /// Namespaces with NSIDs above `nsid`.
-    pub(crate) fn after(&self, nsid: u32) -> impl Iterator<Item = &Namespace> {
-        let first = self.sorted.partition_point(|namespace| namespace.nsid <= nsid);
-        self.sorted.iter().skip(first)
+    pub(crate) fn by_key(&self, key: u32) -> Option<&Namespace> {
+        self.sorted.iter().find(|namespace| namespace.key == key)
+    }
+
+    /// Those of a subsystem.
+    pub(crate) fn of(&self, subsystem: SubsystemPlace) -> &[Namespace] {
+        let first = self.sorted.partition_point(|namespace| namespace.subsystem < subsystem);
+        let behind = self.sorted.partition_point(|namespace| namespace.subsystem <= subsystem);
+        self.sorted.get(first..behind).unwrap_or_default()
+    }
+
+    /// Namespaces of a subsystem with NSIDs above `nsid`.
+    pub(crate) fn after(&self, subsystem: SubsystemPlace, nsid: u32) -> impl Iterator<Item = &Namespace> {
+        self.of(subsystem).iter().filter(move |namespace| namespace.nsid > nsid)
     }
 
     pub(crate) fn rebind(&mut self, namespace: &Namespace) -> bool {
-        let found = self.sorted.iter_mut().find(|other| other.nsid == namespace.nsid);
+        let found = self.sorted.iter_mut().find(|other| other.key == namespace.key);
         let Some(found) = found.filter(|other| other.has_same_blocks(namespace)) else { return false };
         (found.backend, found.volatile_write_cache) = (namespace.backend, namespace.volatile_write_cache);
         (found.optimal, found.deallocate_features) = (namespace.optimal, namespace.deallocate_features);
-        found.write_uncorrectable = namespace.write_uncorrectable;
+        (found.write_uncorrectable, found.attachment) = (namespace.write_uncorrectable, namespace.attachment);
         true
     }
 
@@ -125,28 +152,26 @@ impl Namespaces {
         if !nsid_fits || !(9..=16).contains(&namespace.block_shift) || namespace.blocks == 0 {
             return Err(AttachError::Invalid);
         }
-        match self.sorted.binary_search_by_key(&namespace.nsid, |other| other.nsid) {
+        if self.by_key(namespace.key).is_some() {
+            return Err(AttachError::NsidTaken);
+        }
+        match self.sorted.binary_search_by_key(&namespace.order(), Namespace::order) {
             Ok(_) => Err(AttachError::NsidTaken),
             Err(place) => self.sorted.insert(place, namespace).map_err(|_| AttachError::Full),
         }
     }
 
-    pub(crate) fn remove(&mut self, nsid: u32) -> bool {
-        match self.sorted.binary_search_by_key(&nsid, |namespace| namespace.nsid) {
-            Ok(place) => {
-                self.sorted.remove(place);
-                true
-            }
-            Err(_) => false,
-        }
+    pub(crate) fn remove(&mut self, key: u32) -> Option<Namespace> {
+        let place = self.sorted.iter().position(|namespace| namespace.key == key)?;
+        Some(self.sorted.remove(place))
     }
 
-    pub(crate) fn any_write_uncorrectable(&self) -> bool {
-        self.sorted.iter().any(|namespace| namespace.write_uncorrectable)
+    pub(crate) fn any_write_uncorrectable(&self, subsystem: SubsystemPlace) -> bool {
+        self.of(subsystem).iter().any(|namespace| namespace.write_uncorrectable)
     }
 
-    pub(crate) fn any_volatile_cache(&self) -> bool {
-        self.sorted.iter().any(|namespace| namespace.volatile_write_cache)
+    pub(crate) fn any_volatile_cache(&self, subsystem: SubsystemPlace) -> bool {
+        self.of(subsystem).iter().any(|namespace| namespace.volatile_write_cache)
     }
 }
 
@@ -162,9 +187,23 @@ mod tests {
             assert_eq!(all.insert(namespace(nsid)), Ok(()));
         }
         assert_eq!(all.insert(namespace(7)), Err(AttachError::NsidTaken));
-        assert_eq!(all.after(3).map(|n| n.nsid).collect::<std::vec::Vec<_>>(), [7, 9]);
-        assert!(all.remove(7) && !all.remove(7));
-        assert!(all.find(7).is_none() && all.find(9).is_some());
+        assert_eq!(
+            all.after(SubsystemPlace::DEFAULT, 3).map(|n| n.nsid).collect::<std::vec::Vec<_>>(),
+            [7, 9]
+        );
+        let other = SubsystemPlace(2);
+        let elsewhere = Namespace { subsystem: other, key: 70, ..namespace(7) };
+        assert_eq!(all.insert(elsewhere), Ok(()), "each subsystem has NSIDs of its own");
+        assert_eq!(
+            all.insert(Namespace { nsid: 8, ..elsewhere }),
+            Err(AttachError::NsidTaken),
+            "attached twice"
+        );
+        assert!(all.remove(7).is_some() && all.remove(7).is_none());
+        assert!(all.find(SubsystemPlace::DEFAULT, 7).is_none() && all.find(other, 7) == Some(&elsewhere));
+        assert_eq!((all.of(SubsystemPlace::DEFAULT).len(), all.of(other).len()), (2, 1));
+        assert_eq!(all.of(SubsystemPlace(1)).len(), 0);
+        assert_eq!(all.after(SubsystemPlace::DEFAULT, 3).map(|n| n.nsid).collect::<std::vec::Vec<_>>(), [9]);
     }
 
     #[test]

@@ -177,7 +177,7 @@ impl Controller {
         if old.shutdown() == 0 && new.shutdown() != 0 {
             self.status |= ControllerStatus::SHUTDOWN_OCCURRING;
             self.shutdown = Shutdown::Asked;
-            if self.discovery {
+            if self.is_discovery() {
                 self.complete_shutdown();
             }
             self.events.reset();

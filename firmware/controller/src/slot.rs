@@ -5,6 +5,7 @@ use core::net::IpAddr;
 use hal_api::Instant;
 use heapless::String;
 use message::CoreSet;
+use message::configuration::SubsystemPlace;
 use nvme::registers::{Configuration, ControllerStatus};
 
 use crate::ana::PortId;
@@ -97,7 +98,8 @@ impl Part {
 #[derive(Debug)]
 pub(crate) struct Controller {
     pub(crate) id: u16,
-    pub(crate) discovery: bool,
+    /// The subsystem that it is a controller of.
+    pub(crate) subsystem: SubsystemPlace,
     /// The port that its admin queue was connected by.
     pub(crate) port: PortId,
     /// The address that it came from; a delegate has none.
@@ -126,6 +128,11 @@ pub(crate) struct Controller {
 }
 
 impl Controller {
+    /// It tells where subsystems are, and serves none itself.
+    pub(crate) const fn is_discovery(&self) -> bool {
+        self.subsystem.is_discovery()
+    }
+
     pub(crate) const fn is_delegate(&self) -> bool {
         matches!(self.part, Part::Delegate { .. })
     }

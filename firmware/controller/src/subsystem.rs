@@ -1,4 +1,4 @@
-//! The NVM subsystem of a card, and the discovery subsystem beside it: namespaces, listeners, controllers.
+//! The NVM subsystems of a card, and the discovery subsystem beside them: namespaces, listeners, controllers.
 
 use core::net::IpAddr;
 
@@ -8,6 +8,7 @@ use heapless::Vec;
 use crate::ana::{PortId, Ports};
 use crate::config::{MAX_LISTENERS, SubsystemConfig};
 use crate::cores::Cores;
+use crate::directory::Directory;
 use crate::lines::Lines;
 use crate::lost_writes::{DepartedHosts, RecentlyTold};
 use crate::namespace::{AttachError, Namespace, Namespaces};
@@ -45,6 +46,7 @@ pub struct ControllerCounters {
 #[derive(Debug)]
 pub struct Subsystem {
     pub(crate) config: SubsystemConfig,
+    pub(crate) directory: Directory,
     pub(crate) namespaces: Namespaces,
     pub(crate) ports: Ports,
     pub(crate) listeners: Vec<Listener, MAX_LISTENERS>,
@@ -65,11 +67,12 @@ pub struct Subsystem {
 }
 
 impl Subsystem {
-    /// A subsystem without namespaces that can have as many controllers as `controllers` has places. Numbers in
+    /// The default subsystem without namespaces, for any host, that can have as many controllers as `controllers` has places. Numbers in
     /// `config` that are out of range are brought into it.
     #[must_use]
     pub fn new(config: SubsystemConfig, controllers: &'static mut [ControllerSlot]) -> Self {
         Self {
+            directory: Directory::new(&config),
             config: config.clamped(),
             namespaces: Namespaces::new(),
             ports: Ports::new(),
@@ -87,7 +90,13 @@ impl Subsystem {
         }
     }
 
-    /// What is fixed about the subsystem, as clamped.
+    /// The attached namespace of this key.
+    #[must_use]
+    pub fn attached(&self, key: u32) -> Option<&Namespace> {
+        self.namespaces.by_key(key)
+    }
+
+    /// What is fixed about the default subsystem, as clamped.
     #[must_use]
     pub fn config(&self) -> &SubsystemConfig {
         &self.config
@@ -106,27 +115,27 @@ impl Subsystem {
             namespace.eui64 = [0; 8];
         }
         self.namespaces.insert(namespace)?;
-        self.raise_namespace_change(namespace.nsid);
+        self.raise_namespace_change(namespace.subsystem, namespace.nsid);
         Ok(())
     }
 
     /// Removes a namespace: commands admitted before are not touched, later ones are refused. False when there is
-    /// none with this NSID.
-    pub fn detach(&mut self, nsid: u32) -> bool {
-        let found = self.namespaces.remove(nsid);
-        if found {
-            self.raise_namespace_change(nsid);
+    /// none with this key.
+    pub fn detach(&mut self, key: u32) -> bool {
+        let removed = self.namespaces.remove(key);
+        if let Some(namespace) = &removed {
+            self.raise_namespace_change(namespace.subsystem, namespace.nsid);
         }
-        found
+        removed.is_some()
     }
 
-    /// Lets an attached namespace lead to where `namespace` of the same NSID does; hosts see no change. False, and
-    /// nothing is done, where none is attached or its blocks are others.
+    /// Lets an attached namespace lead to where `namespace` of the same key does; hosts see no change. False, and
+    /// nothing is done, where none is attached or its blocks or names are others.
     pub fn rebind(&mut self, namespace: &Namespace) -> bool {
         self.namespaces.rebind(namespace)
     }
 
-    /// The attached namespaces in order of NSID.
+    /// The attached namespaces in order of subsystem and NSID.
     #[must_use]
     pub fn namespaces(&self) -> &[Namespace] {
         self.namespaces.as_slice()
@@ -150,6 +159,19 @@ impl Subsystem {
         self.listeners.extend(listeners.iter().copied().take(MAX_LISTENERS));
         self.discovery_generation = generation;
         self.raise_discovery_change();
+    }
+
+    /// Subsystems or the hosts that they allow are others now, on all cores: the discovery log is a new one. The first core says so.
+    pub fn note_directory_change(&mut self) {
+        self.discovery_generation += 1;
+        self.raise_discovery_change();
+    }
+
+    /// Controllers of a subsystem that live on this core.
+    #[must_use]
+    pub fn controllers_of(&self, subsystem: message::configuration::SubsystemPlace) -> usize {
+        let of = |controller: &&Controller| controller.subsystem == subsystem && !controller.is_delegate();
+        self.controllers().filter(of).count()
     }
 
     /// GENCTR of the discovery log page.
@@ -206,6 +228,7 @@ mod tests {
     use super::*;
     use crate::testing::{Bench, namespace};
     use core::net::Ipv4Addr;
+    use message::configuration::SubsystemPlace;
 
     #[test]
     fn a_second_drive_with_the_same_nsid_is_refused_and_changes_nothing() {
@@ -224,7 +247,7 @@ mod tests {
             let twin = Namespace { nguid: [1; 16], eui64: [2; 8], ..namespace(nsid) };
             bench.subsystem.attach(twin).unwrap();
         }
-        let of = |nsid| *bench.subsystem.namespaces.find(nsid).unwrap();
+        let of = |nsid| *bench.subsystem.namespaces.find(SubsystemPlace::DEFAULT, nsid).unwrap();
         assert_eq!((of(20).nguid, of(20).eui64), ([1; 16], [2; 8]));
         assert_eq!((of(21).nguid, of(21).eui64), ([0; 16], [0; 8]));
     }

@@ -62,7 +62,7 @@ impl Controller {
             host_id: self.host_id,
             address: self.peer,
             port: self.port.0,
-            discovery: self.discovery,
+            discovery: self.is_discovery(),
             is_ready: self.is_ready(),
             keep_alive_ms: self.keep_alive_ms,
             idle_ms: now.since(self.last_activity).as_millis() as u64,

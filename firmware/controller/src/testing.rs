@@ -3,6 +3,7 @@
 use hal_api::Instant;
 use hal_mem::PagePool;
 use heapless::String;
+use message::configuration::SubsystemPlace;
 use nvme::fabrics::{ConnectCommand, ConnectData, kind};
 use nvme::log_page::SmartLog;
 use nvme::opcode::{self, admin, io};
@@ -80,7 +81,7 @@ impl Bench {
     pub(crate) fn discovery() -> Self {
         let mut bench = Self::empty();
         let connected = bench.connect(nvme::fabrics::DISCOVERY_NQN, HOST, 0, 0xffff).unwrap();
-        assert!(connected.discovery);
+        assert!(connected.subsystem.is_discovery());
         bench.admin = QueueContext { controller: connected.controller, queue_id: 0 };
         bench.enable();
         bench
@@ -164,7 +165,10 @@ impl Bench {
 /// 1000 blocks of 4096 bytes on drive 0.
 pub(crate) fn namespace(nsid: u32) -> Namespace {
     Namespace {
+        key: nsid,
+        subsystem: SubsystemPlace::DEFAULT,
         nsid,
+        attachment: 0,
         backend: BackendNamespace { drive: 0, nsid: 1 },
         block_shift: 12,
         blocks: 1000,

@@ -13,6 +13,7 @@ use message::{CallDesk, OrderlyEnd};
 use net::Stack;
 use nvmeof::{Environment, Target};
 
+use crate::configure::Changes;
 use crate::core_loop::Role;
 use crate::mesh::MeshState;
 use crate::net_role::Connections;
@@ -75,6 +76,7 @@ pub struct DataCore<F: FrameQueue, D: NvmeDevice + 'static> {
     pub(crate) connections: Connections,
     pub(crate) readiness: Readiness,
     pub(crate) registry: Registry,
+    pub(crate) changes: Changes,
     pub(crate) reports: Reports,
     pub(crate) tcp_port: u16,
     pub(crate) plug: Plug<D>,
@@ -92,6 +94,7 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
         Self {
             readiness: Readiness::new(parts.drives_at_boot),
             registry: Registry::default(),
+            changes: Changes::default(),
             reports: Reports::new(),
             stacks: parts.stacks,
             drives: parts.drives,

@@ -1,6 +1,6 @@
 //! Role `drive`: this core's queue of each drive.
 
-use controller::{BackendNamespace, Namespace, namespace_identity};
+use controller::{BackendNamespace, Namespace, SubsystemPlace, namespace_identity};
 use drive::{Drive, DriveEvent, NamespaceInfo};
 use hal_api::{FrameQueue, Instant, NvmeDevice};
 
@@ -47,8 +47,8 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
             DriveEvent::WritesLost { nsid } => {
                 // Each core hears it from the drive: no Flush is sent before all have.
                 let found_at = self.drives.get(drive).map_or(now, Drive::loss_found_at);
-                if let Some(served) = self.served_as(drive, nsid) {
-                    self.subsystem.note_lost_writes(served, found_at);
+                if let Some(key) = self.key_of(drive, nsid) {
+                    self.subsystem.note_lost_writes(key, found_at);
                 }
             }
             // The drive says by itself, and in words, what it refuses and why it fails. While it is away its
@@ -62,20 +62,24 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
         }
     }
 
-    /// The NSID under which hosts see a drive's namespace, or have until its drive began to leave.
-    fn served_as(&self, drive: u8, nsid: u32) -> Option<u32> {
+    /// The key of a drive's namespace that hosts see, or have seen until its drive began to leave or it was detached.
+    fn key_of(&self, drive: u8, nsid: u32) -> Option<u32> {
         let backend = BackendNamespace { drive, nsid };
         let found = self.subsystem.namespaces().iter().find(|namespace| namespace.backend == backend);
-        found.map(|namespace| namespace.nsid).or_else(|| self.plug.leaving(backend))
+        found.map(|namespace| namespace.key).or_else(|| self.plug.leaving(backend))
     }
 }
 
-/// A drive's namespace as hosts see it: the same blocks, under names that belong to the drive and not to its slot.
+/// A drive's namespace as hosts see it where nothing is declared: the same blocks, under names that belong to the drive and not
+/// to its slot.
 fn served(drive: u8, info: &NamespaceInfo) -> Namespace {
     let owner = &info.drive;
     let identity = namespace_identity(&owner.serial, &owner.model, info.nsid, info.nguid, info.eui64);
     Namespace {
+        key: identity.nsid,
+        subsystem: SubsystemPlace::DEFAULT,
         nsid: identity.nsid,
+        attachment: 0,
         backend: BackendNamespace { drive, nsid: info.nsid },
         block_shift: info.block_shift,
         blocks: info.blocks,

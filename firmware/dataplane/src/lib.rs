@@ -7,17 +7,21 @@
 #![forbid(unsafe_code)]
 
 mod calls;
+mod configure;
 mod core_loop;
 mod data_core;
 mod drive_role;
 mod mesh;
 mod net_role;
+mod placements;
 mod plug_role;
 mod readiness;
+mod readings;
 mod registrar;
 mod report;
 mod shutdown;
 
+pub use configure::ChangeTicket;
 pub use core_loop::{CoreLoop, Role, TURN_BUDGET};
 pub use data_core::{DataCore, MAX_PORTS, Parts, PoolCounts};
 pub use mesh::WakeCore;

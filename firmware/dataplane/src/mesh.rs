@@ -109,8 +109,8 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
             match self.target.hear(from, message, now, &mut environment) {
                 // At once: what comes behind it builds on it.
                 Heard::Change(change) => {
-                    if let Change::Detach { nsid, .. } = change {
-                        self.note_detached(nsid, now);
+                    if let Change::Detach { key, .. } = change {
+                        self.note_detached(key, now);
                     }
                     let settling = self.settling(false);
                     self.target.settle(now, &mut self.subsystem, settling);
@@ -124,7 +124,7 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
                 Heard::AnaChanged { port, state } => {
                     hal_log::info!("port {}: ANA state {:#x} holds on all cores", port.0, state);
                 }
-                Heard::Detached { nsid } => hal_log::info!("namespace {} is detached on all cores", nsid),
+                Heard::Detached { key } => hal_log::info!("namespace {} is detached on all cores", key),
                 _ => {}
             }
         }
@@ -195,14 +195,14 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
 
     /// The registrar serves a namespace: so does this core, by its own queue.
     fn attach_as_told(&mut self, namespace: Namespace, now: Instant) {
-        let nsid = namespace.nsid;
-        let attached = self.subsystem.namespaces().iter().find(|other| other.nsid == nsid);
+        let key = namespace.key;
+        let attached = self.subsystem.attached(key);
         if attached.is_some_and(|other| other.backend != namespace.backend) {
             // What the drive has lost that it led to until now, it may say later.
-            self.note_detached(nsid, now);
+            self.note_detached(key, now);
         }
         if let Err(error) = self.subsystem.replace(namespace) {
-            hal_log::warn!("namespace {} is not served on this core: {}", nsid, error.name());
+            hal_log::warn!("namespace {} is not served on this core: {}", key, error.name());
         }
     }
 }

@@ -160,7 +160,7 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
     fn accept(&mut self, port: u8, now: Instant) {
         let Some(stack) = self.stacks.get_mut(usize::from(port)) else { return };
         while let Some((stream, peer)) = stack.accept() {
-            if self.ending != Ending::No {
+            if self.ending != Ending::No || !self.changes.is_open(port) {
                 if let Some(mut stream) = stack.stream(stream) {
                     stream.abort();
                 }
@@ -285,10 +285,13 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
         }
     }
 
-    /// Ends every connection that is left.
-    pub(crate) fn cut_off(&mut self, now: Instant) {
+    /// Ends every connection that is left of those by some ports.
+    pub(crate) fn cut_off(&mut self, now: Instant, is_it: impl Fn(u8) -> bool) {
         for queue in self.connections.open() {
             let connection = self.connections.get(queue);
+            if !connection.is_some_and(|connection| is_it(connection.port)) {
+                continue;
+            }
             if let Some(connection) = connection
                 && let Some(stack) = self.stack(connection.port)
                 && let Some(mut stream) = stack.stream(connection.stream)
@@ -334,7 +337,8 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
 
     fn listeners(&self) -> Vec<Listener, { 2 * MAX_PORTS }> {
         let mut listeners = Vec::<Listener, { 2 * MAX_PORTS }>::new();
-        for (stack, place) in self.stacks.iter().zip(0..) {
+        let open = self.stacks.iter().zip(0..).filter(|(_, place)| self.changes.is_open(*place));
+        for (stack, place) in open {
             for own in stack.addresses().iter() {
                 // A port has two addresses at most.
                 let listener =

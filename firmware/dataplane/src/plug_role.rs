@@ -4,8 +4,8 @@
 //! of a drive that was pulled stay attached and are Namespace Not Ready, because it may come back, here or in another slot;
 //! they go when another drive comes up in its place. See docs/design/hot-plug.md.
 
+use controller::BackendNamespace;
 use controller::config::MAX_NAMESPACES;
-use controller::{BackendNamespace, Namespace};
 use drive::limits::MAX_DRIVES;
 use hal_api::{FrameQueue, Instant, NvmeDevice};
 use message::{DataEnds, DriveReply, DriveRequest};
@@ -18,7 +18,7 @@ pub(crate) struct Plug<D: 'static> {
     control: Option<DataEnds<'static, D>>,
     /// For each place, the number of the drive that was pulled out of it.
     pulled: [Option<u8>; MAX_DRIVES],
-    /// Namespaces of drives on their way out, with the NSIDs that hosts knew them by: a drive that could not be flushed says so at
+    /// Namespaces of drives on their way out, with their keys: a drive that could not be flushed says so at
     /// its end, when they are detached already, and hosts may meet it again.
     leaving: heapless::Vec<(BackendNamespace, u32), MAX_NAMESPACES>,
 }
@@ -28,9 +28,9 @@ impl<D> Plug<D> {
         Self { control: None, pulled: [None; MAX_DRIVES], leaving: heapless::Vec::new() }
     }
 
-    /// The NSID that hosts knew a namespace by, while its drive is on its way out.
+    /// The key of a namespace while its drive is on its way out.
     pub(crate) fn leaving(&self, backend: BackendNamespace) -> Option<u32> {
-        self.leaving.iter().find(|(leaving, _)| *leaving == backend).map(|(_, nsid)| *nsid)
+        self.leaving.iter().find(|(leaving, _)| *leaving == backend).map(|(_, key)| *key)
     }
 }
 
@@ -60,7 +60,12 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
 
     fn add_drive(&mut self, place: u8, device: D) {
         let namespaces = self.subsystem.namespaces();
-        let is_taken = |number| namespaces.iter().any(|namespace| namespace.backend.drive == number);
+        // A pulled one may come back, although nothing of it is attached.
+        let pulled = self.plug.pulled;
+        let is_taken = |number| {
+            let is_attached = namespaces.iter().any(|namespace| namespace.backend.drive == number);
+            is_attached || pulled.contains(&Some(number))
+        };
         match self.drives.add(usize::from(place), device, is_taken) {
             Ok(number) => hal_log::info!("drive {} is in", number),
             Err(device) => {
@@ -97,22 +102,22 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
         for index in 0..MAX_NAMESPACES {
             let Some(namespace) = self.subsystem.namespaces().get(index) else { return };
             if namespace.backend.drive == number {
-                self.keep_leaving(namespace.backend, namespace.nsid, now);
+                self.keep_leaving(namespace.backend, namespace.key, now);
             }
         }
     }
 
     /// The registrar takes a namespace away. That the drive is on its way out, and what it could not flush,
     /// comes by other rings, earlier or later.
-    pub(crate) fn note_detached(&mut self, nsid: u32, now: Instant) {
-        let attached = self.subsystem.namespaces().iter().find(|namespace| namespace.nsid == nsid);
+    pub(crate) fn note_detached(&mut self, key: u32, now: Instant) {
+        let attached = self.subsystem.attached(key);
         let Some(backend) = attached.map(|namespace| namespace.backend) else { return };
         if self.drives.get(backend.drive).is_some() {
-            self.keep_leaving(backend, nsid, now);
+            self.keep_leaving(backend, key, now);
         }
     }
 
-    fn keep_leaving(&mut self, backend: BackendNamespace, nsid: u32, now: Instant) {
+    fn keep_leaving(&mut self, backend: BackendNamespace, key: u32, now: Instant) {
         let leaving = &mut self.plug.leaving;
         if leaving.iter().any(|(known, _)| *known == backend) {
             return;
@@ -121,9 +126,9 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
             // Of drives that stay, the namespace alone was taken away.
             leaving.retain(|(known, _)| self.drives.is_leaving(known.drive));
         }
-        if leaving.push((backend, nsid)).is_err() {
+        if leaving.push((backend, key)).is_err() {
             // Other drives are stuck on their way out: rather a loss too many than one that nobody hears of.
-            self.subsystem.note_lost_writes(nsid, now);
+            self.subsystem.note_lost_writes(key, now);
         }
     }
 
@@ -145,24 +150,6 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
                 self.gone(all_of(pulled), now);
             }
         }
-    }
-
-    /// Gives a namespace whose drive was pulled back to that drive, which is in again. False where there is none, or it
-    /// is another one by now.
-    pub(crate) fn take_up_again(&mut self, namespace: &Namespace, now: Instant) -> bool {
-        let attached = self.subsystem.namespaces().iter().find(|other| other.nsid == namespace.nsid);
-        let Some(BackendNamespace { drive, .. }) = attached.map(|other| other.backend) else { return false };
-        // One that is on its way out was pulled, and may be in another slot before its old place is empty.
-        if self.drives.get(drive).is_some() && !self.drives.is_leaving(drive) {
-            return false;
-        }
-        // What the one on its way out has lost, it may say only now.
-        self.note_detached(namespace.nsid, now);
-        if self.subsystem.rebind(namespace) {
-            return true;
-        }
-        self.subsystem.detach(namespace.nsid);
-        false
     }
 }
 

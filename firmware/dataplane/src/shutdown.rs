@@ -123,7 +123,7 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
                 } else if now >= until {
                     let unfinished = counts.slots_total - counts.slots_free;
                     hal_log::warn!("shutdown: hosts were cut off, {} commands were not finished", unfinished);
-                    self.cut_off(now);
+                    self.cut_off(now, |_| true);
                 } else {
                     return;
                 }

@@ -8,6 +8,7 @@ use core::net::IpAddr;
 
 use hal_api::Instant;
 
+use crate::configuration::SubsystemPlace;
 use crate::mesh::Merge;
 
 /// Data cores at most.
@@ -116,8 +117,8 @@ pub struct QueueRequest {
     pub host_id: [u8; 16],
     /// Digest of the host's NQN.
     pub host_name: u64,
-    /// The subsystem NQN is that of discovery.
-    pub discovery: bool,
+    /// The subsystem that its NQN names.
+    pub subsystem: SubsystemPlace,
     /// PORTID of the port that it has come by.
     pub port: u16,
 }
@@ -249,10 +250,12 @@ pub enum Change {
     },
     /// A namespace is taken away: confirmed when no command for it is at a drive.
     Detach {
-        /// Which, as hosts see it.
-        nsid: u32,
-        /// The drive that it led to: one of the same NSID on another drive may follow.
+        /// Which: its key on the card.
+        key: u32,
+        /// The drive that it led to: the same on another drive may follow.
         drive: u8,
+        /// NSID on that drive.
+        nsid: u32,
     },
     /// Blocks belong to a fused pair: confirmed when no command to them is at a drive. New ones wait.
     Lock {
@@ -371,8 +374,8 @@ pub enum CoreMessage<N> {
         cntlid: u16,
         /// Its host.
         host_id: [u8; 16],
-        /// The namespace.
-        nsid: u32,
+        /// The namespace, by its key.
+        key: u32,
         /// The latest loss that it was told of.
         at: Instant,
     },

@@ -10,6 +10,7 @@
 
 mod between_cores;
 mod calls;
+pub mod configuration;
 mod core_meter;
 pub mod mailbox;
 mod mesh;

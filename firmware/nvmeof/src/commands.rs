@@ -191,7 +191,7 @@ impl<B: Backend> Turn<'_, '_, B> {
         let bytes = (entry.transfer_bytes as usize).min(PAGE_BYTES);
         let ranges = self.scratch.get_mut(..bytes).unwrap_or_default();
         self.env.pool.read(&mut entry.pages.start(), ranges);
-        self.env.subsystem.check_ranges(work, entry.command.nsid.get(), ranges)
+        self.env.subsystem.check_ranges(work, ranges)
     }
 
     /// A request of this connection came back from the backend.

@@ -157,6 +157,7 @@ impl<B: Backend> Turn<'_, '_, B> {
         queue.context = Some(QueueContext { controller: connected.controller, queue_id: connected.queue_id });
         queue.cntlid = connected.cntlid;
         queue.host_id = host_id;
+        queue.subsystem = connected.subsystem;
         queue.entries = connected.entries;
         queue.sq_head = 1 % connected.entries.max(1);
         queue.flow_control = !connected.flow_control_disabled;

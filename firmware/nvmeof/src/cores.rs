@@ -1,6 +1,8 @@
 //! What other data cores tell of controllers and hosts whose connections are here (docs/design/many-cores.md).
 
-use controller::{AnaState, Backend, Heard, Mark, Message, Owed, PortId, Subsystem};
+use controller::{
+    AnaState, Backend, BackendNamespace, BlockWork, Heard, Mark, Message, Owed, PortId, Subsystem,
+};
 use hal_api::Instant;
 use message::{Change, EndReason, QueueGrant};
 
@@ -142,12 +144,14 @@ impl Target {
                 }
                 state.lets_io_through() || (is_new || settling.thoroughly) && !self.has_io_by(PortId(port))
             }
-            Change::Detach { nsid, drive } => {
+            Change::Detach { key, drive, nsid } => {
                 owed.mark = Mark::Heard(settling.turn);
-                if is_new {
-                    subsystem.detach(nsid);
+                // The core that has begun it has detached it before, and may have attached it anew.
+                if is_new && !owed.is_own(subsystem) {
+                    subsystem.detach(key);
                 }
-                (is_new || settling.thoroughly) && !self.has_at_backend(nsid, drive)
+                (is_new || settling.thoroughly)
+                    && !self.has_at_backend(BackendNamespace { drive, nsid }, subsystem)
             }
             Change::Lock { name, blocks } => {
                 owed.mark = Mark::Heard(settling.turn);
@@ -190,10 +194,11 @@ impl Target {
         self.slots.taken().any(|(_, slot)| slot.is_io_under_way() && by_port(slot))
     }
 
-    fn has_at_backend(&self, nsid: u32, drive: u8) -> bool {
+    /// Whether a command to these blocks is at the drive that was admitted under an attachment that is no more.
+    fn has_at_backend(&self, backend: BackendNamespace, subsystem: &Subsystem) -> bool {
+        let is_left = |work: &BlockWork| work.namespace == backend && !subsystem.still_serves(work);
         self.slots.taken().any(|(_, slot)| {
-            let is_there = matches!(&slot.doer, Doer::Block(work) if work.namespace.drive == drive);
-            slot.state == SlotState::AtBackend && slot.command.nsid.get() == nsid && is_there
+            slot.state == SlotState::AtBackend && matches!(&slot.doer, Doer::Block(work) if is_left(work))
         })
     }
 }

@@ -15,6 +15,7 @@ mod cores;
 mod fencing;
 mod fused;
 pub mod initiator;
+mod leftovers;
 mod lock_home;
 mod outgoing;
 pub mod pdu;

@@ -3,7 +3,7 @@
 use core::net::IpAddr;
 use core::time::Duration;
 
-use controller::{PortId, QueueContext};
+use controller::{PortId, QueueContext, SubsystemPlace};
 use hal_api::Instant;
 use hal_mem::Cursor;
 use message::LostList;
@@ -144,6 +144,8 @@ pub(crate) struct Queue {
     /// The controller's CNTLID, for as long as commands of the queue are at drives.
     pub cntlid: u16,
     pub host_id: [u8; 16],
+    /// The subsystem of its controller.
+    pub subsystem: SubsystemPlace,
     pub entries: u16,
     pub sq_head: u16,
     pub flow_control: bool,
@@ -201,6 +203,7 @@ impl Queue {
             context: None,
             cntlid: 0,
             host_id: [0; 16],
+            subsystem: SubsystemPlace::DISCOVERY,
             entries: 0,
             sq_head: 0,
             flow_control: true,

@@ -57,14 +57,13 @@ impl<B: Backend> Turn<'_, '_, B> {
     }
 
     fn try_submit(&mut self, slot: u16, work: BlockWork) -> Result<(), Wait> {
-        let entry = self.slots.at_mut(slot);
-        if !self.env.subsystem.still_serves(entry.command.nsid.get(), &work) {
+        if !self.env.subsystem.still_serves(&work) {
             self.finish(slot, Status::INVALID_NAMESPACE.do_not_retry(), 0);
             return Ok(());
         }
         if work.operation == Operation::Flush
             && let Some(context) = &self.queue.context
-            && self.env.subsystem.take_lost_writes(context.controller, entry.command.nsid.get())
+            && self.env.subsystem.has_lost_writes(context.controller, &work)
         {
             // With DNR: a repetition would succeed and hide the loss.
             self.finish(slot, Status::WRITE_FAULT.do_not_retry(), 0);

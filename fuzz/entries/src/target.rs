@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use controller::{
     Backend, BackendNamespace, ControllerSlot, IoCompletion, IoRequest, Namespace, Operation, RejectReason,
-    Rejected, Subsystem, SubsystemConfig,
+    Rejected, Subsystem, SubsystemConfig, SubsystemPlace,
 };
 use hal_api::Instant;
 use hal_mem::PagePool;
@@ -125,7 +125,10 @@ impl Card {
         let config = SubsystemConfig::new(NQN.try_into().expect("a short name"), "PEN0001");
         let mut subsystem = Subsystem::new(config, controllers);
         let namespace = Namespace {
+            key: 1,
+            subsystem: SubsystemPlace::DEFAULT,
             nsid: 1,
+            attachment: 0,
             backend: BackendNamespace { drive: 0, nsid: 1 },
             block_shift: 12,
             blocks: BLOCKS,

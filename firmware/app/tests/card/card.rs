@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::time::Duration;
 
+use app::ChangeTicket;
 use app::options::Options;
 use app::sizes::{Sizes, mesh_bytes};
 use app::{
@@ -14,6 +15,7 @@ use hal_fakes::{
     FakeFrameQueue, FakeNvme, FakeSlots, Media, NvmeConfig, NvmeControl, SlotsControl, frame_queue_pair,
 };
 use hal_mem::{Arena, DmaRegion, PAGE_BYTES};
+use message::configuration::{ChangeError, ConfigurationChange};
 
 use crate::wire::Wires;
 
@@ -45,6 +47,8 @@ pub struct Card {
     cores: Vec<&'static mut DataCore<FakeFrameQueue, FakeNvme>>,
     /// Says in which order the cores have their turns.
     order: u64,
+    /// A core that has no turns.
+    pub stuck: Option<usize>,
     pub drives: Vec<NvmeControl>,
     /// Drives on the shelf.
     pub spares: Vec<(FakeNvme, NvmeControl)>,
@@ -135,6 +139,7 @@ impl Card {
         let mut card = Self {
             cores: cores.into_iter().collect(),
             order: order.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
+            stuck: None,
             drives: controls,
             spares,
             hot_plug: None,
@@ -190,7 +195,10 @@ impl Card {
             } else {
                 BUDGET
             };
-            work += self.cores[(self.order >> 20) as usize % cores].poll(self.now, budget);
+            let core = (self.order >> 20) as usize % cores;
+            if self.stuck != Some(core) {
+                work += self.cores[core].poll(self.now, budget);
+            }
         }
         if let Some(hot_plug) = &mut self.hot_plug {
             work += hot_plug.poll(self.now, BUDGET);
@@ -222,6 +230,34 @@ impl Card {
                 self.now = self.now.max(leap);
             }
         }
+    }
+
+    /// Makes a change as control does: on each data core until it is done there, on the first one last.
+    pub fn change(&mut self, change: &ConfigurationChange) -> Result<(), ChangeError> {
+        for core in (0..self.cores.len()).rev() {
+            let ticket = self.begin_change(core, change)?;
+            self.run_until("a change is made", |card| card.cores[core].change_done(ticket));
+        }
+        Ok(())
+    }
+
+    /// Gives a change to one core.
+    pub fn begin_change(
+        &mut self,
+        core: usize,
+        change: &ConfigurationChange,
+    ) -> Result<ChangeTicket, ChangeError> {
+        let now = self.now;
+        self.cores[core].change(change, now)
+    }
+
+    pub fn change_done(&mut self, core: usize, ticket: ChangeTicket) -> bool {
+        self.cores[core].change_done(ticket)
+    }
+
+    /// A data core, to ask it what it knows.
+    pub fn core(&self, core: usize) -> &DataCore<FakeFrameQueue, FakeNvme> {
+        self.cores[core]
     }
 
     /// Lets time pass in control alone: the data core is busy elsewhere.

@@ -8,7 +8,8 @@ use zerocopy::{FromBytes, FromZeros, IntoBytes};
 use crate::card::Card;
 use crate::wire::Socket;
 
-const NQN: &[u8] = b"nqn.2014-08.org.example:card";
+/// NQN of the card's default subsystem.
+pub const NQN: &str = "nqn.2014-08.org.example:card";
 const KEEP_ALIVE_MS: u32 = 600_000;
 const MORE: u16 = 1 << 13;
 const QUEUE_ENTRIES_ZERO_BASED: u16 = 31;
@@ -47,6 +48,8 @@ pub struct Queue {
     pub keep_alive_ms: u32,
     /// Asked for with Connect.
     pub entries_zero_based: u16,
+    /// NQN that Connect names.
+    pub subsystem: String,
 }
 
 /// A host with an admin queue and an I/O queue.
@@ -63,11 +66,21 @@ impl Host {
 
     /// The same with so many entries, zero-based, in the I/O queue.
     pub fn connect_with(card: &mut Card, id: u8, entries_zero_based: u16) -> Self {
-        let mut admin = Queue::open(card);
+        let admin = Queue::open(card);
+        Self::connect_by(card, id, entries_zero_based, admin)
+    }
+
+    /// A host of another subsystem.
+    pub fn connect_to(card: &mut Card, id: u8, subsystem: &str) -> Self {
+        let admin = Queue::open_to(card, subsystem);
+        Self::connect_by(card, id, QUEUE_ENTRIES_ZERO_BASED, admin)
+    }
+
+    fn connect_by(card: &mut Card, id: u8, entries_zero_based: u16, mut admin: Queue) -> Self {
         let cntlid = admin.connect(card, id, 0, 0xffff);
         let enable = property_set(0x14, 0x0046_0001);
         assert_eq!(admin.execute(card, enable, Payload::None).status, Status::SUCCESS);
-        let mut io = Queue { entries_zero_based, ..Queue::open(card) };
+        let mut io = Queue { entries_zero_based, subsystem: admin.subsystem.clone(), ..Queue::open(card) };
         io.connect(card, id, 1, cntlid);
         Self { admin, io }
     }
@@ -107,7 +120,13 @@ impl Queue {
             piece: 128 * 1024,
             keep_alive_ms: KEEP_ALIVE_MS,
             entries_zero_based: QUEUE_ENTRIES_ZERO_BASED,
+            subsystem: NQN.into(),
         }
+    }
+
+    /// The same for a Connect that names this subsystem.
+    pub fn open_to(card: &mut Card, subsystem: &str) -> Self {
+        Self { subsystem: subsystem.into(), ..Self::open(card) }
     }
 
     pub fn connect(&mut self, card: &mut Card, host: u8, queue_id: u16, cntlid: u16) -> u16 {
@@ -127,8 +146,8 @@ impl Queue {
         let mut data = ConnectData::new_zeroed();
         data.host_id = [host; 16];
         data.controller_id.set(cntlid);
-        data.subsystem_nqn[..NQN.len()].copy_from_slice(NQN);
-        let name = format!("nqn.2014-08.org.example:host{host}");
+        data.subsystem_nqn[..self.subsystem.len()].copy_from_slice(self.subsystem.as_bytes());
+        let name = host_nqn(host);
         data.host_nqn[..name.len()].copy_from_slice(name.as_bytes());
         let command = Command::read_from_bytes(connect.as_bytes()).unwrap();
         self.start(card, command, Payload::InCapsule(data.as_bytes().to_vec()));
@@ -240,6 +259,11 @@ impl Queue {
         self.start(card, command, payload);
         self.wait(card, 1).remove(0)
     }
+}
+
+/// NQN of a host.
+pub fn host_nqn(id: u8) -> String {
+    format!("nqn.2014-08.org.example:host{id}")
 }
 
 fn common(kind: u8, flags: u8, header: u8, offset: u8, total: usize) -> CommonHeader {

@@ -6,6 +6,7 @@
 mod calls;
 mod card;
 mod chaos;
+mod configuration;
 mod cost;
 mod fused;
 mod health;

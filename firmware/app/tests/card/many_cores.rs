@@ -24,6 +24,11 @@ impl Spread {
         card.wire.next = wire;
         let mut admin = Queue::open(card);
         admin.keep_alive_ms = keep_alive_ms;
+        Self::by(card, id, admin)
+    }
+
+    /// One that has a connection, which names a subsystem.
+    pub fn by(card: &mut Card, id: u8, mut admin: Queue) -> Self {
         let cntlid = admin.connect(card, id, 0, 0xffff);
         let mut host = Self { id, admin, cntlid, io: Vec::new() };
         host.set(card, ENABLED);
@@ -45,7 +50,7 @@ impl Spread {
     pub fn connect_io_by(&mut self, card: &mut Card, wire_of: impl Fn(usize) -> usize) {
         for id in 1..=QUEUES {
             card.wire.next = wire_of(id);
-            let mut queue = Queue::open(card);
+            let mut queue = Queue::open_to(card, &self.admin.subsystem);
             queue.start_connect(card, self.id, id as u16, self.cntlid);
             self.io.push(queue);
         }

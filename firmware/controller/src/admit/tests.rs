@@ -145,14 +145,15 @@ fn dataset_ranges_are_checked_when_they_are_there() {
         data[4..8].copy_from_slice(&1000u32.to_le_bytes());
         data[20..24].copy_from_slice(&second.0.to_le_bytes());
         data[24..32].copy_from_slice(&second.1.to_le_bytes());
-        bench.subsystem.check_ranges(&work, 7, &data).map_err(Status::code)
+        bench.subsystem.check_ranges(&work, &data).map_err(Status::code)
     };
     assert_eq!(ranges((1, 999)), Ok(()));
     assert_eq!(ranges((2, 999)), Err(Status::LBA_OUT_OF_RANGE));
     assert_eq!(ranges((1, u64::MAX)), Err(Status::LBA_OUT_OF_RANGE));
-    let short = bench.subsystem.check_ranges(&work, 7, &[0; 31]);
+    let short = bench.subsystem.check_ranges(&work, &[0; 31]);
     assert_eq!(short, Err(Status::DATA_TRANSFER_ERROR));
-    let other = bench.subsystem.check_ranges(&work, 3, &[0; 32]).unwrap_err();
+    let elsewhere = BlockWork { attached: Attached { nsid: 3, ..work.attached }, ..work };
+    let other = bench.subsystem.check_ranges(&elsewhere, &[0; 32]).unwrap_err();
     assert_eq!(other.code(), Status::INVALID_NAMESPACE);
     let most = block_work(&bench, &admin_command(io::DATASET_MANAGEMENT, 7, 0xff, 4)).0;
     assert_eq!(most, Transfer::FromHost { bytes: 4096 });
@@ -208,7 +209,7 @@ fn copies_are_held_against_their_limits() {
     assert_eq!((work.operation, work.start_block, work.blocks), (Operation::Copy { ranges: 2 }, 990, 0));
     assert!(work.force_unit_access);
     let check = |ranges: &[(u64, u16)]| {
-        bench.subsystem.check_ranges(&work, 7, &copy_ranges(ranges)).map_err(Status::code)
+        bench.subsystem.check_ranges(&work, &copy_ranges(ranges)).map_err(Status::code)
     };
     // 64 KiB are 16 blocks of this namespace; there is room for 10 behind the first.
     assert_eq!(check(&[(0, 4), (995, 4)]), Ok(()));
@@ -370,7 +371,7 @@ proptest! {
                 }
                 if let Work::Block(work) = admission.work {
                     prop_assert!(work.start_block + u64::from(work.blocks) <= 1000);
-                    let _ = bench.subsystem.check_ranges(&work, command.nsid.get(), &from_host);
+                    let _ = bench.subsystem.check_ranges(&work, &from_host);
                     bench.subsystem.record_error(&queue, &command, Status::INTERNAL_ERROR);
                     continue;
                 }

@@ -35,7 +35,7 @@ fn an_admin_queue_brings_a_controller_of_its_own() {
     let first = bench.connect(NQN, HOST, 0, 0xffff).unwrap();
     let second = bench.connect(NQN, HOST, 0, 0xffff).unwrap();
     assert_eq!((first.cntlid, second.cntlid, first.entries, first.queue_id), (1, 2, 32, 0));
-    assert!(!first.discovery && !first.flow_control_disabled);
+    assert!(!first.subsystem.is_discovery() && !first.flow_control_disabled);
     assert_ne!(first.controller, second.controller);
     let (mut command, data) = connect_parts(NQN, HOST, 0, 0xffff);
     command.attributes = 1 << 2;

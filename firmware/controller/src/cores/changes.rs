@@ -2,6 +2,7 @@
 
 use core::net::IpAddr;
 
+use message::configuration::SubsystemPlace;
 use message::{Change, EndReason, LostList, MAX_CHANGES, MAX_RANGE_LOCKS};
 
 use super::{Begun, FenceStart, Message, Owed};
@@ -17,9 +18,9 @@ pub(super) const MAX_DETACHES: usize = crate::config::MAX_NAMESPACES;
 /// Ports whose ANA state may be changing at a time.
 pub(super) const MAX_ANA_CHANGES: usize = 4;
 /// Changes of one core in which it takes part itself.
-pub(super) const MAX_OWN_CHANGES: usize = MAX_FENCES + MAX_ANA_CHANGES + MAX_RANGE_LOCKS;
+pub(super) const MAX_OWN_CHANGES: usize = MAX_FENCES + MAX_ANA_CHANGES + MAX_RANGE_LOCKS + MAX_DETACHES;
 /// Ends of controllers that may be pending: each controller may be reset and removed.
-const MAX_ENDS: usize = MAX_CHANGES - MAX_OWN_CHANGES - MAX_DETACHES;
+const MAX_ENDS: usize = MAX_CHANGES - MAX_OWN_CHANGES;
 /// Of them, for hosts of one address: a quarter is left to others, as of command slots.
 const MAX_ENDS_PER_ADDRESS: usize = MAX_ENDS / 4 * 3;
 
@@ -90,7 +91,9 @@ impl Subsystem {
             return FenceStart::Busy;
         }
         // This core too may have frames that it has not looked at.
-        cores.begin(Begun { change, host_id, peer }, cores.all()).map_or(FenceStart::Busy, FenceStart::Begun)
+        cores
+            .begin(Begun { host_id, peer, ..Begun::of(change) }, cores.all())
+            .map_or(FenceStart::Busy, FenceStart::Begun)
     }
 
     /// Whether a controller of this host is still ending on other cores.
@@ -104,6 +107,7 @@ impl Subsystem {
     pub(crate) fn end_elsewhere(&mut self, handle: ControllerHandle, reason: EndReason) {
         let Some(controller) = self.controller_mut(handle) else { return };
         let (cntlid, host_id, peer) = (controller.id, controller.host_id, controller.peer);
+        let subsystem = controller.subsystem;
         let delegates = controller.delegates();
         if delegates.is_empty() {
             return;
@@ -114,9 +118,21 @@ impl Subsystem {
         {
             return;
         }
-        let begun = Begun { change: Change::End { cntlid, reason }, host_id, peer };
+        let begun = Begun { change: Change::End { cntlid, reason }, host_id, peer, subsystem };
         let number = self.cores.as_mut().and_then(|cores| cores.begin(begun, delegates));
         debug_assert!(number.is_some(), "there is a place for the end of each controller");
+    }
+
+    /// Whether controllers of a subsystem that lived here are still ending on other cores, or namespaces are still being taken
+    /// away from some core, or the ANA state of a port is being changed.
+    #[must_use]
+    pub fn has_unconfirmed(&self, subsystem: SubsystemPlace) -> bool {
+        let waits = |begun: &Begun| match begun.change {
+            Change::End { reason, .. } => reason == EndReason::Removed && begun.subsystem == subsystem,
+            Change::Detach { .. } | Change::Ana { .. } => true,
+            _ => false,
+        };
+        self.cores.as_ref().is_some_and(|cores| cores.count(waits) > 0)
     }
 
     /// Whether queues of a controller with this CNTLID, which may have gone, are still ending.

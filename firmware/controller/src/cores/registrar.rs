@@ -36,7 +36,7 @@ impl Subsystem {
         }
     }
 
-    /// Serves a namespace as the registrar says, in place of another one of its NSID.
+    /// Serves a namespace as the registrar says, in place of another one of its key.
     ///
     /// # Errors
     /// [`AttachError`]: the registrar would have refused it too.
@@ -44,27 +44,24 @@ impl Subsystem {
         if self.rebind(&namespace) {
             return Ok(());
         }
-        self.detach(namespace.nsid);
+        self.detach(namespace.key);
         self.attach(namespace)
     }
 
-    /// Takes a namespace away on all cores: here at once, as [`Self::detach`], whose answer it gives; there by [`Change::Detach`].
-    /// For the registrar alone.
-    pub fn detach_everywhere(&mut self, nsid: u32) -> bool {
+    /// Takes a namespace away on all cores: here at once, as [`Self::detach`], whose answer it gives; there by [`Change::Detach`], which
+    /// this core confirms too. For the registrar alone.
+    pub fn detach_everywhere(&mut self, key: u32) -> bool {
         debug_assert!(self.is_registrar());
-        let drive = self.namespaces.find(nsid).map(|namespace| namespace.backend.drive);
-        let detached = self.detach(nsid);
-        if let Some(drive) = drive
+        let backend = self.namespaces.by_key(key).map(|namespace| namespace.backend);
+        let detached = self.detach(key);
+        if let Some(BackendNamespace { drive, nsid }) = backend
             && let Some(cores) = self.cores.as_mut()
         {
-            let others = cores.mesh.others();
-            let begun = Begun::of(Change::Detach { nsid, drive });
+            let all = cores.all();
+            let begun = Begun::of(Change::Detach { key, drive, nsid });
             let pending = cores.count(|begun| matches!(begun.change, Change::Detach { .. }));
-            if pending >= MAX_DETACHES || cores.begin(begun, others).is_none() {
-                error!(
-                    "namespace {}: too many others are being detached, other cores go on serving it",
-                    nsid
-                );
+            if pending >= MAX_DETACHES || cores.begin(begun, all).is_none() {
+                error!("namespace {}: too many others are being detached, other cores go on serving it", key);
                 cores.faults += 1;
             }
         }

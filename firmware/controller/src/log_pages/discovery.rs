@@ -1,4 +1,5 @@
-//! The Discovery log page (Base 5.16.1.23): where the NVM subsystem, and this discovery service itself, can be reached.
+//! The Discovery log page (Base 5.16.1.23): where the NVM subsystems that the host may connect to, and this discovery service
+//! itself, can be reached.
 
 use core::fmt::Write;
 use core::net::IpAddr;
@@ -9,47 +10,56 @@ use nvme::log_page::{DiscoveryEntry, DiscoveryHeader, discovery_flag};
 use zerocopy::{FromZeros, IntoBytes};
 
 use crate::config::MIN_ADMIN_ENTRIES;
+use crate::slot::Controller;
 use crate::subsystem::{Listener, Subsystem};
 use crate::window::Window;
 
 /// What an entry is about.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Subject {
-    NvmSubsystem,
+enum Subject<'a> {
+    /// One of this NQN.
+    NvmSubsystem(&'a str),
     /// The discovery subsystem that answers.
     ThisDiscovery,
 }
 
-impl Subject {
-    const ALL: [Self; 2] = [Self::NvmSubsystem, Self::ThisDiscovery];
-
+impl Subject<'_> {
     /// SUBTYPE.
     const fn code(self) -> u8 {
         match self {
-            Self::NvmSubsystem => 2,
+            Self::NvmSubsystem(_) => 2,
             Self::ThisDiscovery => 3,
         }
     }
 }
 
 impl Subsystem {
-    fn discovery_records(&self) -> u64 {
-        (self.listeners.len() * Subject::ALL.len()) as u64
+    /// What the host of this controller may know of.
+    fn subjects<'a>(&'a self, controller: &'a Controller) -> impl Iterator<Item = Subject<'a>> {
+        let directory = &self.directory;
+        let open = directory.iter().filter(|(place, _)| directory.lets_in(*place, &controller.host_nqn));
+        open.map(|(_, subsystem)| Subject::NvmSubsystem(&subsystem.nqn))
+            .chain(core::iter::once(Subject::ThisDiscovery))
+    }
+
+    fn discovery_records(&self, controller: &Controller) -> u64 {
+        (self.listeners.len() * self.subjects(controller).count()) as u64
     }
 
     /// Size of the page.
-    pub(super) fn discovery_bytes(&self) -> u64 {
-        size_of::<DiscoveryHeader>() as u64 + self.discovery_records() * size_of::<DiscoveryEntry>() as u64
+    pub(super) fn discovery_bytes(&self, controller: &Controller) -> u64 {
+        let records = self.discovery_records(controller);
+        size_of::<DiscoveryHeader>() as u64 + records * size_of::<DiscoveryEntry>() as u64
     }
 
-    pub(super) fn put_discovery(&self, window: &mut Window<'_>) {
+    pub(super) fn put_discovery(&self, controller: &Controller, window: &mut Window<'_>) {
         let mut header = DiscoveryHeader::new_zeroed();
         header.generation.set(self.discovery_generation);
-        header.records.set(self.discovery_records());
+        header.records.set(self.discovery_records(controller));
         window.put(0, header.as_bytes());
         let size = size_of::<DiscoveryEntry>() as u64;
         let mut at = size_of::<DiscoveryHeader>() as u64;
-        for subject in Subject::ALL {
+        for subject in self.subjects(controller) {
             for listener in &self.listeners {
                 if window.covers(at, size) {
                     window.put(at, self.discovery_entry(subject, listener).as_bytes());
@@ -59,7 +69,7 @@ impl Subsystem {
         }
     }
 
-    fn discovery_entry(&self, subject: Subject, listener: &Listener) -> DiscoveryEntry {
+    fn discovery_entry(&self, subject: Subject<'_>, listener: &Listener) -> DiscoveryEntry {
         const TCP: u8 = 3;
         /// TREQ: SQ flow control can be disabled. Nothing is said of a secure channel: to "not required" nvme-cli's connect-all
         /// asks for TLS all the same, which the card has not.
@@ -81,7 +91,7 @@ impl Subsystem {
         put_padded(&mut entry.transport_address, text.as_bytes());
         text.clear();
         let (nqn, port) = match subject {
-            Subject::NvmSubsystem => (self.config.nqn.as_str(), listener.port),
+            Subject::NvmSubsystem(nqn) => (nqn, listener.port),
             Subject::ThisDiscovery => {
                 entry.flags.set(discovery_flag::DUPLICATE | discovery_flag::PERSISTENT);
                 // It answers at the listener's port as well; hosts know it by this one.

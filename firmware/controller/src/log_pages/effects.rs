@@ -39,7 +39,7 @@ pub(super) fn put_supported_pages(window: &mut Window<'_>, pages: &[u8]) {
 impl Subsystem {
     /// Of command sets that there are not, nothing but the admin commands: nvme-cli asks for the zoned one wherever CAP.CSS offers a choice,
     /// and shows none where that is refused.
-    pub(super) fn put_commands(&self, command_set: u8, window: &mut Window<'_>) {
+    pub(super) fn put_commands(&self, controller: &Controller, command_set: u8, window: &mut Window<'_>) {
         let admin = (effect::SUPPORTED | effect::CONTROLLER_SCOPE).to_le_bytes();
         let reading = effect::SUPPORTED | effect::NAMESPACE_SCOPE;
         let writing = (reading | effect::BLOCK_CONTENT).to_le_bytes();
@@ -52,7 +52,8 @@ impl Subsystem {
         for opcode in READING_COMMANDS {
             window.put(IO_EFFECTS_AT + u64::from(opcode) * 4, &reading.to_le_bytes());
         }
-        let of_drives = self.namespaces.any_write_uncorrectable().then_some(io::WRITE_UNCORRECTABLE);
+        let has_uncorrectable = self.namespaces.any_write_uncorrectable(controller.subsystem);
+        let of_drives = has_uncorrectable.then_some(io::WRITE_UNCORRECTABLE);
         for opcode in WRITING_COMMANDS.into_iter().chain(of_drives) {
             window.put(IO_EFFECTS_AT + u64::from(opcode) * 4, &writing);
         }

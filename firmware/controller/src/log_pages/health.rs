@@ -1,5 +1,6 @@
 //! SMART / Health Information (Base 5.16.1.3): one log made of those of all drives.
 
+use message::configuration::SubsystemPlace;
 use nvme::NSID_ALL;
 use nvme::log_page::SmartLog;
 use zerocopy::FromZeros;
@@ -16,19 +17,19 @@ pub(crate) const TEMPERATURE_WARNING: u8 = 1 << 1;
 impl Subsystem {
     /// Health of the drive behind `nsid`, or for 0 and FFFFFFFFh of all drives, as this controller sees it.
     pub(super) fn smart(&self, controller: &Controller, nsid: u32, backend: &impl Backend) -> SmartLog {
-        let mut health = self.merged_health(nsid, backend);
+        let mut health = self.merged_health(controller.subsystem, nsid, backend);
         health.critical_warning = controller.warnings(&health);
         health.error_entries = u128::from(controller.errors.count()).to_le_bytes();
         health
     }
 
-    /// Health of the drive behind `nsid`, or for 0 and FFFFFFFFh of all drives that have a namespace: the worst
+    /// Health of the drive behind `nsid`, or for 0 and FFFFFFFFh of all drives that have a namespace in the subsystem: the worst
     /// temperature, spare and wear, the longest times, all warnings, and the sums of the counts.
-    pub(crate) fn merged_health(&self, nsid: u32, backend: &impl Backend) -> SmartLog {
+    pub(crate) fn merged_health(&self, of: SubsystemPlace, nsid: u32, backend: &impl Backend) -> SmartLog {
         let mut merged = SmartLog::new_zeroed();
         merged.spare_percent = FULL_SPARE_PERCENT;
         let mut seen = [0u64; 4];
-        for namespace in self.namespaces.as_slice() {
+        for namespace in self.namespaces.of(of) {
             if !matches!(nsid, 0 | NSID_ALL) && namespace.nsid != nsid {
                 continue;
             }

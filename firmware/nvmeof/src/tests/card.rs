@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use controller::{
     Backend, BackendNamespace, ControllerSlot, IoCompletion, IoRequest, Namespace, Operation, PortId,
-    RejectReason, Rejected, Subsystem, SubsystemConfig,
+    RejectReason, Rejected, Subsystem, SubsystemConfig, SubsystemPlace,
 };
 use hal_api::Instant;
 use hal_mem::{Arena, PagePool};
@@ -173,7 +173,10 @@ impl Card {
         let config = SubsystemConfig::new(NQN.try_into().unwrap(), "PEN0001");
         let mut subsystem = Subsystem::new(config, controllers);
         let namespace = Namespace {
+            key: 1,
+            subsystem: SubsystemPlace::DEFAULT,
             nsid: 1,
+            attachment: 0,
             backend: BackendNamespace { drive: 0, nsid: 1 },
             block_shift: 9,
             blocks: BLOCKS,
