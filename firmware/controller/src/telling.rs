@@ -4,6 +4,7 @@ use hal_api::Instant;
 use heapless::Vec;
 use message::mailbox;
 
+use crate::namespace::Namespace;
 use crate::slot::{Controller, Part};
 use crate::subsystem::Subsystem;
 
@@ -11,19 +12,17 @@ impl Subsystem {
     /// The attached namespaces from `first` on, in the order of their NSIDs, as many as there is room for.
     #[must_use]
     pub fn tell_namespaces<const N: usize>(&self, first: u32) -> Vec<mailbox::Namespace, N> {
-        let wanted = self.namespaces().iter().filter(|namespace| namespace.nsid >= first);
-        let told = wanted.map(|namespace| mailbox::Namespace {
-            nsid: namespace.nsid,
-            uuid: namespace.uuid,
-            nguid: namespace.nguid,
-            eui64: namespace.eui64,
-            blocks: namespace.blocks,
-            block_bytes: 1u32.checked_shl(u32::from(namespace.block_shift)).unwrap_or(0),
-            drive: namespace.backend.drive,
-            drive_nsid: namespace.backend.nsid,
-            has_write_cache: namespace.volatile_write_cache,
-        });
-        told.take(N).collect()
+        let mut told = Vec::new();
+        // They stand by subsystem, and one NSID may be in several.
+        let mut from = Some(first);
+        while let Some(next) = from.filter(|_| !told.is_full()) {
+            let nsids = self.namespaces().iter().map(|namespace| namespace.nsid);
+            let Some(nsid) = nsids.filter(|nsid| *nsid >= next).min() else { break };
+            from = nsid.checked_add(1);
+            let all = self.namespaces().iter().filter(|namespace| namespace.nsid == nsid);
+            all.for_each(|namespace| _ = told.push(namespace.tell()));
+        }
+        told
     }
 
     /// The controllers that live here from `first` on, in the order of their CNTLIDs, as many as there is room for.
@@ -42,6 +41,22 @@ impl Subsystem {
             let _ = told.push(controller.tell(now));
         }
         told
+    }
+}
+
+impl Namespace {
+    fn tell(&self) -> mailbox::Namespace {
+        mailbox::Namespace {
+            nsid: self.nsid,
+            uuid: self.uuid,
+            nguid: self.nguid,
+            eui64: self.eui64,
+            blocks: self.blocks,
+            block_bytes: 1u32.checked_shl(u32::from(self.block_shift)).unwrap_or(0),
+            drive: self.backend.drive,
+            drive_nsid: self.backend.nsid,
+            has_write_cache: self.volatile_write_cache,
+        }
     }
 }
 
