@@ -1,3 +1,5 @@
+//! Subsystems and allowed hosts: limits, names, and who may stay.
+
 use super::*;
 use crate::testing::{Bench, HOST, NQN};
 use hal_api::Instant;
