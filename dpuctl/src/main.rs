@@ -1,12 +1,13 @@
 //! The operator's tool: asks a card by its mailbox, and any NVMe/TCP target as a host of its own.
 //!
 //! `client.rs` talks to the card, `commands.rs` is what there is to ask, `survey.rs` puts together what the data cores say one by
-//! one, as the types of `views.rs`; `output.rs` shows it: tables for people, JSON for programs. `bench.rs` needs no mailbox, only a
-//! target's address (`target.rs`). Exit codes: see [`exit`].
+//! one, as the types of `views.rs`; `output.rs` shows it: tables for people, JSON for programs. `bench.rs` and `nvme.rs` need no mailbox,
+//! only a target's address (`target.rs`). Exit codes: see [`exit`].
 
 mod bench;
 mod client;
 mod commands;
+mod nvme;
 mod output;
 mod survey;
 mod target;
@@ -42,6 +43,7 @@ Examples:
   export DPUCTL_CARD=/run/penstock.sock
   dpuctl cores --json
   dpuctl bench --target 10.0.0.1
+  dpuctl nvme list-ns --target 10.0.0.1
 
 Exit codes:
   0   done
@@ -77,6 +79,7 @@ enum Command {
     #[command(flatten)]
     Card(commands::Command),
     Bench(bench::Options),
+    Nvme(nvme::Options),
     /// Print completions for a shell
     Completions {
         /// Which shell
@@ -113,6 +116,7 @@ fn run(arguments: &Arguments) -> Result<String, Failure> {
             commands::run(command, &mut client, *json)
         }
         Command::Bench(options) => bench::run(options, *timeout, *json),
+        Command::Nvme(options) => nvme::run(options, *timeout, *json),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Arguments::command(), "dpuctl", &mut script);

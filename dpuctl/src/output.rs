@@ -1,12 +1,15 @@
 //! How answers look: tables for people, JSON for programs. The names in JSON are those of the mailbox, units last.
 
+use std::fmt::Formatter;
 use std::time::Duration;
 
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
 use message::Then;
 use message::mailbox::{Core, Status};
-use serde::Serialize;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 
 use crate::views::{Drive, Host, Namespace, Port, Queue};
 
@@ -22,6 +25,55 @@ pub fn table(heads: &[&str], numbers_from: usize) -> Table {
         column.set_cell_alignment(CellAlignment::Right);
     }
     table
+}
+
+/// Names and values, a line for each; nothing is shown as `-`.
+pub fn record(value: &impl Serialize, as_json: bool) -> String {
+    if as_json {
+        return json(value);
+    }
+    let mut table = Table::new();
+    table.load_preset(NOTHING);
+    let fields: Option<Fields> = serde_json::from_str(&json(value)).ok();
+    for (name, field) in fields.into_iter().flat_map(|fields| fields.0) {
+        let text = match field {
+            Value::Null => "-".to_owned(),
+            Value::Bool(yes) => if yes { "yes" } else { "no" }.to_owned(),
+            Value::String(text) => text,
+            Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(" "),
+            other => other.to_string(),
+        };
+        table.add_row([name.replace('_', " "), text]);
+    }
+    table.to_string()
+}
+
+/// An object's fields, in their own order.
+struct Fields(Vec<(String, Value)>);
+
+impl<'a> Deserialize<'a> for Fields {
+    fn deserialize<D: Deserializer<'a>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_map(Self(Vec::new()))
+    }
+}
+
+impl<'a> Visitor<'a> for Fields {
+    type Value = Self;
+
+    fn expecting(&self, to: &mut Formatter<'_>) -> std::fmt::Result {
+        to.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'a>>(mut self, mut map: A) -> Result<Self, A::Error> {
+        while let Some(field) = map.next_entry()? {
+            self.0.push(field);
+        }
+        Ok(self)
+    }
+}
+
+fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
 /// Days, hours, minutes and seconds, as far as there are any.
