@@ -243,11 +243,13 @@ fn copied_stanza(stanza: &str, release: &str) -> Option<String> {
 /// An apt with lists, packages and sources in a folder of its own: no root, and the machine stays as it is.
 pub struct PrivateApt {
     folder: PathBuf,
+    /// Debian's name for that of the packages, where it is not the machine's own.
+    architecture: Option<String>,
 }
 
 impl PrivateApt {
     /// Copies the machine's sources; on Debian 12, whose own kernel is old, adds its backports.
-    pub fn new(folder: &Path) -> Result<Self> {
+    pub fn new(folder: &Path, architecture: Option<&str>) -> Result<Self> {
         let sources = folder.join("sources.list.d");
         // Left-overs of an attempt that failed.
         let _ = std::fs::remove_dir_all(&sources);
@@ -272,7 +274,7 @@ impl PrivateApt {
         if lacking && let Some((name, text)) = backports_entry(machine, &release)? {
             std::fs::write(sources.join(name), text)?;
         }
-        Ok(Self { folder: folder.to_path_buf() })
+        Ok(Self { folder: folder.to_path_buf(), architecture: architecture.map(str::to_owned) })
     }
 
     fn command(&self, program: &str, arguments: &[&str]) -> Command {
@@ -298,6 +300,11 @@ impl PrivateApt {
             "-o",
             "Debug::NoLocking=1",
         ]);
+        if let Some(architecture) = &self.architecture {
+            for name in ["APT::Architecture", "APT::Architectures::"] {
+                command.args(["-o", &format!("{name}={architecture}")]);
+            }
+        }
         command.args(["-o", "Acquire::Retries=2", "-o", "Acquire::Languages=none"]);
         command.args(arguments).current_dir(self.folder.join("packages"));
         command

@@ -7,10 +7,11 @@ pub mod addition;
 use crate::apt::PrivateApt;
 use crate::command::{Step, note};
 use crate::cpio::Archive;
+use crate::linux::script::GUEST;
 use crate::paths;
 use anyhow::{Context, Result, anyhow, bail};
 use object::Endianness;
-use object::elf::{DT_NEEDED, FileHeader64};
+use object::elf::{DT_NEEDED, EM_AARCH64, FileHeader64};
 use object::read::elf::{Dyn, FileHeader};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -21,6 +22,9 @@ use std::process::Command;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Recipe {
+    /// Debian's name for it, where it is not the machine's own.
+    #[serde(default)]
+    architecture: Option<String>,
     kernel: Vec<String>,
     packages: Vec<String>,
     programs: Vec<String>,
@@ -52,8 +56,18 @@ pub fn obstacle() -> Option<String> {
 
 /// Downloads and unpacks what the recipe names, unless it is there, and packs the first file system.
 pub fn prepare(name: &str) -> Result<Guest> {
-    let folder = paths::root()?.join("qemu/guests").join(name);
-    let text = paths::read(&folder.join("guest.toml"))?;
+    let (recipe, tree) = unpacked(name)?;
+    let init = std::fs::read(folder(name)?.join("init"))?;
+    pack(&recipe, &tree, &init)
+}
+
+fn folder(name: &str) -> Result<PathBuf> {
+    Ok(paths::root()?.join("qemu/guests").join(name))
+}
+
+/// A guest's recipe, and the tree of its packages, which is made where it is missing.
+fn unpacked(name: &str) -> Result<(Recipe, PathBuf)> {
+    let text = paths::read(&folder(name)?.join("guest.toml"))?;
     let recipe: Recipe = toml::from_str(&text).with_context(|| format!("the recipe of {name}"))?;
     let cache = paths::created(paths::cache()?.join(format!("{name}-{:016x}", fingerprint(&text))))?;
     let tree = cache.join("root");
@@ -64,11 +78,12 @@ pub fn prepare(name: &str) -> Result<Guest> {
             cache.display()
         ));
         download(&recipe, &cache)?;
-        unpack(&cache, &tree)?;
+        // What has to run here is of this machine's architecture.
+        let tools = if recipe.architecture.is_some() { unpacked(GUEST)?.1 } else { tree.clone() };
+        unpack(&cache, &tree, &tools)?;
         std::fs::write(&complete, "")?;
     }
-    let init = std::fs::read(folder.join("init"))?;
-    pack(&recipe, &tree, &init)
+    Ok((recipe, tree))
 }
 
 /// FNV-1a: tells recipes apart.
@@ -78,7 +93,7 @@ fn fingerprint(text: &str) -> u64 {
 }
 
 fn download(recipe: &Recipe, cache: &Path) -> Result<()> {
-    let apt = PrivateApt::new(cache)?;
+    let apt = PrivateApt::new(cache, recipe.architecture.as_deref())?;
     apt.update()?;
     let kernel = apt.kernel(&recipe.kernel)?;
     note(&format!("kernel: {}", kernel.join(" ")));
@@ -97,7 +112,8 @@ fn unpack_packages(cache: &Path, tree: &Path) -> Result<()> {
     Step::new("unpacking packages", command, 300).run()
 }
 
-fn unpack(cache: &Path, tree: &Path) -> Result<()> {
+/// Unpacks into `tree`; `tools` is the tree with the programs for it.
+fn unpack(cache: &Path, tree: &Path, tools: &Path) -> Result<()> {
     unpack_packages(cache, &paths::created(tree.to_path_buf())?)?;
     let modules = tree.join("lib/modules");
     if !modules.exists() && tree.join("usr/lib/modules").exists() {
@@ -105,11 +121,11 @@ fn unpack(cache: &Path, tree: &Path) -> Result<()> {
         std::os::unix::fs::symlink("../usr/lib/modules", &modules)?;
     }
     let version = kernel_version(tree)?;
-    let libraries = Libraries::index(tree)?;
+    let libraries = Libraries::index(tools)?;
     let mut command = Command::new(libraries.file("ld-linux-x86-64.so.2")?);
     let search: Vec<String> = libraries.folders.iter().map(|folder| folder.display().to_string()).collect();
     command.args(["--argv0", "depmod", "--library-path", &search.join(":")]);
-    command.arg(program(tree, "kmod")?).arg("-b").arg(tree).arg(&version);
+    command.arg(program(tools, "kmod")?).arg("-b").arg(tree).arg(&version);
     Step::new("depmod", command, 120).run()
 }
 
@@ -163,7 +179,7 @@ fn pack(recipe: &Recipe, tree: &Path, init: &[u8]) -> Result<Guest> {
         }
         let data = std::fs::read(libraries.file(&name)?)?;
         needed.extend(needed_libraries(&data)?);
-        let folder = if name.starts_with("ld-linux") { "lib64" } else { "lib" };
+        let folder = if name.starts_with("ld-linux-x86") { "lib64" } else { "lib" };
         archive.file(&format!("{folder}/{name}"), &data);
     }
     pack_modules(&mut archive, recipe, &tree.join("lib/modules").join(&version), &version)?;
@@ -264,7 +280,8 @@ fn needed_libraries(data: &[u8]) -> Result<Vec<String>> {
         names.push(String::from_utf8_lossy(entry.string(endian, strings).map_err(damaged)?).into_owned());
     }
     if !names.is_empty() {
-        names.push("ld-linux-x86-64.so.2".to_owned());
+        let arm = header.e_machine(endian) == EM_AARCH64;
+        names.push(if arm { "ld-linux-aarch64.so.1" } else { "ld-linux-x86-64.so.2" }.to_owned());
     }
     Ok(names)
 }

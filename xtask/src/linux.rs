@@ -6,6 +6,7 @@ pub mod host;
 pub mod relay;
 pub mod script;
 pub mod segment;
+pub mod target;
 pub mod wire;
 
 use crate::accelerator;

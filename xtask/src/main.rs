@@ -18,6 +18,7 @@ mod measure;
 mod native;
 mod panics;
 mod paths;
+mod peers;
 mod qemu;
 mod qmp;
 mod report;

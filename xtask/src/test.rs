@@ -2,7 +2,7 @@
 
 use crate::report::{Report, machines_at_once};
 use crate::scenario::More;
-use crate::{checks, linux, native, panics, scenario, setup, sim, size, tidy};
+use crate::{checks, linux, native, panics, peers, scenario, setup, sim, size, tidy};
 use anyhow::{Result, anyhow};
 use clap::{Args, Subcommand};
 
@@ -46,6 +46,8 @@ enum Part {
     },
     /// The card as a Linux process over TAP, against the user-space host: data verified
     Hosted,
+    /// `dpuctl bench` against the card in QEMU, Linux's target on the same machine, and the hosted card: data verified, ratios
+    Bench(peers::Options),
     /// A real Linux NVMe/TCP host, in a virtual machine of its own, against the card
     Linux(linux::Options),
 }
@@ -63,6 +65,7 @@ pub fn run(options: &Options) -> Result<()> {
             report.together(machines_at_once(), plan.jobs());
         }
         Some(Part::Hosted) => native::test(&report),
+        Some(Part::Bench(options)) => report.together(1, vec![peers::job(options.clone())]),
         Some(Part::Linux(linux)) => {
             let plan = linux::Plan::new(linux.clone())?;
             report.together(machines_at_once(), plan.jobs());
@@ -90,7 +93,7 @@ fn in_machines(report: &Report, full: bool) {
     let linux = [linux::Options::all(full)].into_iter().chain(hosted).map(linux::Plan::new);
     let scenarios = scenario::Plan::new(&[], "qemu-aarch64", false, &More::default());
     let linux: Vec<_> = linux.collect();
-    let mut jobs = Vec::new();
+    let mut jobs = vec![peers::job(peers::Options::default())];
     // What stops a whole part (an image that does not build) is that part's failure, not the end of the run.
     for plan in &linux {
         match plan {

@@ -53,7 +53,7 @@ pub fn prepare(name: &str) -> Result<Vec<u8>> {
 }
 
 fn fetch(recipe: &Recipe, cache: &Path) -> Result<()> {
-    let apt = PrivateApt::new(cache)?;
+    let apt = PrivateApt::new(cache, None)?;
     apt.add_sources()?;
     apt.update()?;
     apt.download_closure(&recipe.packages)?;

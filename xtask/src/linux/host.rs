@@ -198,16 +198,21 @@ fn initramfs(plan: &HostPlan) -> Result<TemporaryFile> {
     for name in ["lib.sh", "nvmet.sh", "raw.sh"] {
         archive.file(&format!("test/{name}"), &std::fs::read(folder.join(name))?);
     }
-    let initramfs = TemporaryFile(paths::state()?.join(paths::own_name("initramfs")));
-    let mut file = std::fs::File::create(&initramfs.0)?;
-    file.write_all(&plan.guest.initramfs)?;
-    file.write_all(plan.addition)?;
-    file.write_all(&archive.finish())?;
-    Ok(initramfs)
+    TemporaryFile::new("initramfs", &[&plan.guest.initramfs, plan.addition, &archive.finish()])
 }
 
 /// A file that is removed with the value.
-struct TemporaryFile(PathBuf);
+pub struct TemporaryFile(pub PathBuf);
+
+impl TemporaryFile {
+    /// One that holds these parts.
+    pub fn new(name: &str, parts: &[&[u8]]) -> Result<Self> {
+        let this = Self(paths::state()?.join(paths::own_name(name)));
+        let mut file = std::fs::File::create(&this.0)?;
+        parts.iter().try_for_each(|part| file.write_all(part))?;
+        Ok(this)
+    }
+}
 
 impl Drop for TemporaryFile {
     fn drop(&mut self) {
