@@ -194,8 +194,7 @@ impl Subsystem {
         self.directory.room = Some(room);
     }
 
-    /// Whether a change can be made as far as subsystems and hosts are concerned, and makes it. Controllers that may not stay
-    /// are left: [`Self::end_unwelcome`].
+    /// Makes a subsystem that nobody may connect to by name yet. True where it is new; false where there is one just like it.
     ///
     /// # Errors
     /// [`ChangeError`]; nothing has changed then.
@@ -239,7 +238,8 @@ impl Subsystem {
         }
     }
 
-    /// Says whether any host may connect to a subsystem. True where that is new.
+    /// Says whether any host may connect to a subsystem. True where that is new. Controllers that may not stay are left:
+    /// [`Self::end_unwelcome`].
     ///
     /// # Errors
     /// [`ChangeError::NoSuchSubsystem`].
