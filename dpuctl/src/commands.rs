@@ -5,7 +5,8 @@ use message::Then;
 use message::mailbox::{Answer, Call};
 
 use crate::client::{Client, Failure};
-use crate::{output, survey};
+use crate::meters::{self, Counters, NamespaceView};
+use crate::{output, survey, traces};
 
 /// A command.
 #[derive(Subcommand, Debug)]
@@ -24,6 +25,9 @@ pub enum Command {
     Hosts,
     /// The connections of hosts: their queues
     Queues,
+    /// What the card has counted: commands to each namespace with their latencies, and what happened in each layer
+    Counters,
+    Trace(traces::Options),
     /// End the card in order, and switch it off: hosts' commands are finished, caches flushed, drives told
     Shutdown,
     /// End the card in order, and start it anew
@@ -42,6 +46,18 @@ pub fn run(command: &Command, client: &mut Client, json: bool) -> Result<String,
         }
         Command::Hosts => survey::hosts(client).map(|hosts| output::hosts(&hosts, json)),
         Command::Queues => survey::queues(client).map(|queues| output::queues(&queues, json)),
+        Command::Counters => {
+            let meters = meters::meters(client)?;
+            let namespaces = meters.iter().map(|(name, meter)| NamespaceView::of(*name, meter)).collect();
+            let counters = Counters {
+                namespaces,
+                data_cores: meters::counters(client)?,
+                drives: survey::drives(client)?,
+                ports: survey::ports(client)?,
+            };
+            Ok(meters::show(&counters, json))
+        }
+        Command::Trace(options) => traces::run(options, client, json),
         Command::Shutdown => end(client, Then::Off).map(|then| output::ending(then, json)),
         Command::Reboot => end(client, Then::Restart).map(|then| output::ending(then, json)),
     }

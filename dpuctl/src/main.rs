@@ -7,10 +7,12 @@
 mod bench;
 mod client;
 mod commands;
+mod meters;
 mod nvme;
 mod output;
 mod survey;
 mod target;
+mod traces;
 mod views;
 
 use std::io::Write;

@@ -93,11 +93,11 @@ pub fn queues(client: &mut Client) -> Result<Vec<Queue>, Failure> {
     Ok(queues)
 }
 
-fn data_cores(client: &mut Client) -> Result<std::ops::Range<u8>, Failure> {
+pub fn data_cores(client: &mut Client) -> Result<std::ops::Range<u8>, Failure> {
     status(client).map(|status| 0..status.data_cores)
 }
 
-fn of_core(client: &mut Client, core: u8, call: CoreCall) -> Result<CoreAnswer, Failure> {
+pub fn of_core(client: &mut Client, core: u8, call: CoreCall) -> Result<CoreAnswer, Failure> {
     match client.call(Call::Core { core, call })? {
         Answer::Core(answer) => Ok(answer),
         _ => Err(Failure::Nonsense),

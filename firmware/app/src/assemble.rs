@@ -15,7 +15,7 @@ use nvmeof::{Limits, Target};
 use crate::options::{AddressSource, DISCOVERY_PORT, MAX_MTU, MAX_SERIAL_BYTES, Options, PortOptions};
 use crate::sizes::{
     MAX_CONNECTIONS, MAX_CONNECTIONS_PER_ADDRESS, MAX_CONTROLLERS, MAX_CONTROLLERS_PER_ADDRESS, MAX_DRIVES,
-    MAX_PORTS, Sizes,
+    MAX_NAMESPACE_METERS, MAX_PORTS, MAX_TRACES, Sizes,
 };
 
 /// The first I/O queue pair of each drive is the first data core's; those of the others follow.
@@ -183,6 +183,8 @@ fn assemble_core<F: FrameQueue + 'static, D: NvmeDevice + 'static>(
         data_pages_per_connection: sizes.pages_per_connection,
         connections_per_address: MAX_CONNECTIONS_PER_ADDRESS,
         controllers_per_address: MAX_CONTROLLERS_PER_ADDRESS,
+        namespace_meters: MAX_NAMESPACE_METERS,
+        traces: MAX_TRACES,
     };
     let target = Target::new(&mut arena, limits)?;
     let drives_at_boot = devices.len();

@@ -13,6 +13,10 @@ pub const MAX_CONTROLLERS: usize = 48;
 pub const MAX_CONNECTIONS_PER_ADDRESS: u16 = 96;
 /// NVMe controllers of one address that live on a data core.
 pub const MAX_CONTROLLERS_PER_ADDRESS: u16 = 32;
+/// Namespaces whose commands each data core counts: all that there can be.
+pub const MAX_NAMESPACE_METERS: u16 = controller::MAX_NAMESPACES as u16;
+/// Commands that each data core remembers as samples, and as many that were slow.
+pub const MAX_TRACES: u16 = 64;
 /// Ethernet ports.
 pub const MAX_PORTS: usize = dataplane::MAX_PORTS;
 /// Drives.
@@ -76,7 +80,7 @@ impl Sizes {
             pages * PagePool::LINK_BYTES + MAX_DRIVES * DRIVE_TABLE_BYTES + usize::from(slots) * SLOT_BYTES;
         Self {
             private_bytes,
-            socket_bytes: private_bytes.saturating_sub(fixed + OTHER_BYTES),
+            socket_bytes: private_bytes.saturating_sub(fixed + METER_BYTES + OTHER_BYTES),
             pages,
             slots,
             pages_per_connection: (pages as u32 / 4).min(MAX_PAGES_PER_CONNECTION),
@@ -87,6 +91,8 @@ impl Sizes {
 /// Estimates, above what is really taken; a wrong one shows as an error at boot that says by how much.
 const DRIVE_TABLE_BYTES: usize = 64 << 10;
 const SLOT_BYTES: usize = 256;
+/// Meters of namespaces and remembered commands.
+const METER_BYTES: usize = 144 << 10;
 const OTHER_BYTES: usize = 1 << 20;
 const MESSAGE_BYTES: usize = 144;
 /// With the queue pair of some device in it.

@@ -37,6 +37,15 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
                 CoreAnswer::Controllers(self.subsystem.tell_controllers(first, now))
             }
             CoreCall::Queues { first } => CoreAnswer::Queues(self.target.tell_queues(first)),
+            CoreCall::Meters { first } => CoreAnswer::Meters(self.namespace_meters(first)),
+            CoreCall::Traces { log, first } => CoreAnswer::Traces(self.traces(log, first)),
+            CoreCall::TraceSettings { set } => {
+                if let Some(settings) = set {
+                    self.set_trace_settings(settings);
+                }
+                CoreAnswer::TraceSettings(self.trace_settings())
+            }
+            CoreCall::Counters => CoreAnswer::Counters(self.counters()),
         }
     }
 

@@ -13,6 +13,7 @@ mod data_core;
 mod drive_role;
 mod mesh;
 mod net_role;
+mod observe;
 mod placements;
 mod plug_role;
 mod readiness;

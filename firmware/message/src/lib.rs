@@ -10,10 +10,14 @@
 
 mod between_cores;
 mod calls;
+mod command_trace;
 pub mod configuration;
+mod core_counters;
 mod core_meter;
+mod histogram;
 pub mod mailbox;
 mod mesh;
+mod namespace_meter;
 mod orderly_end;
 mod quiesce;
 mod roster;
@@ -24,8 +28,14 @@ pub use between_cores::{
     MAX_RANGE_LOCKS, QueueGrant, QueueRequest,
 };
 pub use calls::{CALL_RING_ENTRIES, CallDesk, Calls, Reply, Request, call_ways};
+pub use command_trace::{
+    CommandTrace, Stages, TRACES_OF_PAGE, TraceEnd, TraceLog, TracePage, TraceSettings, Waits,
+};
+pub use core_counters::{ConnectionCounters, ControllerCounters, CoreCounters, MessageCounters, PoolLevels};
 pub use core_meter::{CoreMeter, CoreReading};
+pub use histogram::{BUCKETS, BucketRange, Histogram};
 pub use mesh::{BACKLOG_ENTRIES, MESH_RING_ENTRIES, Merge, Mesh, MeshCounters};
+pub use namespace_meter::{MeterPage, MeterPlace, MeterTotals, NamespaceMeter, NamespaceTotals};
 pub use orderly_end::{OrderlyEnd, Then};
 pub use quiesce::{Confirmed, Quiesce, Quiesces};
 pub use roster::Roster;

@@ -4,7 +4,9 @@
 //! wait for it) → completion → response. No wait ever stops the stream from being read.
 
 use controller::{Backend, BlockWork, IoCompletion, Operation, Outcome, QueueContext, Transfer, Work};
+use hal_api::Instant;
 use hal_mem::PAGE_BYTES;
+use message::Waits;
 use nvme::fabrics;
 use nvme::{Command, SglKind, Status, opcode};
 
@@ -50,6 +52,9 @@ impl<B: Backend> Turn<'_, '_, B> {
         entry.arrived_bytes = 0;
         entry.page_count = 0;
         (entry.fused, entry.partner, entry.age) = (Fused::No, NONE, 0);
+        (entry.received_at, entry.ready_at) = (self.now, Instant::ZERO);
+        (entry.submitted_at, entry.completed_at) = (Instant::ZERO, Instant::ZERO);
+        entry.waits = Waits::NONE;
         let verdict = if conflict {
             Err(Status::COMMAND_ID_CONFLICT.do_not_retry())
         } else {
@@ -139,7 +144,9 @@ impl<B: Backend> Turn<'_, '_, B> {
                 if self.queue.waiting_for_pages.is_empty() && self.take_pages(slot) {
                     self.with_pages(slot);
                 } else {
-                    self.slots.at_mut(slot).state = SlotState::WaitingForPages;
+                    let entry = self.slots.at_mut(slot);
+                    entry.state = SlotState::WaitingForPages;
+                    entry.waits.add(Waits::PAGES);
                     self.slots.push(&mut self.queue.waiting_for_pages, slot);
                 }
             }
@@ -158,9 +165,11 @@ impl<B: Backend> Turn<'_, '_, B> {
 
     /// All data from the host is here, all pages are there: the command is carried out.
     pub(crate) fn run(&mut self, slot: u16) {
-        let entry = self.slots.at(slot);
-        if !entry.status.is_success() {
-            return self.finish(slot, entry.status, 0);
+        let entry = self.slots.at_mut(slot);
+        entry.ready_at = self.now;
+        let status = entry.status;
+        if !status.is_success() {
+            return self.finish(slot, status, 0);
         }
         let fused = entry.fused;
         match entry.doer {
@@ -199,6 +208,7 @@ impl<B: Backend> Turn<'_, '_, B> {
         let entry = self.slots.at_mut(slot);
         let changes = entry.changes_blocks;
         let to_host = entry.direction == Direction::ToHost;
+        entry.completed_at = self.now;
         let mut status = completion.status;
         match completion.pages {
             Some(pages) => entry.pages = pages,
@@ -221,6 +231,7 @@ impl<B: Backend> Turn<'_, '_, B> {
         self.queue.writes_at_backend = self.queue.writes_at_backend.saturating_sub(u16::from(changes));
         self.effects.freed = true;
         if self.queue.phase == Phase::Draining {
+            self.note_lost_command(slot);
             self.free_slot(slot);
         } else {
             self.finish(slot, status, 0);

@@ -7,7 +7,7 @@
 
 use controller::{Backend, Connected, Failure, FenceStart, HomeAnswer, Origin, QueueContext};
 use hal_mem::PAGE_BYTES;
-use message::QueueGrant;
+use message::{QueueGrant, Waits};
 use nvme::Status;
 use nvme::fabrics::{ConnectCommand, ConnectData};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
@@ -111,6 +111,7 @@ impl<B: Backend> Turn<'_, '_, B> {
         let entry = self.slots.at_mut(slot);
         self.counters.held_connects += u64::from(entry.state != SlotState::ConnectParked);
         entry.state = SlotState::ConnectParked;
+        entry.waits.add(Waits::FENCE);
         self.queue.parked_connect = Some(slot);
         if !matches!(self.queue.connect_step, ConnectStep::Asking(_)) {
             self.queue.deadline = hal_api::Instant::FAR_FUTURE;

@@ -8,6 +8,7 @@
 use controller::{Backend, BackendNamespace};
 use hal_api::Instant;
 use hal_log::debug;
+use message::Waits;
 use nvme::{Command, Status};
 
 use crate::queue::DATA_TIMEOUT;
@@ -143,7 +144,9 @@ impl<B: Backend> Turn<'_, '_, B> {
         };
         if partner == NONE {
             // The host has as long for the second command as for data.
-            self.slots.at_mut(slot).asked_at = self.now;
+            let entry = self.slots.at_mut(slot);
+            entry.asked_at = self.now;
+            entry.waits.add(Waits::PAIR);
             self.queue.data_deadline = self.queue.data_deadline.min(self.now + DATA_TIMEOUT);
             return;
         }
@@ -194,7 +197,9 @@ impl<B: Backend> Turn<'_, '_, B> {
     }
 
     fn wait_as_pair(&mut self, slot: u16) {
-        self.slots.at_mut(slot).state = SlotState::WaitingForBackend;
+        let entry = self.slots.at_mut(slot);
+        entry.state = SlotState::WaitingForBackend;
+        entry.waits.add(Waits::PAIR);
         self.slots.push(&mut self.queue.waiting_pairs, slot);
     }
 

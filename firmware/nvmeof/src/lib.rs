@@ -12,11 +12,13 @@
 mod commands;
 mod connect;
 mod cores;
+mod ended;
 mod fencing;
 mod fused;
 pub mod initiator;
 mod leftovers;
 mod lock_home;
+mod meters;
 mod outgoing;
 pub mod pdu;
 mod queue;

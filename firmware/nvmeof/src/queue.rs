@@ -275,6 +275,11 @@ impl Queue {
         self.context.map(|context| context.queue_id)
     }
 
+    /// Whether it is an I/O queue.
+    pub(crate) fn is_io(&self) -> bool {
+        self.queue_id().is_some_and(|queue_id| queue_id > 0)
+    }
+
     /// Nothing more is read; what is queued is sent; then the connection is closed.
     pub(crate) fn start_closing(&mut self, now: Instant) {
         self.receiver.stage = Stage::Ignore;

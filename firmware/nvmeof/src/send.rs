@@ -5,6 +5,7 @@
 
 use controller::Backend;
 use hal_mem::Cursor;
+use message::Waits;
 use nvme::{Completion, Status};
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::{Immutable, IntoBytes};
@@ -59,7 +60,10 @@ impl<B: Backend> Turn<'_, '_, B> {
         let slot = core::mem::replace(&mut sender.slot, NONE);
         match core::mem::replace(&mut sender.sending, Sending::Nothing) {
             Sending::Nothing | Sending::Initialize | Sending::Terminate | Sending::ReadyToTransfer => {}
-            Sending::Data { complete: true } | Sending::Response => self.free_slot(slot),
+            Sending::Data { complete: true } | Sending::Response => {
+                self.note_answered(slot);
+                self.free_slot(slot);
+            }
             Sending::Data { complete: false } => {
                 self.give_back_pages(slot);
                 self.slots.at_mut(slot).state = SlotState::SendResponse;
@@ -129,6 +133,7 @@ impl<B: Backend> Turn<'_, '_, B> {
         let entry = self.slots.at_mut(slot);
         entry.state = SlotState::ReceivingData;
         entry.asked_at = self.now;
+        entry.waits.add(Waits::HOST_DATA);
         let request = DataHeader {
             common: self.queue.common(kind::READY_TO_TRANSFER, size_of::<DataHeader>()),
             cid: entry.command.cid,

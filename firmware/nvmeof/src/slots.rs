@@ -6,6 +6,7 @@
 use controller::BlockWork;
 use hal_api::Instant;
 use hal_mem::{Cursor, Pages};
+use message::Waits;
 use nvme::{Command, Status};
 
 use crate::fused::Fused;
@@ -97,8 +98,16 @@ pub(crate) struct Slot {
     pub transfer_bytes: u32,
     /// Bytes that have arrived by H2CData.
     pub arrived_bytes: u32,
-    /// When the R2T went out.
+    /// When the R2T went out, or a first command of a pair had its data.
     pub asked_at: Instant,
+    /// When its capsule was there.
+    pub received_at: Instant,
+    /// When its pages and all its data were there, when the backend took it, and when it came home from there: [`Instant::ZERO`] before.
+    pub ready_at: Instant,
+    pub submitted_at: Instant,
+    pub completed_at: Instant,
+    /// What it has waited for.
+    pub waits: Waits,
     /// Pages that the command holds or has lent to the backend.
     pub page_count: u32,
     pub pages: Pages,
@@ -142,6 +151,11 @@ impl Slot {
             transfer_bytes: 0,
             arrived_bytes: 0,
             asked_at: Instant::ZERO,
+            received_at: Instant::ZERO,
+            ready_at: Instant::ZERO,
+            submitted_at: Instant::ZERO,
+            completed_at: Instant::ZERO,
+            waits: Waits::NONE,
             page_count: 0,
             pages: Pages::NONE,
             cursor: Cursor::NONE,

@@ -5,7 +5,9 @@ use core::net::IpAddr;
 use controller::{Backend, ControllerHandle, IoCompletion, PortId, QueueContext, Subsystem};
 use hal_api::Instant;
 use hal_mem::{Arena, OutOfMemory, PAGE_BYTES};
+use message::{MeterPage, MeterPlace, TraceLog, TracePage, TraceSettings};
 
+use crate::meters::Meters;
 use crate::queue::{Phase, Queue, SETUP_TIMEOUT};
 use crate::range_locks::RangeLocks;
 use crate::slots::{NONE, Slot, SlotState, Slots};
@@ -26,6 +28,10 @@ pub struct Limits {
     pub connections_per_address: u16,
     /// Controllers of hosts with the same address, for the same reason.
     pub controllers_per_address: u16,
+    /// Namespaces whose commands are counted; those beyond it are not.
+    pub namespace_meters: u16,
+    /// Commands that are remembered as samples, and as many that were slow.
+    pub traces: u16,
 }
 
 /// Why a connection is refused.
@@ -124,6 +130,7 @@ pub struct Target {
     scratch: &'static mut [u8; PAGE_BYTES],
     limits: Limits,
     counters: Counters,
+    pub(crate) meters: Meters,
     /// Connections lost with writes at drives, so far.
     pub(crate) lost_connections: u32,
     /// The card shuts down: until when commands may be finished.
@@ -148,6 +155,7 @@ impl Target {
             scratch: arena.value([0; PAGE_BYTES])?,
             limits,
             counters: Counters::default(),
+            meters: Meters::new(arena, &limits)?,
             lost_connections: 0,
             finish_by: None,
         })
@@ -416,6 +424,29 @@ impl Target {
         self.counters
     }
 
+    /// A piece of what was counted of commands to namespaces: the one at a place, or the first behind it.
+    #[must_use]
+    pub fn meter_page(&self, from: MeterPlace) -> Option<MeterPage> {
+        self.meters.page(from)
+    }
+
+    /// Commands that are remembered in a log, from a number on.
+    #[must_use]
+    pub fn traces(&self, log: TraceLog, from: u64) -> TracePage {
+        self.meters.traces(log, from)
+    }
+
+    /// Which commands are remembered.
+    #[must_use]
+    pub const fn trace_settings(&self) -> TraceSettings {
+        self.meters.settings()
+    }
+
+    /// Says which commands are to be remembered from now on.
+    pub const fn set_trace_settings(&mut self, settings: TraceSettings) {
+        self.meters.set(settings);
+    }
+
     /// The peer of a connection.
     #[must_use]
     pub fn peer(&self, index: QueueIndex) -> Option<IpAddr> {
@@ -438,6 +469,7 @@ impl Target {
             locks: self.locks,
             scratch: self.scratch,
             counters: &mut self.counters,
+            meters: &mut self.meters,
             env,
             shares: self.shares,
             controllers_per_address: self.limits.controllers_per_address,

@@ -2,7 +2,7 @@
 
 mod bad_commands;
 mod bad_pdus;
-mod card;
+pub(crate) mod card;
 mod cases;
 mod fairness;
 mod fused;
@@ -12,6 +12,7 @@ mod fuzz;
 mod host;
 mod initiator;
 mod many_cores;
+pub(crate) mod meters;
 mod model;
 mod random;
 mod slow;

@@ -6,6 +6,7 @@ use hal_mem::{PAGE_BYTES, PagePool, Pages};
 
 use crate::Counters;
 use crate::fused::LastCapsule;
+use crate::meters::Meters;
 use crate::pdu::Fatal;
 use crate::queue::{
     ConnectStep, DATA_TIMEOUT, Phase, Queue, SEND_TIMEOUT, Sending, Stage, TERMINATE_TIMEOUT, cid_place,
@@ -68,6 +69,7 @@ pub(crate) struct Turn<'a, 'e, B: Backend> {
     pub controllers_per_address: u16,
     pub scratch: &'a mut [u8; PAGE_BYTES],
     pub counters: &'a mut Counters,
+    pub meters: &'a mut Meters,
     pub env: &'a mut Environment<'e, B>,
     /// Pages of the general class that a connection may hold.
     pub page_ceiling: u32,
@@ -197,6 +199,7 @@ impl<B: Backend> Turn<'_, '_, B> {
             if entry.queue == self.index && entry.state != SlotState::AtBackend {
                 from_host += u16::from(entry.state == SlotState::ReceivingData);
                 to_host += u16::from(entry.state == SlotState::SendData);
+                self.note_lost_command(slot);
                 self.free_slot(slot);
                 left -= 1;
             }

@@ -5,7 +5,9 @@
 //! be long. Who waits for a pair's blocks stands in neither line: others need not wait for that pair.
 
 use controller::{Backend, BlockWork, Operation, RejectReason, Subsystem};
+use hal_api::Instant;
 use hal_mem::Pages;
+use message::Waits;
 use nvme::Status;
 
 use crate::fused::Fused;
@@ -75,6 +77,7 @@ impl<B: Backend> Turn<'_, '_, B> {
         let entry = self.slots.at_mut(slot);
         let pages = core::mem::replace(&mut entry.pages, Pages::NONE);
         entry.state = SlotState::AtBackend;
+        entry.submitted_at = self.now;
         let changes = entry.changes_blocks;
         let request = work.into_request(u32::from(slot), self.index, pages);
         match self.env.backend.submit(request, self.env.pool, self.now) {
@@ -83,7 +86,9 @@ impl<B: Backend> Turn<'_, '_, B> {
                 self.queue.writes_at_backend += u16::from(changes);
             }
             Err(rejected) => {
-                self.slots.at_mut(slot).pages = rejected.request.pages;
+                let entry = self.slots.at_mut(slot);
+                entry.pages = rejected.request.pages;
+                entry.submitted_at = Instant::ZERO;
                 match rejected.reason {
                     RejectReason::Busy => return Err(Wait::Backend),
                     RejectReason::Failed(status) => self.finish(slot, status, 0),
@@ -111,11 +116,14 @@ impl<B: Backend> Turn<'_, '_, B> {
 
     fn wait(&mut self, slot: u16, wait: Wait) {
         if wait == Wait::Backend {
-            self.slots.at_mut(slot).state = SlotState::WaitingForBackend;
+            let entry = self.slots.at_mut(slot);
+            entry.state = SlotState::WaitingForBackend;
+            entry.waits.add(Waits::DRIVE);
             return self.slots.push(&mut self.queue.waiting_for_backend, slot);
         }
         let entry = self.slots.at_mut(slot);
         entry.state = SlotState::WaitingForBlocks;
+        entry.waits.add(Waits::BLOCKS);
         if entry.age == 0 {
             entry.age = self.locks.next_age();
         }

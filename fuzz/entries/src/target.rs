@@ -147,6 +147,8 @@ impl Card {
             data_pages_per_connection: 64,
             connections_per_address: 4,
             controllers_per_address: 4,
+            namespace_meters: 4,
+            traces: 16,
         };
         let target = Target::new(&mut arena, limits).expect("room for a target");
         let pool = memory.pool(PAGES);

@@ -91,6 +91,8 @@ pub struct PagePool {
     free: u32,
     /// Promised to reservations and not yet taken out of them; never more than `free`.
     promised: u32,
+    /// Fewest pages that anyone could take, so far.
+    least_available: u32,
     copied: CopyCount,
 }
 
@@ -108,7 +110,17 @@ impl PagePool {
         }
         let first_free = if pages == 0 { NONE } else { 0 };
         let pages = pages as u32;
-        Self { region, next: links, pages, first_free, free: pages, promised: 0, copied: CopyCount::new() }
+        let copied = CopyCount::new();
+        Self {
+            region,
+            next: links,
+            pages,
+            first_free,
+            free: pages,
+            promised: 0,
+            least_available: pages,
+            copied,
+        }
     }
 
     /// Pages that the pool has in all, free or taken.
@@ -121,6 +133,12 @@ impl PagePool {
     #[must_use]
     pub const fn available(&self) -> u32 {
         self.free - self.promised
+    }
+
+    /// Fewest pages that anyone could take at any moment since the start.
+    #[must_use]
+    pub const fn least_available(&self) -> u32 {
+        self.least_available
     }
 
     /// Pages on the free list, promised ones included. Counted, not derived, so that a leak shows.
@@ -144,9 +162,8 @@ impl PagePool {
     /// Takes `count` pages; `None` when fewer are available. Their contents are what was there before: every
     /// byte must be written before it is shown to a host.
     pub fn take(&mut self, count: u32) -> Option<Pages> {
-        if count > self.available() {
-            return None;
-        }
+        let left = self.available().checked_sub(count)?;
+        self.least_available = self.least_available.min(left);
         Some(self.unlink(count, false))
     }
 
@@ -154,9 +171,8 @@ impl PagePool {
     /// are available.
     #[must_use]
     pub fn reserve(&mut self, count: u32) -> bool {
-        if count > self.available() {
-            return false;
-        }
+        let Some(left) = self.available().checked_sub(count) else { return false };
+        self.least_available = self.least_available.min(left);
         self.promised += count;
         true
     }
@@ -333,7 +349,7 @@ mod tests {
         assert_eq!(pool.copied_bytes(), data.len() as u64 + 8192);
         assert_eq!(pool.addresses(&pages).count(), 3);
         pool.give_back(pages);
-        assert_eq!(pool.free(), 8);
+        assert_eq!((pool.free(), pool.least_available()), (8, 5));
     }
 
     #[test]
@@ -342,6 +358,7 @@ mod tests {
         assert!(pool.reserve(3));
         assert!(!pool.reserve(2));
         assert!(pool.take(2).is_none());
+        assert_eq!(pool.least_available(), 1);
         let general = pool.take(1).unwrap();
         let reserved = pool.take_reserved(2).unwrap();
         assert!(pool.take(1).is_none());

@@ -10,7 +10,7 @@ use crate::host::{Host, Payload, blocks};
 
 const MEMORY: usize = 256 << 20;
 
-fn ask(card: &mut Card, calls: &mut Calls, core: u8, call: CoreCall) -> CoreAnswer {
+pub fn ask(card: &mut Card, calls: &mut Calls, core: u8, call: CoreCall) -> CoreAnswer {
     let ticket = calls.ask(core, call).unwrap();
     let mut heard = None;
     card.run_until("the core answers", |_| {

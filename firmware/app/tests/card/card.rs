@@ -323,6 +323,11 @@ impl Card {
         self.cores.iter().map(|core| core.drives().len()).collect()
     }
 
+    /// A core, to set it.
+    pub fn core_mut(&mut self, number: usize) -> &mut DataCore<FakeFrameQueue, FakeNvme> {
+        self.cores[number]
+    }
+
     pub fn drive(&self, index: u8) -> &drive::Drive<FakeNvme> {
         self.cores[0].drives().get(index).expect("a drive")
     }

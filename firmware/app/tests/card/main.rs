@@ -14,6 +14,7 @@ mod host;
 mod hostile;
 mod limits;
 mod many_cores;
+mod meters;
 mod narrow;
 mod own_host;
 mod plug;

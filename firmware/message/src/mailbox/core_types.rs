@@ -10,6 +10,7 @@ use postcard_schema::Schema;
 use serde::{Deserialize, Serialize};
 
 use super::Text;
+use crate::{CoreCounters, MeterPage, MeterPlace, TraceLog, TracePage, TraceSettings};
 
 /// Drives that one answer tells of.
 pub const MAX_DRIVES_OF_ANSWER: usize = 3;
@@ -47,6 +48,25 @@ pub enum CoreCall {
         /// The first to be told of, by its place.
         first: u16,
     },
+    /// What it has counted of commands to namespaces.
+    Meters {
+        /// The first piece to be told of.
+        first: MeterPlace,
+    },
+    /// Commands that it remembers.
+    Traces {
+        /// In which log.
+        log: TraceLog,
+        /// The first to be told of, by its sequence number.
+        first: u64,
+    },
+    /// Which commands it remembers.
+    TraceSettings {
+        /// What it is to be from now on; `None` changes nothing.
+        set: Option<TraceSettings>,
+    },
+    /// What it has counted besides.
+    Counters,
 }
 
 /// What it answers.
@@ -63,6 +83,14 @@ pub enum CoreAnswer {
     Controllers(Vec<Controller, MAX_CONTROLLERS_OF_ANSWER>),
     /// To [`CoreCall::Queues`].
     Queues(Vec<Queue, MAX_QUEUES_OF_ANSWER>),
+    /// To [`CoreCall::Meters`]; `None` behind the last piece.
+    Meters(Option<MeterPage>),
+    /// To [`CoreCall::Traces`].
+    Traces(TracePage),
+    /// To [`CoreCall::TraceSettings`]: how it is now.
+    TraceSettings(TraceSettings),
+    /// To [`CoreCall::Counters`].
+    Counters(CoreCounters),
 }
 
 /// What a data core has of a drive.

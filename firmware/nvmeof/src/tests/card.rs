@@ -128,12 +128,14 @@ impl Ram {
 }
 
 /// No limits: the base of those that tests give.
-pub(super) const UNLIMITED: Limits = Limits {
+pub(crate) const UNLIMITED: Limits = Limits {
     connections: u16::MAX,
     slots: u16::MAX,
     data_pages_per_connection: u32::MAX,
     connections_per_address: u16::MAX,
     controllers_per_address: u16::MAX,
+    namespace_meters: 4,
+    traces: 16,
 };
 
 /// A card with one namespace, NSID 1.

@@ -145,6 +145,7 @@ fn one_address_has_so_many_connections_and_others_find_room() {
         data_pages_per_connection: 512,
         connections_per_address: 12,
         controllers_per_address: 12,
+        ..UNLIMITED
     };
     let mut card = Card::with(limits, POOL_PAGES);
     card.peer = Some(address(1));
@@ -167,6 +168,7 @@ fn one_address_has_so_many_controllers_and_others_find_room() {
         data_pages_per_connection: 512,
         connections_per_address: 16,
         controllers_per_address: 3,
+        ..UNLIMITED
     };
     let mut card = Card::with(limits, POOL_PAGES);
     card.peer = Some(address(1));
