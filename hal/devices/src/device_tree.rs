@@ -47,6 +47,8 @@ pub struct Machine {
     /// The key by which an operator asks for the end.
     pub power_key: Option<PowerKeyNode>,
     gpio: power_key::Gpio,
+    /// The flash that the card may keep something in.
+    pub flash: Option<FlashNode>,
     /// The first PCIe root complex with ECAM.
     pub pcie: Option<PcieNode>,
     /// Interrupt number of the virtual timer.
@@ -134,6 +136,15 @@ impl PcieNode {
             entry.device.checked_add(offset)
         })
     }
+}
+
+/// A bank of parallel NOR flash.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FlashNode {
+    /// What it is seen through: of several banks the last, since a loader stands in the first.
+    pub window: Range<u64>,
+    /// Bytes of a word of its bus.
+    pub width: usize,
 }
 
 /// The tree is damaged, or not a device tree.
@@ -250,6 +261,10 @@ impl Machine {
         } else if is("pci-host-ecam-generic") {
             if self.pcie.is_none() {
                 self.pcie = read_pcie(node, space);
+            }
+        } else if is("cfi-flash") {
+            if self.flash.is_none() {
+                self.flash = read_flash(node, space);
             }
         } else if is("arm,armv8-timer") {
             self.timer_interrupt = read_timer(node, 2).unwrap_or(self.timer_interrupt);
@@ -439,6 +454,12 @@ fn read_pcie(node: &FdtNode<'_>, space: Space) -> Option<PcieNode> {
         }
     }
     Some(pcie)
+}
+
+/// Linux binding `mtd/mtd-physmap.yaml`.
+fn read_flash(node: &FdtNode<'_>, space: Space) -> Option<FlashNode> {
+    let width = node.property("bank-width").and_then(|property| Cells(property.value()).take_u32())?;
+    Some(FlashNode { window: space.ranges(node).last()?, width: width as usize })
 }
 
 #[cfg(test)]

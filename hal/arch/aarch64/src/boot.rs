@@ -7,10 +7,10 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use hal_api::Clock;
-use hal_devices::device_tree::{self, GicNode, Machine, PcieNode};
+use hal_devices::device_tree::{self, FlashNode, GicNode, Machine, PcieNode};
 use hal_devices::gic::MsiController;
 use hal_devices::pci::Window;
-use hal_devices::{Pl011, PowerKey};
+use hal_devices::{CfiError, CfiFlash, Pl011, PowerKey};
 use hal_mem::MmioRegion;
 
 use crate::cores::{self, OtherCores};
@@ -40,6 +40,8 @@ pub struct Boot {
     pub uart: Option<Pl011>,
     /// The key by which an operator asks for the end.
     pub power_key: Option<PowerKey>,
+    /// The flash that the card may keep something in, or why it is not driven; `None` where the tree has none.
+    pub flash: Option<Result<CfiFlash, CfiError>>,
     /// Version of the interrupt controller; 0 where there is none, and no core can sleep.
     pub gic_version: u8,
     /// Each core is watched by an interrupt of its own; else cores watch each other in their turns.
@@ -117,6 +119,7 @@ extern "C" fn first_core(device_tree: usize) -> ! {
         // SAFETY: mapped as device memory, and nobody else uses it.
         Some(PowerKey::new(unsafe { MmioRegion::new(base, PowerKey::BYTES) }, node))
     });
+    let flash = machine.flash.as_ref().map(take_flash);
     crash::begin_boot();
     let mut memory = FreeMemory::new(machine, &[image::whole(), image::crash(), tree]);
     interrupts::initialize(machine);
@@ -135,9 +138,18 @@ extern "C" fn first_core(device_tree: usize) -> ! {
         msi,
         uart,
         power_key,
+        flash,
         gic_version,
         watched_by_interrupt,
     })
+}
+
+/// The flash, which `build_map` has mapped.
+fn take_flash(node: &FlashNode) -> Result<CfiFlash, CfiError> {
+    let base = NonNull::new(node.window.start as *mut u8).ok_or(CfiError::NoAnswer)?;
+    let bytes = (node.window.end - node.window.start) as usize;
+    // SAFETY: mapped as device memory, and nobody else uses it.
+    CfiFlash::new(unsafe { MmioRegion::new(base, bytes) }, node.width)
 }
 
 /// Parses the tree that the loader left at `address`; also where it lies.
@@ -173,7 +185,7 @@ fn own_core_first(machine: &mut Machine) {
     machine.cores.truncate(image::cores_maximum());
 }
 
-/// Maps what the card uses. A root complex, a window of it, or a power key that is out of reach is taken out of `machine`.
+/// Maps what the card uses. A root complex, a window of it, a power key or a flash that is out of reach is taken out of `machine`.
 fn build_map(machine: &mut Machine, tree: &Range<u64>) -> Result<Tables, MapError> {
     let mut tables = Tables::new()?;
     map_image(&mut tables)?;
@@ -201,6 +213,10 @@ fn build_map(machine: &mut Machine, tree: &Range<u64>) -> Result<Tables, MapErro
     machine.power_key = machine.power_key.take().filter(|key| {
         let start = key.registers.start;
         tables.map(start, start.saturating_add(PowerKey::BYTES as u64), Kind::Device).is_ok()
+    });
+    machine.flash = machine.flash.take().filter(|flash| {
+        let fits = usize::try_from(flash.window.end).is_ok() && flash.window.start > 0;
+        fits && tables.map(flash.window.start, flash.window.end, Kind::Device).is_ok()
     });
     machine.pcie = machine.pcie.take().and_then(|pcie| map_pcie(&mut tables, pcie));
     Ok(tables)

@@ -39,6 +39,12 @@ fn reads_a_machine_with_gic_version_2() {
 }
 
 #[test]
+fn of_two_banks_of_flash_the_last_is_the_cards() {
+    let flash = FlashNode { window: 0x400_0000..0x800_0000, width: 4 };
+    assert_eq!(Machine::parse(GIC3).unwrap().flash, Some(flash));
+}
+
+#[test]
 fn reads_the_power_key() {
     let key = PowerKeyNode { registers: 0x903_0000..0x903_1000, pin: 3, active_low: false };
     assert_eq!(Machine::parse(GIC3).unwrap().power_key, Some(key));
