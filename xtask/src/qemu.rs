@@ -4,6 +4,7 @@ use crate::paths;
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use std::net::TcpListener;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
@@ -182,6 +183,28 @@ pub fn add_mailbox(command: &mut Command, path: &Path) {
     // One port: `virtconsole` would otherwise be the second, behind one that QEMU keeps for consoles.
     command.args(["-device", "virtio-serial-pci,id=line,max_ports=1"]);
     command.args(["-device", "virtconsole,bus=line.0,chardev=mailbox"]);
+}
+
+/// Bytes of a bank of the `virt` machine's flash.
+const FLASH_BYTES: u64 = 64 << 20;
+/// Bytes of its last blocks, in which the card stores.
+const STORE_BYTES: u64 = 2 * (256 << 10);
+
+/// Adds the file behind the flash in which the card stores its configuration. It is made where it is missing: erased
+/// where the card stores, because the card takes a flash of zeros for one without a file.
+pub fn add_flash(command: &mut Command, folder: &Path) -> Result<()> {
+    let path = paths::created(folder.to_path_buf())?.join("flash.raw");
+    if !path.exists() {
+        // Under another name until it is whole.
+        let new = folder.join("flash.new");
+        let file = std::fs::File::create(&new).with_context(|| format!("{}", new.display()))?;
+        file.set_len(FLASH_BYTES)
+            .and_then(|()| file.write_all_at(&vec![0xff; STORE_BYTES as usize], FLASH_BYTES - STORE_BYTES))
+            .and_then(|()| std::fs::rename(&new, &path))
+            .with_context(|| format!("{} cannot be made", path.display()))?;
+    }
+    command.args(["-drive", &format!("if=pflash,unit=1,format=raw,file={}", escaped(&path))]);
+    Ok(())
 }
 
 /// Value of `-qmp` for a socket of QEMU's machine protocol.

@@ -57,7 +57,7 @@ pub struct Options {
     /// Where the card's mailbox listens, for dpuctl [default: .penstock/mailbox in the checkout]
     #[arg(long, value_name = "PATH")]
     mailbox: Option<PathBuf>,
-    /// Where the drives' files are [default: .penstock/drives in the checkout]
+    /// Where the files of the drives and of the flash are [default: .penstock/drives in the checkout]
     #[arg(long)]
     dir: Option<PathBuf>,
 }
@@ -89,6 +89,8 @@ pub fn run(options: &Options) -> Result<()> {
     for number in 1..options.ports as usize {
         qemu::add_port(&mut command, number, &format!("hubport,hubid={number}"));
     }
+    // Beside the drives, whose namespaces it tells of.
+    qemu::add_flash(&mut command, &folder)?;
     let mailbox = mailbox(options)?;
     qemu::add_mailbox(&mut command, &mailbox);
     note(&format!("mailbox: dpuctl --card {}", mailbox.display()));
@@ -139,6 +141,7 @@ fn run_hosted(options: &Options) -> Result<()> {
         let name = drive_name(options, number);
         add("--drive", hosted::drive(&drives_folder(options)?, &name, &options.size, options.block_size)?);
     }
+    add("--config", paths::created(drives_folder(options)?)?.join("configuration").display().to_string());
     let mailbox = mailbox(options)?;
     note(&format!("mailbox: dpuctl --card {}", mailbox.display()));
     add("--mailbox", mailbox.display().to_string());

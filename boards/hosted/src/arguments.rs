@@ -86,6 +86,9 @@ pub struct Arguments {
     /// Serve the mailbox, which dpuctl talks to, at this unix socket
     #[arg(long, value_name = "PATH")]
     pub mailbox: Option<PathBuf>,
+    /// Keep the configuration in this file, which is made where there is none; without it what is set lasts until the end
+    #[arg(long, value_name = "PATH")]
+    pub config: Option<PathBuf>,
     /// The card's memory, such as 256M
     #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = memory)]
     pub memory: u64,

@@ -9,7 +9,7 @@ use app::plan::{Plan, Role};
 use app::{ControlRole, CoreLoop, DataCore, LineState, MailboxRole, Then};
 use hal_api::{FrameQueue, Instant};
 use hal_fakes::FakeNvme;
-use hal_hosted::{Doorbell, MailboxSocket, MonotonicClock, Sleeper};
+use hal_hosted::{Doorbell, FlashFile, MailboxSocket, MonotonicClock, Sleeper};
 
 /// Somebody has asked for the end.
 static STOP: AtomicBool = AtomicBool::new(false);
@@ -31,7 +31,7 @@ pub struct Cores {
     /// Control's.
     pub control_sleeper: Sleeper,
     /// What control serves.
-    pub mailbox: MailboxRole<MailboxSocket>,
+    pub mailbox: MailboxRole<MailboxSocket, FlashFile>,
 }
 
 impl Cores {

@@ -12,12 +12,16 @@ use std::sync::OnceLock;
 use app::options::Options;
 use app::plan::Plan;
 use app::sizes::Sizes;
-use app::{CardFacts, CoreMeter, DataCore, Hardware, MailboxRole, Memory, call_ways};
+use app::{
+    CardFacts, ConfigurationStore, CoreMeter, DataCore, Hardware, MAX_CONFIGURATION_BYTES, MailboxRole,
+    Memory, call_ways,
+};
 use clap::Parser;
 use hal_api::{Clock, FrameQueue};
 use hal_fakes::FakeNvme;
 use hal_hosted::{
-    InterfaceSetup, MailboxSocket, MonotonicClock, Sleeper, TapError, TapQueue, WireQueue, WireSide,
+    FlashFile, InterfaceSetup, MailboxSocket, MonotonicClock, Sleeper, TapError, TapQueue, WireQueue,
+    WireSide,
 };
 use hal_mem::PAGE_BYTES;
 
@@ -116,7 +120,9 @@ fn prepare(arguments: &Arguments) -> Result<Run, Refusal> {
         MailboxSocket::listen(path, sleeper.watcher())
     });
     let mailbox = mailbox.transpose().map_err(|error| format!("--mailbox {error}"))?;
-    let parts = Parts { plan, cpus, options, sizes, memory, sleeper, control_sleeper, mailbox };
+    let flash = arguments.config.as_deref().map(FlashFile::open).transpose();
+    let flash = flash.map_err(|error| format!("--config {error}"))?;
+    let parts = Parts { plan, cpus, options, sizes, memory, sleeper, control_sleeper, mailbox, flash };
     let specs = arguments.drives.clone();
     let drives = drives::make(&specs, blocks, &parts.memory.pages, &watcher).map_err(system)?;
     if arguments.wires.is_empty() {
@@ -153,6 +159,7 @@ struct Parts {
     sleeper: Sleeper,
     control_sleeper: Sleeper,
     mailbox: Option<MailboxSocket>,
+    flash: Option<FlashFile>,
 }
 
 fn start<F: FrameQueue + Send + 'static>(
@@ -166,7 +173,8 @@ where
     DataCore<F, FakeNvme>: Send,
 {
     report(arguments, &parts);
-    let Parts { plan, cpus, options, sizes, memory, sleeper, control_sleeper, mailbox } = parts;
+    let Parts { plan, cpus, options, sizes, memory, sleeper, control_sleeper, mailbox, flash } = parts;
+    let store = ConfigurationStore::open(flash, vec![0; MAX_CONFIGURATION_BYTES].leak());
     let seed = seed().map_err(|error| format!("no randomness: {error}"))?;
     let hardware = Hardware { ports, drives };
     let control = hal_hosted::map_memory(CONTROL_BYTES).map_err(|error| error.to_string())?;
@@ -185,7 +193,7 @@ where
         clock: clock(),
         sleeper,
         control_sleeper,
-        mailbox: MailboxRole::new(mailbox, false, facts(plan), calls),
+        mailbox: MailboxRole::new(mailbox, false, facts(plan), calls, store),
     };
     let sockets = sockets.into_iter().chain(arguments.mailbox.clone()).collect::<Vec<_>>();
     Ok(Box::new(move || {

@@ -122,6 +122,7 @@ fn bad_input_is_refused_in_a_sentence_before_anything_starts() {
     assert!(refusal(&["--wire", "/nonexistent/wire"]).contains("folder does not exist"));
     let tap = refusal(&["--tap", "penstock-none", "--drive", &good]);
     assert!(tap.contains("ip tuntap add penstock-none") && tap.contains("--namespace"), "{tap}");
+    assert!(wrong(&["--config", &odd]).contains("odd: it is no configuration store, which has 131072 bytes"));
     let many: Vec<&str> = (0..17).flat_map(|_| ["--drive", "ram:1M"]).collect();
     assert!(wrong(&many).contains("16 places"));
     let ports = wrong(&["--wire", "connect:/a", "--wire", "connect:/b"]);
@@ -236,11 +237,12 @@ fn response(line: &mut UnixStream, reader: &mut FrameReader) -> Response {
 #[test]
 fn an_operator_is_answered_by_each_plan() {
     let folder = Folder::new("mailbox");
-    let (wire, mailbox) = (folder.path("wire"), folder.path("mailbox"));
-    for (plan, cores) in [("single", 1), ("pair", 2)] {
+    let (wire, mailbox, config) = (folder.path("wire"), folder.path("mailbox"), folder.path("config"));
+    for (plan, cores, is_stored) in [("single", 1, false), ("pair", 2, true)] {
         let mut command = Command::new(HOSTED);
         command.args(["--drive", "ram:1M", "--wire", &wire, "--ip", "10.0.0.1/24", "--mailbox", &mailbox]);
         command.args(["--memory", "64M", "--cpus", "none", "--plan", plan]);
+        command.args(["--config", &config].iter().filter(|_| is_stored));
         let (mut process, said) = Process::start(&mut command);
         let mut lines = said.lines().map(Result::unwrap);
         assert!(lines.any(|line| line.contains("ready: 1 ")));
@@ -250,6 +252,7 @@ fn an_operator_is_answered_by_each_plan() {
         let calls = [
             Call::Hello(Edition::HERE),
             Call::Cores { first: 0 },
+            Call::Status,
             Call::End { then: Then::Restart },
             Call::End { then: Then::Off },
         ];
@@ -261,6 +264,8 @@ fn an_operator_is_answered_by_each_plan() {
         let Ok(Answer::Cores(answer)) = response(&mut line, &mut reader).result else { panic!("no cores") };
         assert_eq!(answer.cores.len(), cores);
         assert!(answer.cores.iter().all(|core| core.productive_turns + core.empty_turns > 0));
+        let Ok(Answer::Status(status)) = response(&mut line, &mut reader).result else { panic!("no status") };
+        assert_eq!(status.configuration_is_stored, is_stored);
         // A process does not start itself again; it ends.
         assert_eq!(response(&mut line, &mut reader).result, Err(Error::NotHere));
         assert_eq!(response(&mut line, &mut reader).result, Ok(Answer::Ending { then: Then::Off }));

@@ -10,9 +10,9 @@ use app::options::Options;
 use app::plan::{self, Plan, Role};
 use app::sizes::{Sizes, mesh_bytes};
 use app::{
-    CallDesk, Calls, CardFacts, ControlEnds, CoreLoop, CoreMeter, CoreQueue, DataCore, DataEnds, HotPlug,
-    HotPlugRole, LineState, MAX_DATA_CORES, MailboxRole, Memory, OrderlyEnd, Power, PowerRole, Steering,
-    Watched, call_ways, steered_port_bytes, steered_ports,
+    CallDesk, Calls, CardFacts, ConfigurationStore, ControlEnds, CoreLoop, CoreMeter, CoreQueue, DataCore,
+    DataEnds, HotPlug, HotPlugRole, LineState, MAX_CONFIGURATION_BYTES, MAX_DATA_CORES, MailboxRole, Memory,
+    OrderlyEnd, Power, PowerRole, Steering, Watched, call_ways, steered_port_bytes, steered_ports,
 };
 use hal_api::{Clock, Instant, Wake};
 use hal_arch_aarch64::{
@@ -23,7 +23,7 @@ use hal_devices::drive_slots::PciDriveSlots;
 use hal_devices::inventory::{self, DeviceOptions, Inventory, Owner};
 use hal_devices::nvme::NvmeController;
 use hal_devices::virtio::{DeviceSteering, VirtioConsole, VirtioNetPort, VirtioNetQueue};
-use hal_devices::{Pl011, PowerKey};
+use hal_devices::{CfiFlash, Pl011, PowerKey};
 use heapless::Vec;
 
 /// What `board.toml` says.
@@ -54,6 +54,7 @@ type Data = DataCore<CoreQueue<VirtioNetQueue>, NvmeController>;
 /// Something for each data core.
 type PerCore<T> = Vec<T, MAX_DATA_CORES>;
 type Slots = HotPlugRole<PciDriveSlots>;
+type Store = ConfigurationStore<'static, CfiFlash>;
 
 entry!(main);
 
@@ -79,8 +80,9 @@ fn main(mut boot: Boot) -> ! {
         place.store(*core as u8, Ordering::Relaxed);
     }
     END.set_cores(cores.len() as u8);
+    let store = open_store(&mut boot);
     let Parts { mut data, slots, calls, console, polled } = divide(&mut boot, &options, &cores);
-    let mailbox = &mut mailbox(console, plan, calls);
+    let mailbox = &mut mailbox(console, plan, calls, store);
     let timer = boot.timer;
     let power = Switch(boot.power_key.take());
     let mut control = PowerRole::new(line(boot.uart.take()), Some(power), &END);
@@ -115,8 +117,25 @@ fn meter(core: usize) -> &'static CoreMeter {
     METERS.get(core).unwrap_or(last)
 }
 
+/// Reads what is stored in the machine's flash, where it has one.
+fn open_store(boot: &mut Boot) -> Store {
+    let flash = boot.flash.take().and_then(|found| {
+        found.inspect_err(|error| hal_log::warn!("the flash is not used: {}", error.name())).ok()
+    });
+    let arena = boot.memory.arena(MAX_CONFIGURATION_BYTES);
+    let memory = arena.and_then(|mut arena| arena.slice(MAX_CONFIGURATION_BYTES, |_| 0).ok());
+    // Without memory no configuration is short enough, and the rest of the start fails for lack of it anyway.
+    let memory = memory.unwrap_or_default();
+    ConfigurationStore::open(flash, memory)
+}
+
 /// The mailbox on the operator's line, where the machine has one.
-fn mailbox(console: Option<VirtioConsole>, plan: &'static Plan, calls: Calls) -> MailboxRole<VirtioConsole> {
+fn mailbox(
+    console: Option<VirtioConsole>,
+    plan: &'static Plan,
+    calls: Calls,
+    store: Store,
+) -> MailboxRole<VirtioConsole, CfiFlash> {
     let counts = crash_counts();
     let polled = console.as_ref().is_some_and(|console| !console.has_interrupt());
     if console.is_some() {
@@ -134,7 +153,7 @@ fn mailbox(console: Option<VirtioConsole>, plan: &'static Plan, calls: Calls) ->
             END.asked_for()
         },
     };
-    MailboxRole::new(console, polled, facts, calls)
+    MailboxRole::new(console, polled, facts, calls, store)
 }
 
 /// What a core does in each turn beside its roles: it tells the watchdog that it lives and the crash record that the

@@ -17,7 +17,8 @@ mod steered;
 mod watched;
 
 pub use assemble::{Hardware, Memory, Ports, assemble, assemble_cores};
-pub use control::HotPlug;
+pub use control::limits::MAX_CONFIGURATION_BYTES;
+pub use control::{ConfigurationStore, HotPlug};
 pub use control_role::{ControlRole, LineState};
 pub use dataplane::{ChangeTicket, CoreLoop, DataCore, PoolCounts, Role, SHUTDOWN_LIMIT};
 pub use hot_plug_role::HotPlugRole;

@@ -1,10 +1,10 @@
-//! The mailbox on the control core: the operator's line, and what is told there.
+//! The mailbox on the control core: the operator's line, what is told there, and where what is set there is stored.
 
 use core::time::Duration;
 
-use control::{Card, Mailbox};
+use control::{Card, ConfigurationStore, Mailbox, StoreState};
 use dataplane::Role;
-use hal_api::{ByteStream, Instant};
+use hal_api::{ByteStream, Instant, NorFlash};
 use message::mailbox::{self, Core, CoreCall, Cores, Error, Status};
 use message::{Calls, CoreMeter, Reply, Then};
 
@@ -33,29 +33,38 @@ pub struct CardFacts {
 }
 
 /// Serves the mailbox on one line, where there is one.
-pub struct MailboxRole<S> {
+pub struct MailboxRole<S, F> {
     mailbox: Option<Mailbox<S>>,
-    card: CardSide,
+    card: CardSide<F>,
     polled: bool,
 }
 
 /// What the mailbox asks: control itself, and the data cores.
-struct CardSide {
+struct CardSide<F> {
     facts: CardFacts,
     calls: Calls,
+    store: ConfigurationStore<'static, F>,
 }
 
-impl<S: ByteStream> MailboxRole<S> {
-    /// The mailbox on `line`. With `polled` that cannot wake the core. `calls` are the ways to the data cores.
-    pub fn new(line: Option<S>, polled: bool, facts: CardFacts, calls: Calls) -> Self {
-        Self { mailbox: line.map(Mailbox::new), card: CardSide { facts, calls }, polled }
+impl<S: ByteStream, F: NorFlash> MailboxRole<S, F> {
+    /// The mailbox on `line`. With `polled` that cannot wake the core. `calls` are the ways to the data cores, `store` is
+    /// where the configuration is kept.
+    pub fn new(
+        line: Option<S>,
+        polled: bool,
+        facts: CardFacts,
+        calls: Calls,
+        store: ConfigurationStore<'static, F>,
+    ) -> Self {
+        Self { mailbox: line.map(Mailbox::new), card: CardSide { facts, calls, store }, polled }
     }
 }
 
-impl<S: ByteStream> Role for MailboxRole<S> {
+impl<S: ByteStream, F: NorFlash> Role for MailboxRole<S, F> {
     fn poll(&mut self, now: Instant, budget: u32) -> u32 {
-        let Some(mailbox) = &mut self.mailbox else { return 0 };
-        mailbox.poll(&mut self.card, now, budget)
+        let stored = self.card.store.poll(now);
+        let Some(mailbox) = &mut self.mailbox else { return stored };
+        stored + mailbox.poll(&mut self.card, now, budget)
     }
 
     fn arm(&mut self) -> bool {
@@ -71,15 +80,17 @@ impl<S: ByteStream> Role for MailboxRole<S> {
     }
 
     fn next_deadline(&mut self, now: Instant) -> Instant {
-        let Some(mailbox) = &self.mailbox else { return Instant::FAR_FUTURE };
+        let stored = self.card.store.next_deadline(now);
+        let Some(mailbox) = &self.mailbox else { return stored };
         let look = if self.polled { now + POLL_INTERVAL } else { Instant::FAR_FUTURE };
-        mailbox.next_deadline().min(look)
+        mailbox.next_deadline().min(look).min(stored)
     }
 }
 
-impl Card for CardSide {
+impl<F: NorFlash> Card for CardSide<F> {
     fn status(&self, now: Instant) -> Status {
-        Status { data_cores: self.calls.cores(), ..self.facts.status(now) }
+        let configuration_is_stored = self.store.state() == StoreState::Idle;
+        Status { data_cores: self.calls.cores(), configuration_is_stored, ..self.facts.status(now) }
     }
 
     fn cores(&self, first: u8) -> Cores {
@@ -112,7 +123,6 @@ impl CardFacts {
             data_cores: 0,
             crashes: self.crashes,
             crashes_in_a_row: self.crashes_in_a_row,
-            // There is no configuration store yet.
             configuration_is_stored: false,
         }
     }
@@ -167,8 +177,33 @@ fn shortened<const N: usize>(name: &str) -> heapless::String<N> {
 
 #[cfg(test)]
 mod tests {
+    use hal_api::{FlashError, FlashShape};
+    use hal_fakes::FakeFlash;
+    use hal_mem::Arena;
+    use message::call_ways;
+
     use super::*;
     use crate::plan::PlanEntry;
+
+    struct NoLine;
+
+    impl ByteStream for NoLine {
+        fn read(&mut self, _into: &mut [u8]) -> usize {
+            0
+        }
+
+        fn write(&mut self, _bytes: &[u8]) -> usize {
+            0
+        }
+
+        fn flush(&mut self) {}
+
+        fn arm(&mut self) -> bool {
+            false
+        }
+
+        fn disarm(&mut self) {}
+    }
 
     static METERS: [CoreMeter; 16] = [const { CoreMeter::new() }; 16];
     static PLAN: Plan = Plan {
@@ -197,6 +232,36 @@ mod tests {
         let last = &card.cores(11).cores[0];
         assert_eq!(last.roles, [mailbox::Role::Net, mailbox::Role::Drive]);
         assert_eq!((last.sleeps, last.asleep_us), (1, 5));
+    }
+
+    #[test]
+    fn the_status_tells_whether_what_is_set_survives_a_reset() {
+        let shape = FlashShape { blocks: 2, block_bytes: 4096, unit_bytes: 4, program_bytes: 64 };
+        for has_flash in [false, true] {
+            let (flash, hands) = FakeFlash::new(shape);
+            let store = ConfigurationStore::open(Some(flash).filter(|_| has_flash), vec![0; 4096].leak());
+            let (calls, _) = call_ways(&mut Arena::leak_for_host(1 << 20), 0, |_| {}, || {}).unwrap();
+            let mut role: MailboxRole<NoLine, _> = MailboxRole::new(None, false, facts(), calls, store);
+            let is_stored =
+                |role: &MailboxRole<_, _>| role.card.status(Instant::ZERO).configuration_is_stored;
+            assert_eq!(is_stored(&role), has_flash);
+            if !has_flash {
+                continue;
+            }
+            role.card.store.save(b"set", Instant::ZERO).unwrap();
+            assert!(!is_stored(&role), "it is on its way");
+            assert!(role.next_deadline(Instant::ZERO) < Instant::from_millis(10));
+            while !is_stored(&role) {
+                role.poll(Instant::ZERO, 64);
+            }
+            assert_eq!(role.next_deadline(Instant::ZERO), Instant::FAR_FUTURE);
+            hands.fail_at(0, FlashError::EraseFailed);
+            role.card.store.save(b"more", Instant::ZERO).unwrap();
+            while role.next_deadline(Instant::ZERO) != Instant::FAR_FUTURE {
+                role.poll(Instant::ZERO, 64);
+            }
+            assert!(!is_stored(&role), "it has failed");
+        }
     }
 
     #[test]

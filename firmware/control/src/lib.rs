@@ -13,4 +13,4 @@ mod store;
 
 pub use hot_plug::HotPlug;
 pub use mailbox::{CORE_PATIENCE, Card, Mailbox};
-pub use store::{ConfigurationStore, Current, KeepsConfiguration, StoreError, StoreState};
+pub use store::{ConfigurationStore, Current, StoreError, StoreState};

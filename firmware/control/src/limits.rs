@@ -26,5 +26,3 @@ pub const MAX_CONFIGURATION_BYTES: usize = 48 << 10;
 pub const FLASH_LIMIT: Duration = Duration::from_secs(20);
 /// Between two looks at a flash that is busy.
 pub const FLASH_LOOK_INTERVAL: Duration = Duration::from_millis(1);
-/// Operations of the flash that are begun in one turn.
-pub const FLASH_OPERATIONS_PER_TURN: u32 = 8;

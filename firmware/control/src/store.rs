@@ -9,7 +9,7 @@ use core::task::Poll;
 
 use hal_api::{FlashError, FlashShape, Instant, NorFlash};
 
-use crate::limits::{FLASH_LIMIT, FLASH_LOOK_INTERVAL, FLASH_OPERATIONS_PER_TURN, MAX_CONFIGURATION_BYTES};
+use crate::limits::{FLASH_LIMIT, FLASH_LOOK_INTERVAL, MAX_CONFIGURATION_BYTES};
 
 mod header;
 mod saving;
@@ -172,34 +172,25 @@ impl<'a, F: NorFlash> ConfigurationStore<'a, F> {
         Ok(())
     }
 
-    /// Goes on with what is being stored; returns how much was done.
+    /// Goes on with what is being stored, by one operation of the flash: an emulated one takes milliseconds for 64 bytes.
+    /// Returns how much was done.
     pub fn poll(&mut self, now: Instant) -> u32 {
-        let mut done = 0;
-        while done < FLASH_OPERATIONS_PER_TURN {
-            let (Some(flash), Some(saving)) = (&mut self.flash, &mut self.saving) else { break };
-            match saving.advance(flash, &self.area, self.bytes, now) {
-                Ok(Step::Waits) => break,
-                Ok(Step::Done) => done += 1,
-                Ok(Step::Stored(new)) => {
-                    self.current = Some(new);
-                    self.end(StoreState::Idle);
-                    hal_log::info!(
-                        "configuration stored: {} bytes, copy {}, number {}",
-                        new.bytes,
-                        new.copy,
-                        new.sequence
-                    );
-                }
-                Err(error) => {
-                    self.end(StoreState::Failed(error));
-                    hal_log::error!(
-                        "the configuration is not stored: {}; the one before it stays",
-                        error.name()
-                    );
-                }
+        let (Some(flash), Some(saving)) = (&mut self.flash, &mut self.saving) else { return 0 };
+        match saving.advance(flash, &self.area, self.bytes, now) {
+            Ok(Step::Waits) => return 0,
+            Ok(Step::Done) => {}
+            Ok(Step::Stored(new)) => {
+                self.current = Some(new);
+                self.end(StoreState::Idle);
+                let Current { copy, sequence, bytes } = new;
+                hal_log::info!("configuration stored: {} bytes, copy {}, number {}", bytes, copy, sequence);
+            }
+            Err(error) => {
+                self.end(StoreState::Failed(error));
+                hal_log::error!("the configuration is not stored: {}; the one before it stays", error.name());
             }
         }
-        done
+        1
     }
 
     /// When [`Self::poll`] has something to do.
@@ -336,45 +327,6 @@ fn load_copy<F: NorFlash>(
     let start = area.start_of(copy).saturating_add(HEADER_BYTES as u32);
     flash.read(start, into)?;
     Ok((header.describes(into)).then_some(length))
-}
-
-/// What of a store does not depend on its flash: what other roles of the control core see of it.
-pub trait KeepsConfiguration: core::fmt::Debug {
-    /// See [`ConfigurationStore::load`].
-    fn load(&self) -> Option<&[u8]>;
-    /// See [`ConfigurationStore::save`].
-    ///
-    /// # Errors
-    /// [`StoreError`]; nothing has begun then.
-    fn save(&mut self, configuration: &[u8], now: Instant) -> Result<(), StoreError>;
-    /// See [`ConfigurationStore::state`].
-    fn state(&self) -> StoreState;
-    /// See [`ConfigurationStore::poll`].
-    fn poll(&mut self, now: Instant) -> u32;
-    /// See [`ConfigurationStore::next_deadline`].
-    fn next_deadline(&self, now: Instant) -> Instant;
-}
-
-impl<F: NorFlash + core::fmt::Debug> KeepsConfiguration for ConfigurationStore<'_, F> {
-    fn load(&self) -> Option<&[u8]> {
-        self.load()
-    }
-
-    fn save(&mut self, configuration: &[u8], now: Instant) -> Result<(), StoreError> {
-        self.save(configuration, now)
-    }
-
-    fn state(&self) -> StoreState {
-        self.state()
-    }
-
-    fn poll(&mut self, now: Instant) -> u32 {
-        self.poll(now)
-    }
-
-    fn next_deadline(&self, now: Instant) -> Instant {
-        self.next_deadline(now)
-    }
 }
 
 #[cfg(test)]

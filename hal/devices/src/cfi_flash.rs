@@ -225,8 +225,9 @@ impl<B: FlashBus> NorFlash for CfiFlash<B> {
             return Err(FlashError::OutOfRange);
         }
         let mut left = into.iter_mut();
-        let mut at = start - start % self.width;
-        let mut skip = start % self.width;
+        // The width is a power of two.
+        let mut skip = start & (self.width - 1);
+        let mut at = start - skip;
         while left.len() > 0 {
             let bytes = self.read_word(at).to_le_bytes();
             for byte in bytes.iter().take(self.width).skip(skip) {

@@ -43,6 +43,9 @@ pub struct Scenario {
     /// The drives that are there at the start.
     #[serde(default)]
     pub drive: Vec<Drive>,
+    /// The machine's flash has a file, in which the card stores its configuration.
+    #[serde(default)]
+    pub flash: bool,
     /// Value of `-netdev`, without its id; `{port}` stands for a free port of 127.0.0.1. With a host it is the wire.
     #[serde(default = "default_net")]
     pub net: String,

@@ -538,6 +538,9 @@ fn card(
     for drive in &scenario.drive {
         drive.add(&mut command, drives.path())?;
     }
+    if scenario.flash {
+        qemu::add_flash(&mut command, drives.path())?;
+    }
     for (number, (net, properties)) in nets.iter().enumerate() {
         qemu::add_port_with(&mut command, number, net, properties);
     }
