@@ -7,6 +7,7 @@
 mod bench;
 mod client;
 mod commands;
+mod exporter;
 mod meters;
 mod nvme;
 mod output;
@@ -82,6 +83,7 @@ enum Command {
     Card(commands::Command),
     Bench(bench::Options),
     Nvme(nvme::Options),
+    Exporter(exporter::Options),
     /// Print completions for a shell
     Completions {
         /// Which shell
@@ -116,6 +118,10 @@ fn run(arguments: &Arguments) -> Result<String, Failure> {
             let path = card.as_deref().ok_or(Failure::NoCard)?;
             let mut client = Client::connect(path, timeout.unwrap_or(CARD_LIMIT))?;
             commands::run(command, &mut client, *json)
+        }
+        Command::Exporter(options) => {
+            let path = card.as_deref().ok_or(Failure::NoCard)?;
+            exporter::run(options, path, timeout.unwrap_or(CARD_LIMIT))
         }
         Command::Bench(options) => bench::run(options, *timeout, *json),
         Command::Nvme(options) => nvme::run(options, *timeout, *json),

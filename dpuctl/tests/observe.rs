@@ -3,20 +3,38 @@
 mod played;
 
 use message::configuration::SubsystemPlace;
-use message::mailbox::{Answer, Call, CoreAnswer, CoreCall, Request};
+use message::mailbox::{Answer, Call, Core, CoreAnswer, CoreCall, Cores, Request, Roles};
 use message::{
     CommandTrace, CoreCounters, MeterPlace, NamespaceMeter, Stages, TraceEnd, TraceLog, TracePage,
     TraceSettings, Waits,
 };
-use played::{dpuctl, status, text};
+use played::{dpuctl, path, serve, status, text};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::UnixListener;
+use std::process::{Command, Stdio};
 
 /// A card whose two data cores have the same.
 fn answer(request: &Request) -> Answer {
     match &request.call {
         Call::Hello(edition) => Answer::Hello(*edition),
+        Call::Cores { first } => Answer::Cores(cores(*first)),
         Call::Core { core, call } => Answer::Core(of_core(*core, call)),
         _ => Answer::Status(status()),
     }
+}
+
+fn cores(first: u8) -> Cores {
+    let core = |number| Core {
+        number,
+        roles: Roles::new(),
+        productive_turns: 10,
+        empty_turns: 20,
+        sleeps: 3,
+        asleep_us: 2_500_000,
+        longest_turn_us: 40,
+    };
+    Cores { cores: (first..3).map(core).collect() }
 }
 
 fn of_core(core: u8, call: &CoreCall) -> CoreAnswer {
@@ -108,4 +126,76 @@ fn what_is_remembered_can_be_set() {
     let output = dpuctl("settings", &words, answer);
     assert_eq!(text(&output.stdout).trim(), "no samples; commands are slow from 2.5 ms on");
     assert_eq!(dpuctl("bad", &["trace", "--slow-after", "-1"], answer).status.code(), Some(2));
+}
+
+/// What an exporter answers.
+fn get(address: &str, path: &str) -> String {
+    let mut line = TcpStream::connect(address).unwrap();
+    write!(line, "GET {path} HTTP/1.1\r\nHost: card\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    line.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn each_scrape_asks_the_card_anew_and_a_card_that_is_gone_is_said_to_be_so() {
+    let path = path("exporter");
+    let listener = UnixListener::bind(&path).unwrap();
+    let card = std::thread::spawn(move || (0..2).for_each(|_| serve(&listener, &answer)));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dpuctl"));
+    command.arg("--card").arg(&path).args(["exporter", "--listen", "127.0.0.1:0"]).stderr(Stdio::piped());
+    let mut exporter = command.spawn().unwrap();
+    let mut said = String::new();
+    BufReader::new(exporter.stderr.take().unwrap()).read_line(&mut said).unwrap();
+    let address = said.trim().trim_start_matches("http://").trim_end_matches("/metrics").to_owned();
+    let pages = [0, 1].map(|_| get(&address, "/metrics"));
+    card.join().unwrap();
+    std::fs::remove_file(&path).unwrap();
+    let (elsewhere, gone) = (get(&address, "/"), get(&address, "/metrics"));
+    exporter.kill().unwrap();
+    exporter.wait().unwrap();
+    for page in &pages {
+        assert!(page.starts_with("HTTP/1.1 200 "), "{page}");
+        assert!(
+            page.contains("\npenstock_namespace_read_bytes_total{subsystem=\"1\",nsid=\"7\"} 819200\n"),
+            "{page}"
+        );
+        assert!(
+            page.contains("\npenstock_namespace_read_seconds_count{subsystem=\"1\",nsid=\"7\"} 200\n"),
+            "{page}"
+        );
+        assert!(page.contains("\npenstock_connections_commands_total{data_core=\"1\"} 1001\n"), "{page}");
+    }
+    assert!(elsewhere.starts_with("HTTP/1.1 404 "), "{elsewhere}");
+    assert!(gone.starts_with("HTTP/1.1 503 ") && gone.contains("is the card running"), "{gone}");
+    let page = pages[0].split_once("\r\n\r\n").unwrap().1;
+    check(page);
+    check_dashboard(page);
+}
+
+/// Has Debian's `promtool` look at the page, where it is installed.
+fn check(page: &str) {
+    let mut command = Command::new("promtool");
+    command.args(["check", "metrics"]).stdin(Stdio::piped()).stderr(Stdio::piped()).stdout(Stdio::piped());
+    let Ok(mut promtool) = command.spawn() else { return };
+    promtool.stdin.take().unwrap().write_all(page.as_bytes()).unwrap();
+    let output = promtool.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
+}
+
+/// Each metric that the dashboard names is one of the page.
+fn check_dashboard(page: &str) {
+    let dashboard = include_str!("../../docs/grafana.json");
+    let named = dashboard.split("penstock_").skip(1);
+    for name in named.map(|rest| rest.split(|end: char| end != '_' && !end.is_alphanumeric()).next().unwrap())
+    {
+        let is_metric = |line: &str| {
+            line.strip_prefix("# TYPE penstock_").is_some_and(|of| {
+                let metric = of.split(' ').next().unwrap_or_default();
+                name == metric
+                    || name.strip_prefix(metric).is_some_and(|end| ["_bucket", "_count"].contains(&end))
+            })
+        };
+        assert!(page.lines().any(is_metric), "penstock_{name}");
+    }
 }

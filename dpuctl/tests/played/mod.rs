@@ -2,13 +2,14 @@
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use message::mailbox::{Answer, Frame, FrameReader, MAX_FRAME_BYTES, Request, Response, Status, encode};
 
 /// Runs the tool against a card that answers so, until the tool hangs up.
 pub fn dpuctl(name: &str, words: &[&str], answer: impl Fn(&Request) -> Answer + Send + 'static) -> Output {
-    let path = std::env::temp_dir().join(format!("dpuctl-{name}-{}", std::process::id()));
+    let path = path(name);
     let listener = UnixListener::bind(&path).unwrap();
     let card = std::thread::spawn(move || serve(&listener, &answer));
     let mut command = Command::new(env!("CARGO_BIN_EXE_dpuctl"));
@@ -20,7 +21,13 @@ pub fn dpuctl(name: &str, words: &[&str], answer: impl Fn(&Request) -> Answer + 
     output
 }
 
-fn serve(listener: &UnixListener, answer: &impl Fn(&Request) -> Answer) {
+/// Where such a card's socket is.
+pub fn path(name: &str) -> PathBuf {
+    std::env::temp_dir().join(format!("dpuctl-{name}-{}", std::process::id()))
+}
+
+/// Answers one tool until it hangs up.
+pub fn serve(listener: &UnixListener, answer: &impl Fn(&Request) -> Answer) {
     let mut line = listener.accept().unwrap().0;
     let (mut reader, mut bytes) = (FrameReader::new(), [0; 256]);
     loop {
