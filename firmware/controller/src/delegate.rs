@@ -6,9 +6,10 @@
 use hal_api::Instant;
 use hal_log::info;
 use heapless::String;
+use message::configuration::SubsystemPlace;
 use message::{EndReason, ErrorReport, LostList, MAX_CONNECT_REQUESTS, QueueGrant, QueueRequest};
 use nvme::Status;
-use nvme::fabrics::{ConnectCommand, ConnectData};
+use nvme::fabrics::{ConnectCommand, ConnectData, DISCOVERY_NQN, nqn_text};
 use nvme::log_page::ErrorEntry;
 use nvme::registers::{Configuration, ControllerStatus};
 
@@ -53,14 +54,16 @@ pub(crate) fn queue_request(
         cntlid: data.controller_id.get(),
         queue_id: command.queue_id.get(),
         host_id: data.host_id,
-        host_name: digest(names.host),
+        names: digest(&[names.host, nqn_text(&data.subsystem_nqn).unwrap_or_default()]),
         subsystem: names.subsystem,
         port: port.0,
     }
 }
 
-fn digest(name: &str) -> u64 {
-    name.bytes().fold(FNV_OFFSET, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(FNV_PRIME))
+/// Of names, each of which ends with a zero.
+pub(crate) fn digest(names: &[&str]) -> u64 {
+    let bytes = names.iter().flat_map(|name| name.bytes().chain([0]));
+    bytes.fold(FNV_OFFSET, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(FNV_PRIME))
 }
 
 impl Subsystem {
@@ -132,7 +135,8 @@ impl Subsystem {
         if controller.subsystem != request.subsystem {
             return Err(Failure::in_data(offset::SUBSYSTEM_NQN));
         }
-        if digest(&controller.host_nqn) != request.host_name {
+        let subsystem = self.nqn_of(controller.subsystem);
+        if digest(&[&controller.host_nqn, subsystem]) != request.names {
             return Err(Failure::in_data(offset::HOST_NQN));
         }
         if controller.host_id != request.host_id {
@@ -157,6 +161,11 @@ impl Subsystem {
             controller.last_activity = now;
         }
         Ok((handle, lost))
+    }
+
+    /// NQN of the subsystem in this place, or of discovery.
+    fn nqn_of(&self, place: SubsystemPlace) -> &str {
+        if place.is_discovery() { DISCOVERY_NQN } else { self.directory.nqn_of(place) }
     }
 
     /// A controller that lives here.

@@ -10,6 +10,7 @@ use message::configuration::{
 use nvme::fabrics::DISCOVERY_NQN;
 
 use crate::config::{SubsystemConfig, padded};
+use crate::delegate::digest;
 use crate::slot::Controller;
 use crate::subsystem::Subsystem;
 
@@ -127,6 +128,10 @@ impl Directory {
             .map(|(place, subsystem)| (SubsystemPlace(place), subsystem))
     }
 
+    pub(crate) fn nqn_of(&self, place: SubsystemPlace) -> &str {
+        self.get(place).map_or("", |subsystem| &subsystem.nqn)
+    }
+
     pub(crate) fn find(&self, nqn: &str) -> Option<SubsystemPlace> {
         self.iter().find(|(_, subsystem)| subsystem.nqn == nqn).map(|(place, _)| place)
     }
@@ -206,8 +211,17 @@ impl Subsystem {
             return if found.is_as(setting) { Ok(false) } else { Err(ChangeError::SubsystemExists) };
         }
         let room = self.directory.room.as_mut().ok_or(ChangeError::NotHere)?;
-        let free = room.subsystems.iter_mut().find(|entry| entry.is_none());
-        *free.ok_or(ChangeError::TooManySubsystems)? = Some(NvmSubsystem::of(setting));
+        let free = room.subsystems.iter_mut().zip(1u8..).find(|(entry, _)| entry.is_none());
+        let (entry, place) = free.ok_or(ChangeError::TooManySubsystems)?;
+        let place = SubsystemPlace(place);
+        // The first core has not made an earlier deletion: what is left of that one would be this one's.
+        let has_controllers = self.slots.iter().filter_map(|slot| slot.controller.as_ref());
+        if !self.namespaces.of(place).is_empty()
+            || has_controllers.into_iter().any(|of| of.subsystem == place)
+        {
+            return Err(ChangeError::Busy);
+        }
+        *entry = Some(NvmSubsystem::of(setting));
         Ok(true)
     }
 
@@ -277,6 +291,14 @@ impl Subsystem {
         subsystem.hosts &= !bit;
         self.directory.drop_unused_hosts();
         Ok(was_allowed)
+    }
+
+    /// A digest of the NQN of the subsystem in this place; 0 where there is none. Should a change have been made on some cores and
+    /// not on others, it keeps one subsystem's namespaces out of another's.
+    #[must_use]
+    pub fn stamp_of(&self, place: SubsystemPlace) -> u32 {
+        let found = self.directory.get(place).filter(|subsystem| !subsystem.ending);
+        found.map_or(0, |subsystem| digest(&[&subsystem.nqn]) as u32)
     }
 
     /// The place of the subsystem of this NQN.

@@ -32,6 +32,8 @@ pub struct Namespace {
     pub key: u32,
     /// Where hosts find it.
     pub subsystem: SubsystemPlace,
+    /// What [`Subsystem::stamp_of`](crate::Subsystem::stamp_of) says of it where it was attached first.
+    pub stamp: u32,
     /// NSID towards hosts, 1 to FFFFFh: the key where nothing else is declared.
     pub nsid: u32,
     /// Number of the attachment: a command that was admitted under an earlier one is not carried out.

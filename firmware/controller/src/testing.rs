@@ -167,6 +167,7 @@ pub(crate) fn namespace(nsid: u32) -> Namespace {
     Namespace {
         key: nsid,
         subsystem: SubsystemPlace::DEFAULT,
+        stamp: 0,
         nsid,
         attachment: 0,
         backend: BackendNamespace { drive: 0, nsid: 1 },

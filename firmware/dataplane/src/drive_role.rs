@@ -78,6 +78,7 @@ fn served(drive: u8, info: &NamespaceInfo) -> Namespace {
     Namespace {
         key: identity.nsid,
         subsystem: SubsystemPlace::DEFAULT,
+        stamp: 0,
         nsid: identity.nsid,
         attachment: 0,
         backend: BackendNamespace { drive, nsid: info.nsid },

@@ -201,6 +201,12 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
             // What the drive has lost that it led to until now, it may say later.
             self.note_detached(key, now);
         }
+        if self.subsystem.stamp_of(namespace.subsystem) != namespace.stamp {
+            // This core has made a change that the registrar's has not, or the other way round.
+            hal_log::warn!("namespace {} is not served on this core: its subsystem is another one here", key);
+            self.subsystem.detach(key);
+            return;
+        }
         if let Err(error) = self.subsystem.replace(namespace) {
             hal_log::warn!("namespace {} is not served on this core: {}", key, error.name());
         }

@@ -142,8 +142,8 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
         self.note_detached(key, now);
         let Some(attached) = self.subsystem.attached(key).copied() else { return false };
         let names = Namespace { nguid: attached.nguid, eui64: attached.eui64, ..*namespace };
-        let Namespace { subsystem, nsid, attachment, uuid, .. } = attached;
-        let back = Namespace { subsystem, nsid, attachment, uuid, ..names };
+        let Namespace { subsystem, stamp, nsid, attachment, uuid, .. } = attached;
+        let back = Namespace { subsystem, stamp, nsid, attachment, uuid, ..names };
         if !self.subsystem.rebind(&back) {
             self.subsystem.detach_everywhere(key);
             return false;
@@ -162,7 +162,8 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
         if self.subsystem.attached(key).is_some() {
             return Ok(());
         }
-        let Some(namespace) = self.registry.placed(key) else { return Ok(()) };
+        let Some(mut namespace) = self.registry.placed(key) else { return Ok(()) };
+        namespace.stamp = self.subsystem.stamp_of(namespace.subsystem);
         self.subsystem.attach(namespace)?;
         let (blocks, bytes) = (namespace.blocks, 1u32 << namespace.block_shift);
         let BackendNamespace { drive, nsid } = namespace.backend;

@@ -115,8 +115,8 @@ pub struct QueueRequest {
     pub queue_id: u16,
     /// The host identifier in the Connect.
     pub host_id: [u8; 16],
-    /// Digest of the host's NQN.
-    pub host_name: u64,
+    /// Digest of the host's NQN and the subsystem's.
+    pub names: u64,
     /// The subsystem that its NQN names.
     pub subsystem: SubsystemPlace,
     /// PORTID of the port that it has come by.

@@ -177,6 +177,7 @@ impl Card {
         let namespace = Namespace {
             key: 1,
             subsystem: SubsystemPlace::DEFAULT,
+            stamp: 0,
             nsid: 1,
             attachment: 0,
             backend: BackendNamespace { drive: 0, nsid: 1 },
