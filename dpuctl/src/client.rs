@@ -32,8 +32,12 @@ pub enum Failure {
     Refused(Error),
     /// An NVMe/TCP target, as a host sees it.
     Target(nvmeof_host::Error),
-    /// The command line asks for what cannot be done.
+    /// The command line, or a file that it names, asks for what cannot be done.
     Usage(String),
+    /// A file declares what this card cannot have.
+    Unfit(String),
+    /// Of several changes some were made, as the sentence says; why the next was not.
+    Partly(String, Box<Failure>),
 }
 
 impl From<nvmeof_host::Error> for Failure {
@@ -45,7 +49,8 @@ impl From<nvmeof_host::Error> for Failure {
 impl Failure {
     pub const fn exit_code(&self) -> u8 {
         match self {
-            Self::Refused(_) => exit::REFUSED,
+            Self::Refused(_) | Self::Unfit(_) => exit::REFUSED,
+            Self::Partly(..) => exit::PARTLY,
             Self::Nonsense => exit::PROTOCOL,
             Self::Usage(_) => exit::USAGE,
             Self::Target(error) => match error.kind() {
@@ -78,12 +83,17 @@ impl fmt::Display for Failure {
             Self::Nonsense => formatter.write_str(
                 "what the card says makes no sense: is it a Penstock card's mailbox, and does no other tool use it?",
             ),
+            Self::Unfit(why) => formatter.write_str(why),
+            Self::Partly(made, why) => write!(formatter, "{made}: {why}"),
             Self::Refused(error) => error.fmt(formatter),
             Self::Target(error) => error.fmt(formatter),
             Self::Usage(what) => formatter.write_str(what),
         }
     }
 }
+
+/// A change is answered when what it ends has ended, on each data core: the card says by itself when that takes too long.
+const CHANGE_LIMIT: Duration = Duration::from_secs(60);
 
 /// A card that has been greeted.
 pub struct Client {
@@ -114,11 +124,13 @@ impl Client {
     /// Asks one thing.
     pub fn call(&mut self, call: Call) -> Result<Answer, Failure> {
         self.sequence = self.sequence.wrapping_add(1);
+        let limit =
+            if matches!(call, Call::Change(_)) { self.timeout.max(CHANGE_LIMIT) } else { self.timeout };
         let request = Request { sequence: self.sequence, call };
         let mut to = [0; MAX_FRAME_BYTES];
         let bytes = encode(&request, &mut to).ok_or(Failure::Refused(Error::TooLong))?;
         self.line.write_all(bytes).map_err(Failure::Line)?;
-        let deadline = Instant::now() + self.timeout;
+        let deadline = Instant::now() + limit;
         loop {
             let Response { sequence, result } = self.response(deadline)?;
             // Those of another number were meant for a tool before this one.

@@ -4,11 +4,14 @@
 //! one, as the types of `views.rs`; `output.rs` shows it: tables for people, JSON for programs. `bench.rs` and `nvme.rs` need no mailbox,
 //! only a target's address (`target.rs`). Exit codes: see [`exit`].
 
+mod apply;
 mod bench;
 mod client;
 mod commands;
 mod exporter;
 mod meters;
+mod configure;
+mod declared;
 mod nvme;
 mod output;
 mod survey;
@@ -32,6 +35,8 @@ mod exit {
     pub const REFUSED: u8 = 1;
     /// The command line asks for what cannot be done; clap's own.
     pub const USAGE: u8 = 2;
+    /// `apply` has made some of the changes, and the next was not made.
+    pub const PARTLY: u8 = 3;
     /// What was read is not what was written: EX_DATAERR.
     pub const DATA: u8 = 65;
     /// There is no card to ask, or it does not answer: EX_UNAVAILABLE of sysexits(3).
@@ -45,13 +50,18 @@ Examples:
   dpuctl --card /run/penstock.sock status
   export DPUCTL_CARD=/run/penstock.sock
   dpuctl cores --json
+  dpuctl subsystem create nqn.2014-08.org.example:fast --any-host
+  dpuctl namespace detach SERIAL
+  dpuctl namespace attach SERIAL --subsystem nqn.2014-08.org.example:fast --nsid 1
+  dpuctl apply card.toml --dry-run
   dpuctl bench --target 10.0.0.1
   dpuctl nvme list-ns --target 10.0.0.1
 
 Exit codes:
   0   done
   1   the card refused, and nothing was changed; or an NVMe/TCP target refused
-  2   the command line is wrong
+  2   the command line, or a file that it names, is wrong
+  3   `apply`: some changes were made, and the next was not
   65  `bench --verify`: what was read is not what was written
   69  no card, or no target, answers
   76  what the card, or the target, says makes no sense";

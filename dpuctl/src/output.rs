@@ -6,12 +6,13 @@ use std::time::Duration;
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
 use message::Then;
-use message::mailbox::{Core, Status};
+use message::configuration::{ConfigurationChange as Change, PortAccess};
+use message::mailbox::{Core, Kept, Status};
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-use crate::views::{Drive, Host, Namespace, Port, Queue};
+use crate::views::{self, Drive, Host, Namespace, Port, Queue, Subsystem};
 
 pub fn json(value: &impl Serialize) -> String {
     // Names and numbers alone: there is nothing that JSON could not say.
@@ -241,19 +242,46 @@ pub fn ports(ports: &[Port], as_json: bool) -> String {
     table.to_string()
 }
 
+pub fn subsystems(subsystems: &[Subsystem], as_json: bool) -> String {
+    if as_json {
+        return json(&subsystems);
+    }
+    let heads = ["SUBSYSTEM", "SERIAL", "MODEL", "HOSTS", "NAMESPACES", "CONTROLLERS"];
+    let mut table = table(&heads, 4);
+    for of in subsystems {
+        let name = if of.is_default { format!("{} (default)", of.nqn) } else { of.nqn.to_string() };
+        let hosts = of.hosts.iter().map(|host| views::printable(host)).collect::<Vec<_>>().join(" ");
+        let hosts = match (of.any_host, hosts.is_empty()) {
+            (true, true) => "any".to_owned(),
+            (true, false) => format!("any, {hosts}"),
+            (false, true) => "none".to_owned(),
+            (false, false) => hosts,
+        };
+        let (serial, model) = (of.serial.clone(), of.model.clone());
+        table.add_row([name, serial, model, hosts, of.namespaces.to_string(), of.controllers.to_string()]);
+    }
+    table.to_string()
+}
+
 pub fn namespaces(namespaces: &[Namespace], as_json: bool) -> String {
     if as_json {
         return json(&namespaces);
     }
-    let heads = ["NSID", "UUID", "DRIVE", "SERIAL", "ON DRIVE", "BLOCK", "SIZE"];
-    let mut table = table(&heads, 4);
+    let heads =
+        ["DRIVE", "SERIAL", "ON DRIVE", "IDENTITY", "STATE", "SUBSYSTEM", "UUID", "NSID", "BLOCK", "SIZE"];
+    let mut table = table(&heads, 7);
+    let or_none = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     for namespace in namespaces {
         table.add_row([
-            namespace.nsid.to_string(),
-            namespace.uuid.clone().unwrap_or_else(|| "-".to_owned()),
-            namespace.drive.to_string(),
-            namespace.drive_serial.clone(),
-            namespace.drive_nsid.to_string(),
+            or_none(namespace.drive.map(|drive| drive.to_string())),
+            or_none(namespace.drive_serial.clone()),
+            or_none(namespace.drive_nsid.map(|nsid| nsid.to_string())),
+            namespace.identity.clone(),
+            namespace.state.to_owned(),
+            or_none(namespace.subsystem.clone()),
+            // Where it is another than the identity.
+            or_none(Some(namespace.uuid.clone()).filter(|uuid| *uuid != namespace.identity)),
+            or_none(namespace.nsid.map(|nsid| nsid.to_string())),
             format!("{} B", namespace.block_bytes),
             size(namespace.size_bytes),
         ]);
@@ -261,20 +289,126 @@ pub fn namespaces(namespaces: &[Namespace], as_json: bool) -> String {
     table.to_string()
 }
 
+/// What has come of one change.
+pub fn changed(kept: Kept, as_json: bool) -> String {
+    if as_json {
+        return json(&serde_json::json!({ "kept": kept_word(kept) }));
+    }
+    format!("done{}", kept_sentence(kept))
+}
+
+/// The changes of a file: those that were made, or with no `kept` those that would be.
+pub fn applied(changes: &[Change], kept: Option<Kept>, as_json: bool) -> String {
+    if as_json {
+        let changes: Vec<String> = changes.iter().map(change).collect();
+        return json(
+            &serde_json::json!({ "changes": changes, "made": kept.is_some(), "kept": kept.map(kept_word) }),
+        );
+    }
+    if changes.is_empty() {
+        return "nothing to change: the card is as declared".to_owned();
+    }
+    let lines = changes.iter().map(|of| format!("{}\n", change(of))).collect::<String>();
+    match kept {
+        Some(kept) => format!("{lines}{} changes made{}", changes.len(), kept_sentence(kept)),
+        None => format!("{lines}{} changes to make; nothing was changed", changes.len()),
+    }
+}
+
+const fn kept_word(kept: Kept) -> &'static str {
+    match kept {
+        Kept::Stored => "stored",
+        Kept::UntilReset => "until reset",
+        Kept::StoreFailed => "store failed",
+    }
+}
+
+const fn kept_sentence(kept: Kept) -> &'static str {
+    match kept {
+        Kept::Stored => ", and stored",
+        Kept::UntilReset => "; it lasts until the next reset, because this card has no configuration store",
+        Kept::StoreFailed => {
+            "; it lasts until the next reset, because the configuration store has failed: see the card's log"
+        }
+    }
+}
+
+/// A change in a line: `+` what comes, `-` what goes, `~` what becomes another.
+pub fn change(change: &Change) -> String {
+    match change {
+        Change::CreateSubsystem(of) => {
+            let hosts = if of.any_host { ", any host" } else { "" };
+            format!("+ subsystem {}, serial number {}, model {}{hosts}", of.nqn, of.serial, of.model)
+        }
+        Change::DeleteSubsystem { subsystem } => format!("- subsystem {subsystem}"),
+        Change::SetAnyHost { subsystem, any_host: true } => format!("~ subsystem {subsystem}: any host"),
+        Change::SetAnyHost { subsystem, .. } => format!("~ subsystem {subsystem}: allowed hosts only"),
+        Change::AllowHost { subsystem, host } => format!("+ host {host} of subsystem {subsystem}"),
+        Change::DisallowHost { subsystem, host } => format!("- host {host} of subsystem {subsystem}"),
+        Change::AttachNamespace(of) => {
+            let names = [
+                of.nsid.map(|nsid| format!(", NSID {nsid}")),
+                of.uuid.map(|uuid| format!(", UUID {}", views::uuid(&uuid))),
+                of.nguid.map(|nguid| format!(", NGUID {}", views::digits(&nguid))),
+            ];
+            let names = names.into_iter().flatten().collect::<String>();
+            format!("+ namespace {} in subsystem {}{names}", views::uuid(&of.namespace), of.subsystem)
+        }
+        Change::DetachNamespace { namespace } => {
+            format!("- namespace {}: in no subsystem", views::uuid(namespace))
+        }
+        Change::ReleaseNamespace { namespace } => {
+            format!("~ namespace {}: nothing declared", views::uuid(namespace))
+        }
+        Change::SetAutomatic { automatic } => {
+            let (sign, where_to) =
+                if *automatic { ("+", "in the default subsystem") } else { ("-", "in no subsystem") };
+            format!("{sign} namespaces of which nothing is declared: {where_to}")
+        }
+        Change::SetPortAccess { port, access: state } => {
+            format!("~ port {port}: ANA state {}", access(*state))
+        }
+        Change::SetListener { port, enabled } => {
+            let (sign, can) = if *enabled { ("+", "can") } else { ("-", "cannot") };
+            format!("{sign} port {port}: hosts {can} connect")
+        }
+    }
+}
+
+/// ANA states, as nvme-cli writes them.
+pub const fn access(access: PortAccess) -> &'static str {
+    match access {
+        PortAccess::Optimized => "optimized",
+        PortAccess::NonOptimized => "non-optimized",
+        PortAccess::Inaccessible => "inaccessible",
+        PortAccess::PersistentLoss => "persistent-loss",
+    }
+}
+
 pub fn hosts(hosts: &[Host], as_json: bool) -> String {
     if as_json {
         return json(&hosts);
     }
-    let heads =
-        ["HOST", "ADDRESS", "PORT", "KIND", "STATE", "CNTLID", "DATA CORE", "QUEUES", "KEEP ALIVE", "SILENT"];
+    let heads = [
+        "HOST",
+        "ADDRESS",
+        "SUBSYSTEM",
+        "STATE",
+        "PORT",
+        "CNTLID",
+        "DATA CORE",
+        "QUEUES",
+        "KEEP ALIVE",
+        "SILENT",
+    ];
     let mut table = table(&heads, 5);
     for host in hosts {
         table.add_row([
             host.host_nqn.clone(),
             host.address.clone().unwrap_or_else(|| "-".to_owned()),
-            host.port.to_string(),
-            host.kind.to_owned(),
+            host.subsystem.clone().unwrap_or_else(|| "discovery".to_owned()),
             if host.is_ready { "ready" } else { "not ready" }.to_owned(),
+            host.port.to_string(),
             host.cntlid.to_string(),
             host.data_core.to_string(),
             format!("{} of {}", host.io_queues, host.granted_io_queues),

@@ -1,9 +1,11 @@
 //! What the card has, asked page by page of control and of each data core, and put together.
 
+use message::configuration::{NamespaceReading, Nqn, SubsystemPlace, SubsystemReading};
 use message::mailbox::{Answer, Call, Core, CoreAnswer, CoreCall, DriveCounters, PortCounters, Status};
 
 use crate::client::{Client, Failure};
-use crate::views::{Drive, Host, Namespace, Port, Queue};
+use crate::declared::Declared;
+use crate::views::{Drive, Host, Namespace, Port, Queue, Subsystem};
 
 pub fn status(client: &mut Client) -> Result<Status, Failure> {
     match client.call(Call::Status)? {
@@ -54,18 +56,60 @@ pub fn ports(client: &mut Client) -> Result<Vec<Port>, Failure> {
     Ok(ports)
 }
 
+pub fn subsystems(client: &mut Client) -> Result<Vec<Subsystem>, Failure> {
+    let mut subsystems: Vec<Subsystem> = Vec::new();
+    for core in data_cores(client)? {
+        let page = |first| match of_core(client, core, CoreCall::Subsystems { first: SubsystemPlace(first) })?
+        {
+            CoreAnswer::Subsystems(more) => Ok(more.into_iter().collect()),
+            _ => Err(Failure::Nonsense),
+        };
+        for of_core in all(page, |of: &SubsystemReading| of.place.0)? {
+            match subsystems.iter_mut().find(|of| of.place == of_core.place) {
+                // Each core has its own controllers.
+                Some(of) => of.controllers += u32::from(of_core.controllers),
+                None => subsystems.push(Subsystem::of(&of_core)),
+            }
+        }
+    }
+    for subsystem in &mut subsystems {
+        let place = subsystem.place;
+        let page = |first| match of_core(client, 0, CoreCall::AllowedHosts { subsystem: place, first })? {
+            CoreAnswer::AllowedHosts(more) => Ok(more.into_iter().collect()),
+            _ => Err(Failure::Nonsense),
+        };
+        let hosts = all(page, |(number, _): &(u8, Nqn)| *number)?;
+        subsystem.hosts = hosts.into_iter().map(|(_, host)| host).collect();
+    }
+    Ok(subsystems)
+}
+
 pub fn namespaces(client: &mut Client) -> Result<Vec<Namespace>, Failure> {
-    // All cores serve the same.
+    // The first core keeps them for all.
     let page = |first| match of_core(client, 0, CoreCall::Namespaces { first })? {
         CoreAnswer::Namespaces(more) => Ok(more.into_iter().collect()),
         _ => Err(Failure::Nonsense),
     };
-    let namespaces = all(page, |namespace: &message::mailbox::Namespace| namespace.nsid)?;
-    let drives = drives(client)?;
-    Ok(namespaces.iter().map(|namespace| Namespace::of(namespace, &drives)).collect())
+    let namespaces = all(page, |namespace: &NamespaceReading| namespace.number)?;
+    let (drives, subsystems) = (drives(client)?, subsystems(client)?);
+    Ok(namespaces.iter().map(|namespace| Namespace::of(namespace, &drives, &subsystems)).collect())
+}
+
+/// What is declared.
+pub fn declared(client: &mut Client) -> Result<Declared, Failure> {
+    let mut changes = Vec::new();
+    loop {
+        let first = u16::try_from(changes.len()).map_err(|_| Failure::Nonsense)?;
+        match client.call(Call::Configuration { first })? {
+            Answer::Configuration(more) if more.is_empty() => return Ok(Declared::of(changes)),
+            Answer::Configuration(more) => changes.extend(more),
+            _ => return Err(Failure::Nonsense),
+        }
+    }
 }
 
 pub fn hosts(client: &mut Client) -> Result<Vec<Host>, Failure> {
+    let subsystems = subsystems(client)?;
     let mut hosts = Vec::new();
     for core in data_cores(client)? {
         let page = |first| match of_core(client, core, CoreCall::Controllers { first })? {
@@ -73,7 +117,7 @@ pub fn hosts(client: &mut Client) -> Result<Vec<Host>, Failure> {
             _ => Err(Failure::Nonsense),
         };
         let controllers = all(page, |controller: &message::mailbox::Controller| controller.cntlid)?;
-        hosts.extend(controllers.iter().map(|controller| Host::of(controller, core)));
+        hosts.extend(controllers.iter().map(|controller| Host::of(controller, core, &subsystems)));
     }
     hosts.sort_by(|one, other| (&one.host_nqn, one.cntlid).cmp(&(&other.host_nqn, other.cntlid)));
     Ok(hosts)

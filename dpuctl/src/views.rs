@@ -1,5 +1,8 @@
 //! What is shown: what the card says, with names as people write them. Units stand last in names.
 
+use message::configuration::{
+    Declared, NamespaceReading, NamespaceState, Nqn, SubsystemPlace, SubsystemReading,
+};
 use message::mailbox;
 use serde::Serialize;
 
@@ -115,35 +118,90 @@ fn ana_state(code: u8) -> &'static str {
     }
 }
 
-/// A namespace.
+/// An NVM subsystem.
+#[derive(Debug, Serialize)]
+pub struct Subsystem {
+    #[serde(skip)]
+    pub place: SubsystemPlace,
+    pub nqn: Nqn,
+    /// It is the one that is always there.
+    pub is_default: bool,
+    pub serial: String,
+    pub model: String,
+    pub any_host: bool,
+    /// Hosts that are allowed by name.
+    pub hosts: Vec<Nqn>,
+    pub namespaces: u8,
+    pub controllers: u32,
+}
+
+impl Subsystem {
+    pub fn of(reading: &SubsystemReading) -> Self {
+        Self {
+            place: reading.place,
+            nqn: reading.setting.nqn.clone(),
+            is_default: reading.place == SubsystemPlace::DEFAULT,
+            serial: reading.setting.serial.as_str().to_owned(),
+            model: reading.setting.model.as_str().to_owned(),
+            any_host: reading.setting.any_host,
+            hosts: Vec::new(),
+            namespaces: reading.namespaces,
+            controllers: u32::from(reading.controllers),
+        }
+    }
+}
+
+/// The NQN of the subsystem in a place.
+fn nqn_of(place: SubsystemPlace, subsystems: &[Subsystem]) -> Option<String> {
+    subsystems.iter().find(|of| of.place == place).map(|of| of.nqn.to_string())
+}
+
+/// A namespace of a drive.
 #[derive(Debug, Serialize)]
 pub struct Namespace {
-    pub nsid: u32,
-    pub uuid: Option<String>,
-    pub nguid: Option<String>,
-    pub eui64: Option<String>,
+    /// The UUID that the card derives from the drive's identity.
+    pub identity: String,
+    pub drive: Option<u8>,
+    pub drive_serial: Option<String>,
+    pub drive_nsid: Option<u32>,
     pub size_bytes: u64,
     pub block_bytes: u32,
-    pub drive: u8,
-    pub drive_serial: String,
-    pub drive_nsid: u32,
-    pub has_write_cache: bool,
+    pub state: &'static str,
+    /// NQN of the subsystem that it is in.
+    pub subsystem: Option<String>,
+    pub declared: &'static str,
+    pub nsid: Option<u32>,
+    pub uuid: String,
+    pub nguid: Option<String>,
 }
 
 impl Namespace {
-    pub fn of(namespace: &mailbox::Namespace, drives: &[Drive]) -> Self {
-        let drive = drives.iter().find(|drive| drive.number == namespace.drive);
+    pub fn of(reading: &NamespaceReading, drives: &[Drive], subsystems: &[Subsystem]) -> Self {
+        let drive = reading.drive.and_then(|(number, _)| drives.iter().find(|drive| drive.number == number));
+        let (state, place) = match reading.state {
+            NamespaceState::Missing => ("missing", None),
+            NamespaceState::Detached => ("detached", None),
+            NamespaceState::Attached(place) => ("attached", Some(place)),
+            NamespaceState::Refused => ("refused", None),
+        };
+        let declared = match reading.declared {
+            Declared::Nothing => "nothing",
+            Declared::Detached => "detached",
+            Declared::Attached(_) => "attached",
+        };
         Self {
-            nsid: namespace.nsid,
-            uuid: Some(uuid(&namespace.uuid)).filter(|_| namespace.uuid != [0; 16]),
-            nguid: Some(digits(&namespace.nguid)).filter(|_| namespace.nguid != [0; 16]),
-            eui64: Some(digits(&namespace.eui64)).filter(|_| namespace.eui64 != [0; 8]),
-            size_bytes: namespace.blocks.saturating_mul(u64::from(namespace.block_bytes)),
-            block_bytes: namespace.block_bytes,
-            drive: namespace.drive,
-            drive_serial: drive.map(|drive| drive.serial.clone()).unwrap_or_default(),
-            drive_nsid: namespace.drive_nsid,
-            has_write_cache: namespace.has_write_cache,
+            identity: uuid(&reading.namespace),
+            drive: reading.drive.map(|(number, _)| number),
+            drive_serial: drive.map(|drive| drive.serial.clone()),
+            drive_nsid: reading.drive.map(|(_, nsid)| nsid),
+            size_bytes: reading.blocks.saturating_mul(u64::from(reading.block_bytes)),
+            block_bytes: reading.block_bytes,
+            state,
+            subsystem: place.and_then(|place| nqn_of(place, subsystems)),
+            declared,
+            nsid: reading.nsid,
+            uuid: uuid(&reading.uuid),
+            nguid: Some(digits(&reading.nguid)).filter(|_| reading.nguid != [0; 16]),
         }
     }
 }
@@ -158,7 +216,8 @@ pub struct Host {
     pub cntlid: u16,
     /// Data core that it lives on.
     pub data_core: u8,
-    pub kind: &'static str,
+    /// NQN of its subsystem; none for discovery.
+    pub subsystem: Option<String>,
     pub is_ready: bool,
     pub io_queues: u16,
     pub granted_io_queues: u16,
@@ -167,7 +226,7 @@ pub struct Host {
 }
 
 impl Host {
-    pub fn of(controller: &mailbox::Controller, core: u8) -> Self {
+    pub fn of(controller: &mailbox::Controller, core: u8, subsystems: &[Subsystem]) -> Self {
         Self {
             host_nqn: printable(&controller.host_nqn),
             host_id: uuid(&controller.host_id),
@@ -175,7 +234,7 @@ impl Host {
             port: controller.port,
             cntlid: controller.cntlid,
             data_core: core,
-            kind: if controller.discovery { "discovery" } else { "I/O" },
+            subsystem: nqn_of(controller.subsystem, subsystems),
             is_ready: controller.is_ready,
             io_queues: controller.io_queues,
             granted_io_queues: controller.granted_io_queues,
@@ -225,17 +284,17 @@ fn pci_address(requester: u16) -> String {
     format!("{:02x}:{:02x}.{}", requester >> 8, requester >> 3 & 0x1f, requester & 7)
 }
 
-fn uuid(bytes: &[u8; 16]) -> String {
+pub fn uuid(bytes: &[u8; 16]) -> String {
     let text = digits(bytes);
     [&text[..8], &text[8..12], &text[12..16], &text[16..20], &text[20..]].join("-")
 }
 
-fn digits(bytes: &[u8]) -> String {
+pub fn digits(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A host chooses its name: what a terminal would act on is not passed on.
-fn printable(name: &str) -> String {
+pub fn printable(name: &str) -> String {
     name.chars().map(|letter| if letter.is_control() { '\u{fffd}' } else { letter }).collect()
 }
 

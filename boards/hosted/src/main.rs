@@ -36,8 +36,8 @@ mod board {
 
 /// MTU of a wire where nothing else is said, as QEMU's port has it.
 const WIRE_MTU: u16 = 1500;
-/// Private memory of role `control`: its rings to the data core.
-const CONTROL_BYTES: usize = 64 << 10;
+/// Private memory of role `control`: its rings to the data core, and what is declared.
+const CONTROL_BYTES: usize = app::DECLARED_BYTES + (64 << 10);
 /// Name of the interface in a namespace of its own.
 const OWN_INTERFACE: &str = "card0";
 /// Exit code of bad input, as clap has it.
@@ -180,12 +180,16 @@ where
     let control = hal_hosted::map_memory(CONTROL_BYTES).map_err(|error| error.to_string())?;
     // SAFETY: freshly mapped for the rest of the program, and reached through the arena alone from here on.
     let mut control = unsafe { hal_mem::Arena::new(control.as_ptr(), control.len()) };
-    let short = |_| "no memory for the rings between cores".to_owned();
+    let short = |_| "no memory for role control".to_owned();
     let (calls, desks) = call_ways(&mut control, 1, |_| cores::wake(), cores::wake).map_err(short)?;
+    let configuration = app::nothing_declared(&mut control).map_err(short)?;
     let data = app::assemble(hardware, &options, &sizes, memory, seed, clock().now()).map_err(|short| {
         format!("--memory: {} bytes wanted, {} left", short.wanted_bytes, short.left_bytes)
     })?;
     desks.into_iter().for_each(|desk| data.answer_calls_of(desk));
+    let mut data_cores = [data];
+    let asking = app::declare(store, configuration, calls, &mut data_cores, clock().now());
+    let [data] = data_cores;
     let cpus = arguments.cpus.clone().map_or(cpus, |list| list.0);
     let cores = Cores {
         plan,
@@ -193,7 +197,7 @@ where
         clock: clock(),
         sleeper,
         control_sleeper,
-        mailbox: MailboxRole::new(mailbox, false, facts(plan), calls, store),
+        mailbox: MailboxRole::new(mailbox, false, facts(plan), asking),
     };
     let sockets = sockets.into_iter().chain(arguments.mailbox.clone()).collect::<Vec<_>>();
     Ok(Box::new(move || {

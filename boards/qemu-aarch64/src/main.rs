@@ -10,9 +10,10 @@ use app::options::Options;
 use app::plan::{self, Plan, Role};
 use app::sizes::{Sizes, mesh_bytes};
 use app::{
-    CallDesk, Calls, CardFacts, ConfigurationStore, ControlEnds, CoreLoop, CoreMeter, CoreQueue, DataCore,
-    DataEnds, HotPlug, HotPlugRole, LineState, MAX_CONFIGURATION_BYTES, MAX_DATA_CORES, MailboxRole, Memory,
-    OrderlyEnd, Power, PowerRole, Steering, Watched, call_ways, steered_port_bytes, steered_ports,
+    Asking, CallDesk, Calls, CardFacts, Configuration, ConfigurationStore, ControlEnds, CoreLoop, CoreMeter,
+    CoreQueue, DECLARED_BYTES, DataCore, DataEnds, HotPlug, HotPlugRole, LineState, MAX_CONFIGURATION_BYTES,
+    MAX_DATA_CORES, MailboxRole, Memory, OrderlyEnd, Power, PowerRole, Steering, Watched, call_ways, declare,
+    nothing_declared, steered_port_bytes, steered_ports,
 };
 use hal_api::{Clock, Instant, Wake};
 use hal_arch_aarch64::{
@@ -81,8 +82,10 @@ fn main(mut boot: Boot) -> ! {
     }
     END.set_cores(cores.len() as u8);
     let store = open_store(&mut boot);
-    let Parts { mut data, slots, calls, console, polled } = divide(&mut boot, &options, &cores);
-    let mailbox = &mut mailbox(console, plan, calls, store);
+    let Parts { mut data, slots, calls, configuration, console, polled } =
+        divide(&mut boot, &options, &cores);
+    let asking = declare(store, configuration, calls, &mut data, boot.timer.now());
+    let mailbox = &mut mailbox(console, plan, asking);
     let timer = boot.timer;
     let power = Switch(boot.power_key.take());
     let mut control = PowerRole::new(line(boot.uart.take()), Some(power), &END);
@@ -133,8 +136,7 @@ fn open_store(boot: &mut Boot) -> Store {
 fn mailbox(
     console: Option<VirtioConsole>,
     plan: &'static Plan,
-    calls: Calls,
-    store: Store,
+    asking: Asking<'static, CfiFlash>,
 ) -> MailboxRole<VirtioConsole, CfiFlash> {
     let counts = crash_counts();
     let polled = console.as_ref().is_some_and(|console| !console.has_interrupt());
@@ -153,7 +155,7 @@ fn mailbox(
             END.asked_for()
         },
     };
-    MailboxRole::new(console, polled, facts, calls, store)
+    MailboxRole::new(console, polled, facts, asking)
 }
 
 /// What a core does in each turn beside its roles: it tells the watchdog that it lives and the crash record that the
@@ -230,6 +232,7 @@ struct Parts {
     data: PerCore<&'static mut Data>,
     slots: &'static mut Slots,
     calls: Calls,
+    configuration: Configuration<'static>,
     console: Option<VirtioConsole>,
     /// The data cores have to poll devices that cannot wake them.
     polled: bool,
@@ -243,7 +246,8 @@ fn divide(boot: &mut Boot, options: &Options, cores: &[usize]) -> Parts {
     let steering = make_steering(boot, cores.len());
     let Inventory { drives, slots, mut ports, console, polled } =
         find_devices(boot, options, cores, steering);
-    let Some(Control { slots, rings, calls, desks }) = control_parts(boot, slots, cores.len()) else {
+    let Some(Control { slots, rings, calls, desks, configuration }) = control_parts(boot, slots, cores.len())
+    else {
         panic!("{} MiB of memory are not enough for role control", boot.memory.left_bytes() >> 20);
     };
     let of_port = |port: &VirtioNetPort| steered_port_bytes(cores.len(), port.pairs(), port.info().mtu);
@@ -278,7 +282,7 @@ fn divide(boot: &mut Boot, options: &Options, cores: &[usize]) -> Parts {
         core.end_when_asked(&END);
         core.wake_others_by(|core| wake_data_core(usize::from(core)));
     }
-    Parts { data, slots, calls, console, polled }
+    Parts { data, slots, calls, configuration, console, polled }
 }
 
 /// Wakes the data core of this number.
@@ -305,12 +309,13 @@ struct Control {
     rings: PerCore<DataEnds<'static, NvmeController>>,
     calls: Calls,
     desks: PerCore<CallDesk>,
+    configuration: Configuration<'static>,
 }
 
 /// The role that watches the slots, and the ways between control and the data cores; `None` without memory for them.
 #[inline(never)]
 fn control_parts(boot: &mut Boot, slots: PciDriveSlots, cores: usize) -> Option<Control> {
-    let mut arena = boot.memory.arena(CONTROL_BYTES * cores)?;
+    let mut arena = boot.memory.arena(DECLARED_BYTES + CONTROL_BYTES * cores)?;
     let mut ends = PerCore::<ControlEnds<'static, NvmeController>>::new();
     let mut rings = PerCore::new();
     for _ in 0..cores {
@@ -322,7 +327,8 @@ fn control_parts(boot: &mut Boot, slots: PciDriveSlots, cores: usize) -> Option<
     let slots = arena.value(HotPlugRole::new(HotPlug::with_cores(slots, ends))).ok()?;
     let wake_data = |core| wake_data_core(usize::from(core));
     let (calls, desks) = call_ways(&mut arena, cores, wake_data, || wake(CONTROL_CORE)).ok()?;
-    Some(Control { slots, rings, calls, desks })
+    let configuration = nothing_declared(&mut arena).ok()?;
+    Some(Control { slots, rings, calls, desks, configuration })
 }
 
 #[inline(never)]

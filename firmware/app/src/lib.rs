@@ -7,6 +7,7 @@
 
 mod assemble;
 mod control_role;
+mod declared;
 mod hot_plug_role;
 mod mailbox_role;
 pub mod options;
@@ -18,9 +19,10 @@ mod watched;
 
 pub use assemble::{Hardware, Memory, Ports, assemble, assemble_cores};
 pub use control::limits::MAX_CONFIGURATION_BYTES;
-pub use control::{ConfigurationStore, HotPlug};
+pub use control::{Asking, Configuration, ConfigurationStore, HotPlug};
 pub use control_role::{ControlRole, LineState};
 pub use dataplane::{ChangeTicket, CoreLoop, DataCore, PoolCounts, Role, SHUTDOWN_LIMIT};
+pub use declared::{DECLARED_BYTES, declare, nothing_declared};
 pub use hot_plug_role::HotPlugRole;
 pub use mailbox_role::{CardFacts, MailboxRole};
 pub use message::{

@@ -1,12 +1,12 @@
-//! The mailbox on the control core: the operator's line, what is told there, and where what is set there is stored.
+//! The mailbox on the control core: the operator's line, what is told there, and what is declared there and stored.
 
 use core::time::Duration;
 
-use control::{Card, ConfigurationStore, Mailbox, StoreState};
+use control::{Asking, Card, Mailbox};
 use dataplane::Role;
 use hal_api::{ByteStream, Instant, NorFlash};
-use message::mailbox::{self, Core, CoreCall, Cores, Error, Status};
-use message::{Calls, CoreMeter, Reply, Then};
+use message::mailbox::{self, Answer, Call, Core, Cores, Error, Status};
+use message::{CoreMeter, Then};
 
 use crate::plan::{self, Plan};
 
@@ -32,7 +32,7 @@ pub struct CardFacts {
     pub end: fn(Then) -> Option<Then>,
 }
 
-/// Serves the mailbox on one line, where there is one.
+/// Serves the mailbox on one line, where there is one, and keeps what is declared.
 pub struct MailboxRole<S, F> {
     mailbox: Option<Mailbox<S>>,
     card: CardSide<F>,
@@ -42,73 +42,65 @@ pub struct MailboxRole<S, F> {
 /// What the mailbox asks: control itself, and the data cores.
 struct CardSide<F> {
     facts: CardFacts,
-    calls: Calls,
-    store: ConfigurationStore<'static, F>,
+    asking: Asking<'static, F>,
 }
 
 impl<S: ByteStream, F: NorFlash> MailboxRole<S, F> {
-    /// The mailbox on `line`. With `polled` that cannot wake the core. `calls` are the ways to the data cores, `store` is
-    /// where the configuration is kept.
-    pub fn new(
-        line: Option<S>,
-        polled: bool,
-        facts: CardFacts,
-        calls: Calls,
-        store: ConfigurationStore<'static, F>,
-    ) -> Self {
-        Self { mailbox: line.map(Mailbox::new), card: CardSide { facts, calls, store }, polled }
+    /// The mailbox on `line`. With `polled` that cannot wake the core. `asking` is the way to the data cores, and has what is declared.
+    pub fn new(line: Option<S>, polled: bool, facts: CardFacts, asking: Asking<'static, F>) -> Self {
+        Self { mailbox: line.map(Mailbox::new), card: CardSide { facts, asking }, polled }
     }
 }
 
 impl<S: ByteStream, F: NorFlash> Role for MailboxRole<S, F> {
     fn poll(&mut self, now: Instant, budget: u32) -> u32 {
-        let stored = self.card.store.poll(now);
-        let Some(mailbox) = &mut self.mailbox else { return stored };
-        stored + mailbox.poll(&mut self.card, now, budget)
+        let work = self.card.asking.poll(now);
+        let Some(mailbox) = &mut self.mailbox else { return work };
+        work + mailbox.poll(&mut self.card, now, budget)
     }
 
     fn arm(&mut self) -> bool {
-        let heard = self.card.calls.arm();
+        let heard = self.card.asking.arm();
         self.mailbox.as_mut().is_some_and(Mailbox::arm) || heard
     }
 
     fn disarm(&mut self) {
-        self.card.calls.disarm();
+        self.card.asking.disarm();
         if let Some(mailbox) = &mut self.mailbox {
             mailbox.disarm();
         }
     }
 
     fn next_deadline(&mut self, now: Instant) -> Instant {
-        let stored = self.card.store.next_deadline(now);
-        let Some(mailbox) = &self.mailbox else { return stored };
-        let look = if self.polled { now + POLL_INTERVAL } else { Instant::FAR_FUTURE };
-        mailbox.next_deadline().min(look).min(stored)
+        let looks = self.polled && self.mailbox.is_some();
+        let look = if looks { now + POLL_INTERVAL } else { Instant::FAR_FUTURE };
+        self.card.asking.next_deadline(now).min(look)
     }
 }
 
 impl<F: NorFlash> Card for CardSide<F> {
+    fn begin(&mut self, call: Call, now: Instant) -> Option<Result<Answer, Error>> {
+        Some(match call {
+            Call::Status => Ok(Answer::Status(self.status(now))),
+            Call::Cores { first } => Ok(Answer::Cores(self.facts.cores(first))),
+            Call::End { then } => self.facts.end(then).map(|then| Answer::Ending { then }),
+            Call::Core { core, call } => return self.asking.ask(core, call, now),
+            Call::Change(change) => return self.asking.change(change, now),
+            Call::Configuration { first } => Ok(self.asking.configuration(first)),
+            // The mailbox answers it.
+            Call::Hello(_) => Err(Error::Malformed),
+        })
+    }
+
+    fn finish(&mut self, now: Instant) -> Option<Result<Answer, Error>> {
+        self.asking.finish(now)
+    }
+}
+
+impl<F: NorFlash> CardSide<F> {
     fn status(&self, now: Instant) -> Status {
-        let configuration_is_stored = self.store.state() == StoreState::Idle;
-        Status { data_cores: self.calls.cores(), configuration_is_stored, ..self.facts.status(now) }
-    }
-
-    fn cores(&self, first: u8) -> Cores {
-        self.facts.cores(first)
-    }
-
-    fn end(&self, then: Then) -> Result<Then, Error> {
-        let comes = (self.facts.end)(then).ok_or(Error::NotHere)?;
-        hal_log::info!("an operator asks for the orderly end");
-        Ok(comes)
-    }
-
-    fn ask(&mut self, core: u8, call: CoreCall) -> Result<u32, Error> {
-        self.calls.ask(core, call)
-    }
-
-    fn hear(&mut self) -> Option<Reply> {
-        self.calls.hear()
+        let (data_cores, configuration_is_stored) = (self.asking.cores(), self.asking.is_stored());
+        Status { data_cores, configuration_is_stored, ..self.facts.status(now) }
     }
 }
 
@@ -123,8 +115,15 @@ impl CardFacts {
             data_cores: 0,
             crashes: self.crashes,
             crashes_in_a_row: self.crashes_in_a_row,
+            // As `CardSide` knows.
             configuration_is_stored: false,
         }
+    }
+
+    fn end(&self, then: Then) -> Result<Then, Error> {
+        let comes = (self.end)(then).ok_or(Error::NotHere)?;
+        hal_log::info!("an operator asks for the orderly end");
+        Ok(comes)
     }
 
     fn cores(&self, first: u8) -> Cores {
@@ -177,33 +176,8 @@ fn shortened<const N: usize>(name: &str) -> heapless::String<N> {
 
 #[cfg(test)]
 mod tests {
-    use hal_api::{FlashError, FlashShape};
-    use hal_fakes::FakeFlash;
-    use hal_mem::Arena;
-    use message::call_ways;
-
     use super::*;
     use crate::plan::PlanEntry;
-
-    struct NoLine;
-
-    impl ByteStream for NoLine {
-        fn read(&mut self, _into: &mut [u8]) -> usize {
-            0
-        }
-
-        fn write(&mut self, _bytes: &[u8]) -> usize {
-            0
-        }
-
-        fn flush(&mut self) {}
-
-        fn arm(&mut self) -> bool {
-            false
-        }
-
-        fn disarm(&mut self) {}
-    }
 
     static METERS: [CoreMeter; 16] = [const { CoreMeter::new() }; 16];
     static PLAN: Plan = Plan {
@@ -232,36 +206,6 @@ mod tests {
         let last = &card.cores(11).cores[0];
         assert_eq!(last.roles, [mailbox::Role::Net, mailbox::Role::Drive]);
         assert_eq!((last.sleeps, last.asleep_us), (1, 5));
-    }
-
-    #[test]
-    fn the_status_tells_whether_what_is_set_survives_a_reset() {
-        let shape = FlashShape { blocks: 2, block_bytes: 4096, unit_bytes: 4, program_bytes: 64 };
-        for has_flash in [false, true] {
-            let (flash, hands) = FakeFlash::new(shape);
-            let store = ConfigurationStore::open(Some(flash).filter(|_| has_flash), vec![0; 4096].leak());
-            let (calls, _) = call_ways(&mut Arena::leak_for_host(1 << 20), 0, |_| {}, || {}).unwrap();
-            let mut role: MailboxRole<NoLine, _> = MailboxRole::new(None, false, facts(), calls, store);
-            let is_stored =
-                |role: &MailboxRole<_, _>| role.card.status(Instant::ZERO).configuration_is_stored;
-            assert_eq!(is_stored(&role), has_flash);
-            if !has_flash {
-                continue;
-            }
-            role.card.store.save(b"set", Instant::ZERO).unwrap();
-            assert!(!is_stored(&role), "it is on its way");
-            assert!(role.next_deadline(Instant::ZERO) < Instant::from_millis(10));
-            while !is_stored(&role) {
-                role.poll(Instant::ZERO, 64);
-            }
-            assert_eq!(role.next_deadline(Instant::ZERO), Instant::FAR_FUTURE);
-            hands.fail_at(0, FlashError::EraseFailed);
-            role.card.store.save(b"more", Instant::ZERO).unwrap();
-            while role.next_deadline(Instant::ZERO) != Instant::FAR_FUTURE {
-                role.poll(Instant::ZERO, 64);
-            }
-            assert!(!is_stored(&role), "it has failed");
-        }
     }
 
     #[test]

@@ -5,12 +5,16 @@
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
+mod asking;
+mod configuration;
 mod hot_plug;
 pub mod limits;
 mod mailbox;
 mod slot;
 mod store;
 
+pub use asking::{Asking, CHANGE_PATIENCE, CORE_PATIENCE};
+pub use configuration::{Configuration, Full};
 pub use hot_plug::HotPlug;
-pub use mailbox::{CORE_PATIENCE, Card, Mailbox};
+pub use mailbox::{Card, Mailbox};
 pub use store::{ConfigurationStore, Current, StoreError, StoreState};

@@ -4,8 +4,8 @@
 //! answered in a turn: whoever asks must not take the hosts' time.
 
 use hal_api::{FrameQueue, Instant, NvmeDevice};
-use message::mailbox::{self, CoreAnswer, CoreCall};
-use message::{CallDesk, Reply};
+use message::mailbox::{self, CoreAnswer, CoreCall, Error};
+use message::{CallDesk, Reply, Request};
 
 use crate::data_core::DataCore;
 use crate::net_role::port_id;
@@ -18,35 +18,66 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
 
     /// Answers the next question, if there is one. Returns how many that was.
     pub(crate) fn answer_calls(&mut self, now: Instant) -> u32 {
+        if self.owed_change.is_some() {
+            return self.answer_change();
+        }
         let Some(request) = self.desk.as_mut().and_then(CallDesk::take) else { return 0 };
-        let result = Ok(self.answer_call(&request.call, now));
-        if let Some(desk) = &mut self.desk {
-            desk.reply(Reply { ticket: request.ticket, result });
+        if let Some(result) = self.answer_call(&request, now) {
+            self.reply(request.ticket, result);
         }
         1
     }
 
+    /// Says that a change is complete here, once it is.
+    fn answer_change(&mut self) -> u32 {
+        let Some((ticket, change)) = self.owed_change else { return 0 };
+        if !self.change_done(change) {
+            return 0;
+        }
+        self.owed_change = None;
+        self.reply(ticket, Ok(CoreAnswer::Changed));
+        1
+    }
+
+    fn reply(&mut self, ticket: u32, result: Result<CoreAnswer, Error>) {
+        if let Some(desk) = &mut self.desk {
+            desk.reply(Reply { ticket, result });
+        }
+    }
+
+    /// `None` for what is answered when it is complete.
     // Rare, and with answers of a kilobyte: out of the way of the turns between.
     #[inline(never)]
-    fn answer_call(&mut self, call: &CoreCall, now: Instant) -> CoreAnswer {
-        match *call {
-            CoreCall::Drives { first } => CoreAnswer::Drives(self.tell_drives(first)),
+    fn answer_call(&mut self, request: &Request, now: Instant) -> Option<Result<CoreAnswer, Error>> {
+        Some(Ok(match &request.call {
+            CoreCall::Drives { first } => CoreAnswer::Drives(self.tell_drives(*first)),
             CoreCall::Ports => CoreAnswer::Ports(self.tell_ports()),
-            CoreCall::Namespaces { first } => CoreAnswer::Namespaces(self.subsystem.tell_namespaces(first)),
-            CoreCall::Controllers { first } => {
-                CoreAnswer::Controllers(self.subsystem.tell_controllers(first, now))
+            CoreCall::Subsystems { first } => CoreAnswer::Subsystems(self.subsystems(*first)),
+            CoreCall::AllowedHosts { subsystem, first } => {
+                CoreAnswer::AllowedHosts(self.allowed_hosts(*subsystem, *first))
             }
-            CoreCall::Queues { first } => CoreAnswer::Queues(self.target.tell_queues(first)),
-            CoreCall::Meters { first } => CoreAnswer::Meters(self.namespace_meters(first)),
-            CoreCall::Traces { log, first } => CoreAnswer::Traces(self.traces(log, first)),
+            CoreCall::Namespaces { first } => CoreAnswer::Namespaces(self.namespaces(*first)),
+            CoreCall::Controllers { first } => {
+                CoreAnswer::Controllers(self.subsystem.tell_controllers(*first, now))
+            }
+            CoreCall::Queues { first } => CoreAnswer::Queues(self.target.tell_queues(*first)),
+            CoreCall::Meters { first } => CoreAnswer::Meters(self.namespace_meters(*first)),
+            CoreCall::Traces { log, first } => CoreAnswer::Traces(self.traces(*log, *first)),
             CoreCall::TraceSettings { set } => {
-                if let Some(settings) = set {
+                if let Some(settings) = *set {
                     self.set_trace_settings(settings);
                 }
                 CoreAnswer::TraceSettings(self.trace_settings())
             }
             CoreCall::Counters => CoreAnswer::Counters(self.counters()),
-        }
+            CoreCall::Change(change) => match self.change(change, now) {
+                Ok(change) => {
+                    self.owed_change = Some((request.ticket, change));
+                    return None;
+                }
+                Err(error) => return Some(Err(Error::Change(error))),
+            },
+        }))
     }
 
     fn tell_drives<const N: usize>(&self, first: u8) -> heapless::Vec<mailbox::Drive, N> {

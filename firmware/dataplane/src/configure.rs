@@ -69,6 +69,24 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
         Ok(ChangeTicket(self.changes.last))
     }
 
+    /// Makes a change that was declared before the card started: all cores are given it before any of them runs, and it is complete at
+    /// once.
+    ///
+    /// # Errors
+    /// [`ChangeError`]: nothing has changed.
+    pub fn restore(&mut self, change: &ConfigurationChange, now: Instant) -> Result<(), ChangeError> {
+        if let ConfigurationChange::SetPortAccess { port, access } = *change {
+            self.port_place(port)?;
+            // There is no I/O to wait for, and the others are told as this one is.
+            self.subsystem.set_ana_state(PortId(port), ana_state(access));
+            return Ok(());
+        }
+        let ticket = self.change(change, now)?;
+        let is_done = self.change_done(ticket);
+        debug_assert!(is_done, "there is nothing to wait for before the card serves");
+        Ok(())
+    }
+
     /// Whether a change is complete here: what it has ended, it has ended. On the registrar's core also on the others, as far as
     /// namespaces and ANA states are concerned.
     pub fn change_done(&mut self, ticket: ChangeTicket) -> bool {
@@ -271,14 +289,8 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
 
     fn set_port_access(&mut self, port: u16, access: PortAccess) -> Result<SubsystemPlace, ChangeError> {
         self.port_place(port)?;
-        let state = match access {
-            PortAccess::Optimized => AnaState::Optimized,
-            PortAccess::NonOptimized => AnaState::NonOptimized,
-            PortAccess::Inaccessible => AnaState::Inaccessible,
-            PortAccess::PersistentLoss => AnaState::PersistentLoss,
-        };
         if self.subsystem.is_registrar()
-            && self.subsystem.set_ana_state_everywhere(PortId(port), state) == AnaStart::Busy
+            && self.subsystem.set_ana_state_everywhere(PortId(port), ana_state(access)) == AnaStart::Busy
         {
             return Err(ChangeError::Busy);
         }
@@ -303,5 +315,14 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
             self.report_addresses();
         }
         Ok(SubsystemPlace::DISCOVERY)
+    }
+}
+
+const fn ana_state(access: PortAccess) -> AnaState {
+    match access {
+        PortAccess::Optimized => AnaState::Optimized,
+        PortAccess::NonOptimized => AnaState::NonOptimized,
+        PortAccess::Inaccessible => AnaState::Inaccessible,
+        PortAccess::PersistentLoss => AnaState::PersistentLoss,
     }
 }

@@ -13,7 +13,7 @@ use message::{CallDesk, OrderlyEnd};
 use net::Stack;
 use nvmeof::{Environment, Target};
 
-use crate::configure::Changes;
+use crate::configure::{ChangeTicket, Changes};
 use crate::core_loop::Role;
 use crate::mesh::MeshState;
 use crate::net_role::Connections;
@@ -85,6 +85,8 @@ pub struct DataCore<F: FrameQueue, D: NvmeDevice + 'static> {
     pub(crate) host_flush: HostFlush,
     pub(crate) mesh: MeshState,
     pub(crate) desk: Option<CallDesk>,
+    /// The change that control waits for, by the ticket that it was asked under.
+    pub(crate) owed_change: Option<(u32, ChangeTicket)>,
     next_tick: Instant,
 }
 
@@ -109,6 +111,7 @@ impl<F: FrameQueue, D: NvmeDevice + 'static> DataCore<F, D> {
             host_flush: HostFlush::default(),
             mesh: MeshState::default(),
             desk: None,
+            owed_change: None,
             next_tick: Instant::ZERO,
         }
     }

@@ -14,13 +14,14 @@ mod types;
 
 pub use core_types::{
     Controller, CoreAnswer, CoreCall, Drive, DriveCounters, DriveHealth, DriveHome, DriveState,
-    MAX_CONTROLLERS_OF_ANSWER, MAX_DRIVES_OF_ANSWER, MAX_NAMESPACES_OF_ANSWER, MAX_PORTS_OF_ANSWER,
-    MAX_QUEUES_OF_ANSWER, Namespace, Port, PortAddress, PortCounters, Queue,
+    MAX_CONTROLLERS_OF_ANSWER, MAX_DRIVES_OF_ANSWER, MAX_PORTS_OF_ANSWER, MAX_QUEUES_OF_ANSWER, Port,
+    PortAddress, PortCounters, Queue,
 };
 pub use error::Error;
 pub use frame::{Frame, FrameReader, MAX_FRAME_BYTES, encode};
 pub use types::{
-    Answer, Call, Core, Cores, Edition, MAX_CORES_OF_ANSWER, Request, Response, Role, Roles, Status, Text,
+    Answer, Call, Core, Cores, Edition, Kept, MAX_CHANGES_OF_ANSWER, MAX_CORES_OF_ANSWER, Request, Response,
+    Role, Roles, Status, Text,
 };
 
 /// Bytes of a request or a response at most, before it is encoded for a stream.

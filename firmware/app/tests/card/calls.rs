@@ -2,7 +2,8 @@
 
 use app::Calls;
 use hal_fakes::NvmeConfig;
-use message::mailbox::{Controller, CoreAnswer, CoreCall, Drive, DriveState, Namespace, Queue};
+use message::configuration::{ConfigurationChange, NamespaceReading, NamespaceState, SubsystemPlace};
+use message::mailbox::{Controller, CoreAnswer, CoreCall, Drive, DriveState, Queue};
 use nvme::opcode::io;
 
 use crate::card::Card;
@@ -29,7 +30,7 @@ fn drives(card: &mut Card, calls: &mut Calls, core: u8, first: u8) -> Vec<Drive>
     }
 }
 
-fn namespaces(card: &mut Card, calls: &mut Calls, core: u8) -> Vec<Namespace> {
+fn namespaces(card: &mut Card, calls: &mut Calls, core: u8) -> Vec<NamespaceReading> {
     match ask(card, calls, core, CoreCall::Namespaces { first: 0 }) {
         CoreAnswer::Namespaces(namespaces) => namespaces.into_iter().collect(),
         other => panic!("{other:?}"),
@@ -69,8 +70,8 @@ fn each_core_tells_of_its_part_and_together_they_tell_of_the_card() {
         homes.extend(of_core.into_iter().filter_map(|drive| Some((drive.number, drive.home?))));
         here.extend(controllers(&mut card, &mut calls, core));
         connections.extend(queues(&mut card, &mut calls, core));
-        assert_eq!(namespaces(&mut card, &mut calls, core).len(), 5);
     }
+    assert_eq!(namespaces(&mut card, &mut calls, 0).len(), 5);
     homes.sort_by_key(|(number, _)| *number);
     assert!(homes.iter().map(|(number, _)| *number).eq(0..5), "each drive has one home");
     for (number, home) in &homes {
@@ -82,8 +83,37 @@ fn each_core_tells_of_its_part_and_together_they_tell_of_the_card() {
     }
     assert!(commands >= 1, "the host's read");
     let [controller] = &here[..] else { panic!("{here:?}") };
-    assert!(controller.is_ready && !controller.discovery && controller.io_queues == 1);
+    assert!(
+        controller.is_ready && controller.subsystem == SubsystemPlace::DEFAULT && controller.io_queues == 1
+    );
     let mut ids: Vec<_> = connections.iter().map(|queue| (queue.cntlid, queue.queue_id)).collect();
     ids.sort_unstable();
     assert_eq!(ids, [(Some(controller.cntlid), 0), (Some(controller.cntlid), 1)]);
+}
+
+fn at_drives(card: &Card) -> usize {
+    (0..2).flat_map(|core| card.core(core).drives().iter()).map(drive::Drive::outstanding).sum()
+}
+
+#[test]
+fn a_change_is_answered_when_nothing_is_left_of_how_it_was_before() {
+    let mut card = Card::boot_cores(MEMORY, 2, 3, [NvmeConfig::default()]);
+    let mut calls = card.add_calls();
+    let mut host = Host::connect(&mut card, 1);
+    let nsid = host.namespaces(&mut card)[0];
+    let namespace = namespaces(&mut card, &mut calls, 0)[0].namespace;
+    card.drives[0].reconfigure(|config| config.latency_polls = (3000, 3000));
+    host.io.start(&mut card, blocks(io::WRITE, nsid, 0, 8), Payload::InCapsule(vec![1; 4096]));
+    card.run_until("the write is at the drive", |card| at_drives(card) > 0);
+    let detach = || CoreCall::Change(ConfigurationChange::DetachNamespace { namespace });
+    assert_eq!(ask(&mut card, &mut calls, 1, detach()), CoreAnswer::Changed);
+    calls.ask(0, detach()).unwrap();
+    card.run_until("the write has ended", |card| {
+        let is_there = at_drives(card) > 0;
+        assert!(!is_there || calls.hear().is_none(), "answered while a write is at the drive");
+        !is_there
+    });
+    card.run_until("the change is complete", |_| calls.hear().is_some());
+    let state = namespaces(&mut card, &mut calls, 0)[0].state;
+    assert_eq!(state, NamespaceState::Detached);
 }

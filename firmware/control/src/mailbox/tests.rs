@@ -6,7 +6,8 @@ use std::rc::Rc;
 
 use proptest::prelude::*;
 
-use message::mailbox::CoreAnswer;
+use message::Then;
+use message::mailbox::{CoreCall, Cores, Status};
 
 use super::*;
 
@@ -46,55 +47,45 @@ impl ByteStream for Stream {
     fn disarm(&mut self) {}
 }
 
-/// A card with two data cores, of which the second never answers.
+/// A card that says what it does at once, and what it does with data cores when it is told to.
 #[derive(Default)]
 struct FakeCard {
-    asked: u32,
-    replies: VecDeque<Reply>,
+    begun: Option<Call>,
+    finishes: bool,
 }
 
 impl Card for FakeCard {
-    fn status(&self, now: Instant) -> Status {
+    fn begin(&mut self, call: Call, now: Instant) -> Option<Result<Answer, Error>> {
+        assert_eq!(self.begun, None, "one thing at a time");
         let text = |text: &str| text.try_into().unwrap();
-        Status {
-            version: text("1.2.3"),
-            board: text("test"),
-            plan: text("single"),
-            uptime_us: now.as_micros(),
-            cores: 1,
-            data_cores: 2,
-            crashes: 0,
-            crashes_in_a_row: 0,
-            configuration_is_stored: false,
+        match call {
+            Call::Status => Some(Ok(Answer::Status(Status {
+                version: text("1.2.3"),
+                board: text("test"),
+                plan: text("single"),
+                uptime_us: now.as_micros(),
+                cores: 1,
+                data_cores: 1,
+                crashes: 0,
+                crashes_in_a_row: 0,
+                configuration_is_stored: false,
+            }))),
+            Call::Cores { .. } => Some(Ok(Answer::Cores(Cores { cores: heapless::Vec::new() }))),
+            Call::End { then: Then::Off } => Some(Ok(Answer::Ending { then: Then::Off })),
+            Call::Core { .. } => {
+                self.begun = Some(call);
+                None
+            }
+            _ => Some(Err(Error::NotHere)),
         }
     }
 
-    fn cores(&self, _: u8) -> Cores {
-        Cores { cores: heapless::Vec::new() }
-    }
-
-    fn end(&self, then: Then) -> Result<Then, Error> {
-        if then == Then::Off { Ok(then) } else { Err(Error::NotHere) }
-    }
-
-    fn ask(&mut self, core: u8, _: CoreCall) -> Result<u32, Error> {
-        if core > 1 {
-            return Err(Error::NoSuchCore { core, cores: 2 });
+    fn finish(&mut self, _: Instant) -> Option<Result<Answer, Error>> {
+        if !self.finishes {
+            return None;
         }
-        self.asked += 1;
-        if core == 0 {
-            self.replies.push_back(reply(self.asked));
-        }
-        Ok(self.asked)
+        self.begun.take().map(|_| Err(Error::CoreSilent { core: 0 }))
     }
-
-    fn hear(&mut self) -> Option<Reply> {
-        self.replies.pop_front()
-    }
-}
-
-fn reply(ticket: u32) -> Reply {
-    Reply { ticket, result: Ok(CoreAnswer::Queues(heapless::Vec::new())) }
 }
 
 struct Bench {
@@ -187,39 +178,24 @@ fn what_the_card_cannot_do_is_refused() {
 }
 
 #[test]
-fn a_data_core_answers_for_itself_and_in_order() {
+fn what_takes_the_card_longer_is_waited_for_and_what_comes_behind_it_waits_too() {
     let mut bench = Bench::new();
     bench.ask(1, Call::Hello(Edition::HERE));
-    for (sequence, core) in [(2, 0), (3, 2), (4, 0)] {
-        bench.ask(sequence, Call::Core { core, call: CoreCall::Ports });
-    }
-    bench.ask(5, Call::Status);
+    bench.ask(2, Call::Core { core: 0, call: CoreCall::Ports });
+    bench.ask(3, Call::Status);
+    while bench.poll() > 0 {}
+    assert_eq!(bench.responses().len(), 1);
+    assert!(!bench.mailbox.arm(), "there is nothing to do until the card has finished");
+    // The client goes, and another comes.
+    bench.say(&[7, 0]);
+    bench.ask(4, Call::Hello(Edition::HERE));
+    assert_eq!(bench.poll(), 0);
+    bench.card.finishes = true;
     while bench.poll() > 0 {}
     let responses = bench.responses();
-    assert!(responses.iter().map(|response| response.sequence).eq(1..=5));
-    let queues = Ok(Answer::Core(CoreAnswer::Queues(heapless::Vec::new())));
-    assert_eq!((&responses[1].result, &responses[3].result), (&queues, &queues));
-    assert_eq!(responses[2].result, Err(Error::NoSuchCore { core: 2, cores: 2 }));
-}
-
-#[test]
-fn a_data_core_that_says_nothing_is_named_and_what_it_says_too_late_is_nobodys() {
-    let mut bench = Bench::new();
-    bench.ask(1, Call::Hello(Edition::HERE));
-    bench.ask(2, Call::Core { core: 1, call: CoreCall::Ports });
-    bench.ask(3, Call::Core { core: 0, call: CoreCall::Ports });
-    while bench.poll() > 0 {}
-    assert_eq!((bench.responses().len(), bench.mailbox.next_deadline()), (1, bench.now + CORE_PATIENCE));
-    assert!(!bench.mailbox.arm() || !bench.line.0.borrow().to_card.is_empty());
-    bench.now = bench.now + CORE_PATIENCE;
-    assert!(bench.poll() > 0);
-    // It comes before what is waited for now.
-    bench.card.replies.push_front(reply(1));
-    while bench.poll() > 0 {}
-    let responses = bench.responses();
-    assert_eq!(responses[0].result, Err(Error::CoreSilent { core: 1 }));
-    assert_eq!((responses[1].sequence, responses[1].result.is_ok(), responses.len()), (3, true, 2));
-    assert_eq!(bench.mailbox.next_deadline(), Instant::FAR_FUTURE);
+    assert!(responses.iter().map(|response| response.sequence).eq([2, 3, 0, 4]));
+    assert_eq!(responses[0].result, Err(Error::CoreSilent { core: 0 }));
+    assert!(responses[1].result.is_ok() && responses[3].result.is_ok());
 }
 
 #[test]

@@ -11,19 +11,21 @@ use serde::{Deserialize, Serialize};
 
 use super::Text;
 use crate::{CoreCounters, MeterPage, MeterPlace, TraceLog, TracePage, TraceSettings};
+use crate::configuration::{
+    ConfigurationChange, HostReadings, NamespaceReadings, SubsystemPlace, SubsystemReadings,
+};
 
 /// Drives that one answer tells of.
 pub const MAX_DRIVES_OF_ANSWER: usize = 3;
 /// Ethernet ports.
 pub const MAX_PORTS_OF_ANSWER: usize = 2;
-/// Namespaces that one answer tells of.
-pub const MAX_NAMESPACES_OF_ANSWER: usize = 8;
 /// Controllers that one answer tells of.
 pub const MAX_CONTROLLERS_OF_ANSWER: usize = 3;
 /// Queues that one answer tells of.
 pub const MAX_QUEUES_OF_ANSWER: usize = 16;
 
 /// What a data core is asked.
+#[allow(clippy::large_enum_variant, reason = "one exists at a time, and there is no heap to box it in")]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Schema)]
 pub enum CoreCall {
     /// The drives, from this number on.
@@ -33,10 +35,23 @@ pub enum CoreCall {
     },
     /// Its queues of the Ethernet ports.
     Ports,
-    /// The namespaces that it serves: all cores serve the same, but for moments in which they change.
+    /// The namespaces of drives that the card knows, attached or not, and those that are declared and missing: of the first data
+    /// core.
     Namespaces {
-        /// The first NSID to be told of.
-        first: u32,
+        /// The first to be told of, by its number.
+        first: u8,
+    },
+    /// The NVM subsystems: all cores have the same, but each its own controllers.
+    Subsystems {
+        /// The first to be told of.
+        first: SubsystemPlace,
+    },
+    /// The hosts that a subsystem allows by name.
+    AllowedHosts {
+        /// Which.
+        subsystem: SubsystemPlace,
+        /// The first to be told of, by its number.
+        first: u8,
     },
     /// The controllers that live on it.
     Controllers {
@@ -67,6 +82,8 @@ pub enum CoreCall {
     },
     /// What it has counted besides.
     Counters,
+    /// Makes a change; from control alone, which sees to it that all cores make it.
+    Change(ConfigurationChange),
 }
 
 /// What it answers.
@@ -78,7 +95,11 @@ pub enum CoreAnswer {
     /// To [`CoreCall::Ports`].
     Ports(Vec<Port, MAX_PORTS_OF_ANSWER>),
     /// To [`CoreCall::Namespaces`].
-    Namespaces(Vec<Namespace, MAX_NAMESPACES_OF_ANSWER>),
+    Namespaces(NamespaceReadings),
+    /// To [`CoreCall::Subsystems`].
+    Subsystems(SubsystemReadings),
+    /// To [`CoreCall::AllowedHosts`].
+    AllowedHosts(HostReadings),
     /// To [`CoreCall::Controllers`].
     Controllers(Vec<Controller, MAX_CONTROLLERS_OF_ANSWER>),
     /// To [`CoreCall::Queues`].
@@ -91,6 +112,8 @@ pub enum CoreAnswer {
     TraceSettings(TraceSettings),
     /// To [`CoreCall::Counters`].
     Counters(CoreCounters),
+    /// To [`CoreCall::Change`]: nothing is left on this core of how it was before.
+    Changed,
 }
 
 /// What a data core has of a drive.
@@ -265,29 +288,6 @@ pub struct PortCounters {
     pub free_sockets: u16,
 }
 
-/// A namespace, as hosts see it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Schema)]
-pub struct Namespace {
-    /// NSID.
-    pub nsid: u32,
-    /// UUID; zeros where there is none.
-    pub uuid: [u8; 16],
-    /// NGUID; zeros where there is none.
-    pub nguid: [u8; 16],
-    /// EUI-64; zeros where there is none.
-    pub eui64: [u8; 8],
-    /// Size, in blocks.
-    pub blocks: u64,
-    /// Of a block.
-    pub block_bytes: u32,
-    /// The number of the drive that has the blocks.
-    pub drive: u8,
-    /// NSID on that drive.
-    pub drive_nsid: u32,
-    /// The drive has a volatile write cache.
-    pub has_write_cache: bool,
-}
-
 /// A controller: one host's association.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Schema)]
 pub struct Controller {
@@ -301,8 +301,8 @@ pub struct Controller {
     pub address: Option<IpAddr>,
     /// The number of the port that it came by.
     pub port: u16,
-    /// It is one of discovery.
-    pub discovery: bool,
+    /// Its subsystem, or discovery.
+    pub subsystem: SubsystemPlace,
     /// It carries out commands.
     pub is_ready: bool,
     /// Keep Alive Timeout, in milliseconds; 0 is none.

@@ -4,6 +4,7 @@ use postcard_schema::Schema;
 use serde::{Deserialize, Serialize};
 
 use super::Edition;
+use crate::configuration::ChangeError;
 
 /// Nothing was changed; the sentence says what to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Schema)]
@@ -35,6 +36,15 @@ pub enum Error {
         /// Which.
         core: u8,
     },
+    /// What is declared does not allow the change.
+    Change(ChangeError),
+    /// There is no room for what is declared.
+    ConfigurationFull,
+    /// The change is begun, and what it ends has not ended yet on a data core.
+    ChangeUnderWay {
+        /// Which.
+        core: u8,
+    },
 }
 
 impl core::fmt::Display for Error {
@@ -57,6 +67,14 @@ impl core::fmt::Display for Error {
             Self::CoreSilent { core } => write!(
                 formatter,
                 "data core {core} does not answer: it may be about to be restarted by the watchdog; try again, and look at the card's log"
+            ),
+            Self::Change(error) => error.fmt(formatter),
+            Self::ConfigurationFull => formatter.write_str(
+                "there is no room for more configuration: delete subsystems, or disallow hosts, that nobody needs",
+            ),
+            Self::ChangeUnderWay { core } => write!(
+                formatter,
+                "the change is begun, but commands that it ends are still at a drive of data core {core}: say it again until it is complete"
             ),
             Self::TooLong => {
                 formatter.write_str("the request is longer than a mailbox slot: ask for less at once")

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{CoreAnswer, CoreCall, Error};
 use crate::Then;
+use crate::configuration::ConfigurationChange;
 
 /// Raised when what is said changes its meaning, although it may look the same.
 const VERSION: u16 = 1;
@@ -16,6 +17,8 @@ pub type Text = String<224>;
 
 /// Cores that one answer tells of.
 pub const MAX_CORES_OF_ANSWER: usize = 8;
+/// Changes that one answer tells of.
+pub const MAX_CHANGES_OF_ANSWER: usize = 2;
 
 /// What a client sends.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Schema)]
@@ -59,6 +62,14 @@ pub enum Call {
         /// What it is asked.
         call: CoreCall,
     },
+    /// Changes what is declared; answered when it holds on all data cores and, where there is a store, is stored. Asked again it
+    /// does no harm.
+    Change(ConfigurationChange),
+    /// What is declared, as the changes that lead there.
+    Configuration {
+        /// The first to be told of, counted from 0.
+        first: u16,
+    },
 }
 
 /// What the card answers.
@@ -78,6 +89,21 @@ pub enum Answer {
     },
     /// To [`Call::Core`].
     Core(CoreAnswer),
+    /// To [`Call::Change`].
+    Changed(Kept),
+    /// To [`Call::Configuration`]: none where there are no more.
+    Configuration(Vec<ConfigurationChange, MAX_CHANGES_OF_ANSWER>),
+}
+
+/// How long a change that was made lasts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Schema)]
+pub enum Kept {
+    /// It is stored.
+    Stored,
+    /// Until the next reset: there is no store.
+    UntilReset,
+    /// Until the next reset: the store has failed, and has the configuration before it.
+    StoreFailed,
 }
 
 /// Which edition of the mailbox somebody speaks.

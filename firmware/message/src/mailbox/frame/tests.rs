@@ -3,10 +3,10 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::configuration::SubsystemPlace;
 use crate::mailbox::{
     Answer, Call, Controller, Core, CoreAnswer, Cores, Drive, DriveCounters, DriveHealth, DriveHome,
-    DriveState, Edition, Namespace, Port, PortAddress, PortCounters, Queue, Request, Response, Role, Roles,
-    Status,
+    DriveState, Edition, Port, PortAddress, PortCounters, Queue, Request, Response, Role, Roles, Status,
 };
 
 fn request(sequence: u32) -> Request {
@@ -109,7 +109,7 @@ fn the_largest_answers_of_data_cores_fit_into_a_message() {
 }
 
 /// Answers with as many entries as they take, each as long as it can be.
-fn largest_of_cores() -> [CoreAnswer; 5] {
+fn largest_of_cores() -> [CoreAnswer; 4] {
     fn full<T: Clone, const N: usize>(entry: &T) -> heapless::Vec<T, N> {
         (0..N).map(|_| entry.clone()).collect()
     }
@@ -181,24 +181,13 @@ fn largest_of_cores() -> [CoreAnswer; 5] {
         ana_state: u8::MAX,
         counters: of_port,
     };
-    let namespace = Namespace {
-        nsid: u32::MAX,
-        uuid: [u8::MAX; 16],
-        nguid: [u8::MAX; 16],
-        eui64: [u8::MAX; 8],
-        blocks: u64::MAX,
-        block_bytes: u32::MAX,
-        drive: u8::MAX,
-        drive_nsid: u32::MAX,
-        has_write_cache: true,
-    };
     let controller = Controller {
         cntlid: u16::MAX,
         host_nqn: text(),
         host_id: [u8::MAX; 16],
         address: Some(address),
         port: u16::MAX,
-        discovery: true,
+        subsystem: SubsystemPlace(u8::MAX),
         is_ready: true,
         keep_alive_ms: u32::MAX,
         idle_ms: u64::MAX,
@@ -221,7 +210,6 @@ fn largest_of_cores() -> [CoreAnswer; 5] {
     [
         CoreAnswer::Drives(full(&drive)),
         CoreAnswer::Ports(full(&port)),
-        CoreAnswer::Namespaces(full(&namespace)),
         CoreAnswer::Controllers(full(&controller)),
         CoreAnswer::Queues(full(&queue)),
     ]
