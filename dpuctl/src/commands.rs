@@ -6,8 +6,8 @@ use message::configuration::ConfigurationChange as Change;
 use message::mailbox::{Answer, Call};
 
 use crate::client::{Client, Failure};
-use crate::meters::{self, Counters, NamespaceView};
 use crate::configure::{self, Namespace, Port, Subsystem};
+use crate::meters::{self, Counters, NamespaceView};
 use crate::{apply, output, survey, traces};
 
 /// A command.

@@ -65,6 +65,7 @@ pub enum Subsystem {
 }
 
 /// What becomes of a namespace.
+#[allow(clippy::large_enum_variant, reason = "one exists in a run of the tool")]
 #[derive(Subcommand, Debug)]
 pub enum Namespace {
     /// Attach a drive's namespace to a subsystem, which it is in no other of

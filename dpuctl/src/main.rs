@@ -8,10 +8,10 @@ mod apply;
 mod bench;
 mod client;
 mod commands;
-mod exporter;
-mod meters;
 mod configure;
 mod declared;
+mod exporter;
+mod meters;
 mod nvme;
 mod output;
 mod survey;
@@ -87,6 +87,7 @@ struct Arguments {
 const CARD_LIMIT: Duration = Duration::from_secs(5);
 
 /// A command.
+#[allow(clippy::large_enum_variant, reason = "one exists in a run of the tool")]
 #[derive(Subcommand, Debug)]
 enum Command {
     #[command(flatten)]

@@ -216,7 +216,7 @@ proptest! {
         let mut configuration = configuration(200);
         if configuration.load(&stored) {
             let mut again = self::configuration(200);
-            prop_assert!(again.load(&configuration.bytes().to_vec()));
+            prop_assert!(again.load(configuration.bytes()));
             prop_assert_eq!(again.bytes(), configuration.bytes());
         }
         configuration.changes().for_each(drop);

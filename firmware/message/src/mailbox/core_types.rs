@@ -10,10 +10,10 @@ use postcard_schema::Schema;
 use serde::{Deserialize, Serialize};
 
 use super::Text;
-use crate::{CoreCounters, MeterPage, MeterPlace, TraceLog, TracePage, TraceSettings};
 use crate::configuration::{
     ConfigurationChange, HostReadings, NamespaceReadings, SubsystemPlace, SubsystemReadings,
 };
+use crate::{CoreCounters, MeterPage, MeterPlace, TraceLog, TracePage, TraceSettings};
 
 /// Drives that one answer tells of.
 pub const MAX_DRIVES_OF_ANSWER: usize = 3;
