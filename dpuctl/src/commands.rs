@@ -8,7 +8,7 @@ use message::mailbox::{Answer, Call};
 use crate::client::{Client, Failure};
 use crate::configure::{self, Namespace, Port, Subsystem};
 use crate::meters::{self, Counters, NamespaceView};
-use crate::{apply, output, survey, traces};
+use crate::{apply, output, survey, top, traces};
 
 /// A command.
 #[derive(Subcommand, Debug)]
@@ -44,6 +44,7 @@ pub enum Command {
     /// Print what is declared, as a file that `apply` takes
     Configuration,
     Apply(apply::Options),
+    Top(top::Options),
     /// End the card in order, and switch it off: hosts' commands are finished, caches flushed, drives told
     Shutdown,
     /// End the card in order, and start it anew
@@ -76,6 +77,7 @@ pub fn run(command: &Command, client: &mut Client, json: bool) -> Result<String,
             };
             Ok(meters::show(&counters, json))
         }
+        Command::Top(options) => top::run(options, client),
         Command::Trace(options) => traces::run(options, client, json),
         Command::Subsystem(subsystem) => change(client, subsystem.change()?, json),
         Command::Namespace(namespace) => {

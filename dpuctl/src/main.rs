@@ -16,6 +16,7 @@ mod nvme;
 mod output;
 mod survey;
 mod target;
+mod top;
 mod traces;
 mod views;
 

@@ -464,7 +464,7 @@ fn seconds(millis: u64) -> String {
 }
 
 /// In the largest binary unit of which there is one.
-fn size(bytes: u64) -> String {
+pub fn size(bytes: u64) -> String {
     let units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
     let unit = (bytes.max(1).ilog2() / 10).min(5);
     let whole = bytes >> (10 * unit);

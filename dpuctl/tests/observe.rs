@@ -61,6 +61,7 @@ fn of_core(core: u8, call: &CoreCall) -> CoreAnswer {
             counters.connections.commands = 1000 + u64::from(core);
             CoreAnswer::Counters(counters)
         }
+        CoreCall::Queues { .. } => CoreAnswer::Queues(heapless::Vec::new()),
         CoreCall::Ports => CoreAnswer::Ports(heapless::Vec::new()),
         _ => CoreAnswer::Drives(heapless::Vec::new()),
     }
@@ -126,6 +127,17 @@ fn what_is_remembered_can_be_set() {
     let output = dpuctl("settings", &words, answer);
     assert_eq!(text(&output.stdout).trim(), "no samples; commands are slow from 2.5 ms on");
     assert_eq!(dpuctl("bad", &["trace", "--slow-after", "-1"], answer).status.code(), Some(2));
+}
+
+#[test]
+fn one_picture_is_printed_where_there_is_no_terminal() {
+    let output = dpuctl("top", &["top", "--interval", "0.01"], answer);
+    let printed = text(&output.stdout);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let lines: Vec<_> = printed.lines().map(squeezed).collect();
+    assert_eq!(lines[0], "up 61 s 0 controllers 0 queues 0 commands inside");
+    // The played card has counted nothing between the two looks.
+    assert!(lines.iter().any(|line| line == "1 7 0 0 B - - - 0 0 B - - -"), "{printed}");
 }
 
 /// What an exporter answers.
