@@ -7,7 +7,7 @@ use std::path::Path;
 
 use clap::Args;
 use message::configuration::{
-    DriveNamespace, MAX_ALLOWED_HOSTS, MAX_SUBSYSTEMS, NamespaceSetting, Nqn, PortAccess,
+    DriveNamespace, LAST_NSID, MAX_ALLOWED_HOSTS, MAX_SUBSYSTEMS, NamespaceSetting, Nqn, PortAccess,
 };
 use message::mailbox::Kept;
 use serde::{Deserialize, Serialize};
@@ -212,7 +212,20 @@ impl Judge<'_> {
         if let Some(nsid) = file.nsid.filter(|nsid| !nsids.insert(*nsid)) {
             self.reasons.push(format!("{subsystem} has NSID {nsid} twice"));
         }
+        if let Some(nsid) = file.nsid.filter(|nsid| !(1..=LAST_NSID).contains(nsid)) {
+            self.reasons.push(format!("NSID {nsid} of {name}: an NSID is from 1 to {LAST_NSID}"));
+        }
+        if uuid == Some([0; 16]) || nguid == Some([0; 16]) {
+            self.reasons.push(format!("{name} is to have a UUID or NGUID of zeros, which stand for none"));
+        }
         let Some(namespace) = self.identity(name) else { return };
+        let is_anothers = |known: &&views::Namespace| {
+            bytes_of_16(&known.identity).is_ok_and(|known| known != namespace && Some(known) == uuid)
+        };
+        if let Some(other) = self.card.namespaces.iter().find(is_anothers) {
+            let drive = other.drive_serial.as_deref().unwrap_or("that is away");
+            self.reasons.push(format!("the UUID of {name} is that of a namespace of drive {drive}"));
+        }
         let subsystem = subsystem.clone();
         let setting = NamespaceSetting { namespace, subsystem, nsid: file.nsid, uuid, nguid };
         self.place(namespace, name, Some(setting));
@@ -263,6 +276,7 @@ impl Judge<'_> {
             self.reasons
                 .push(format!("{} different hosts: a card knows {MAX_ALLOWED_HOSTS} at most", hosts.len()));
         }
+        self.taken_nsids();
         let settings = || self.wanted.namespaces.values().flatten();
         let mut names = BTreeMap::new();
         for (kind, bytes) in settings()
@@ -275,6 +289,28 @@ impl Judge<'_> {
         let twice: Vec<_> =
             twice.map(|((kind, bytes), _)| format!("{kind} {} is declared twice", digits(bytes))).collect();
         self.reasons.extend(twice);
+    }
+}
+
+impl Judge<'_> {
+    /// NSIDs that namespaces have which are in the default subsystem by themselves, and stay there.
+    fn taken_nsids(&mut self) {
+        let Some(default) = self.card.default_nqn.clone() else { return };
+        for known in self.card.namespaces.iter().filter(|known| known.subsystem.as_deref() == Some(&*default))
+        {
+            let is_named =
+                bytes_of_16(&known.identity).is_ok_and(|of| self.wanted.namespaces.contains_key(&of));
+            if is_named || self.wanted.automatic == Some(false) {
+                continue;
+            }
+            let mut settings = self.wanted.namespaces.values().flatten();
+            if settings.any(|of| of.subsystem == default && of.nsid.is_some() && of.nsid == known.nsid) {
+                let (nsid, drive) =
+                    (known.nsid.unwrap_or(0), known.drive_serial.as_deref().unwrap_or("that is away"));
+                self.reasons
+                    .push(format!("NSID {nsid} of {default} is that of a namespace of drive {drive}"));
+            }
+        }
     }
 }
 

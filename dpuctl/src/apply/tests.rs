@@ -110,6 +110,23 @@ fn all_that_is_wrong_is_told_at_once() {
 }
 
 #[test]
+fn names_that_a_card_would_refuse_are_told_before_it_is_asked() {
+    let two = uuid(&[2; 16]);
+    let of = |nqn: &str, keys: &str| {
+        let text = format!("[[subsystem]]\nnqn = \"{nqn}\"\nnamespace = [{{ drive = \"one\", {keys} }}]");
+        judged(&text).err().unwrap_or_default().join("; ")
+    };
+    let other = "nqn.2014-08.org.example:a";
+    assert!(of(other, "nsid = 0").contains("from 1 to 1048575"));
+    assert!(of(other, "nsid = 1048576").contains("from 1 to 1048575"));
+    assert!(of(other, "uuid = \"00000000-0000-0000-0000-000000000000\"").contains("zeros"));
+    assert!(of(other, &format!("uuid = \"{two}\"")).contains("of drive two"));
+    // All of the card's stand in the default subsystem with NSID 1.
+    assert!(of(DEFAULT, "nsid = 1").contains("NSID 1 of"));
+    assert_eq!(of(other, "nsid = 1"), "");
+}
+
+#[test]
 fn more_than_a_card_can_have_is_told() {
     let subsystem = |number: usize| {
         let hosts = (0..5).map(|host| format!("\"nqn.h{number}.{host}\"")).collect::<Vec<_>>().join(", ");

@@ -1,9 +1,7 @@
 //! What a namespace is called, from what its drive is: the same drive has the same names in whichever slot and
 //! whatever else is there. `docs/design/nsid.md` says why.
 
-/// Largest NSID that is given out (NN): 20 bits, because Linux walks from each active NSID to the next at every scan,
-/// one by one.
-pub const LAST_NSID: u32 = 0x000f_ffff;
+pub use message::configuration::LAST_NSID;
 
 /// FNV-1a, 128 bits.
 const FNV_OFFSET: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;

@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 pub const MAX_SUBSYSTEMS: usize = 16;
 /// Host NQNs of the card that some subsystem allows: as many as a set of 64 bits can name.
 pub const MAX_ALLOWED_HOSTS: usize = 64;
+/// Largest NSID that is given out (NN): 20 bits, because Linux walks from each active NSID to the next at every scan, one by one
+/// (docs/design/nsid.md).
+pub const LAST_NSID: u32 = 0xf_ffff;
 /// Subsystems that one answer tells of.
 pub const MAX_SUBSYSTEMS_OF_ANSWER: usize = 2;
 /// Hosts that one answer tells of.

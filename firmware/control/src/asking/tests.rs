@@ -118,7 +118,7 @@ fn a_change_that_a_core_refuses_goes_no_further_and_is_not_declared() {
 }
 
 #[test]
-fn a_change_that_does_not_end_is_told_of_and_can_be_said_again() {
+fn a_change_that_does_not_end_is_told_of_and_seen_through() {
     let mut bench = Bench::new(None);
     assert!(bench.asking.change(automatic(false), bench.now).is_none());
     bench.answer(Ok(CoreAnswer::Changed));
@@ -126,15 +126,48 @@ fn a_change_that_does_not_end_is_told_of_and_can_be_said_again() {
     let late = bench.desks[1].take().unwrap();
     bench.now = bench.asking.next_deadline(bench.now);
     assert_eq!(bench.finish(), Some(Err(Error::ChangeUnderWay { core: 1 })));
-    bench.desks[1].reply(Reply { ticket: late.ticket, result: Ok(CoreAnswer::Changed) });
-    bench.asking.poll(bench.now);
-    assert!(!bench.asking.arm(), "what nobody waits for does not keep the core awake");
+    // Nobody waits: another change is refused, a question is answered, the same change is waited for.
+    let busy = Error::Change(ChangeError::Busy);
+    assert_eq!(bench.asking.change(automatic(true), bench.now), Some(Err(busy)));
+    assert!(bench.asking.ask(2, CoreCall::Ports, bench.now).is_none());
+    let ports = CoreAnswer::Ports(heapless::Vec::new());
+    assert_eq!(bench.answer(Ok(ports.clone())), 2);
+    assert_eq!(bench.finish(), Some(Ok(Answer::Core(ports))));
     assert!(bench.asking.change(automatic(false), bench.now).is_none());
-    for core in [2, 1, 0] {
-        assert_eq!(bench.answer(Ok(CoreAnswer::Changed)), core);
-        let _ = bench.finish();
-    }
+    assert_eq!(bench.finish(), None);
+    bench.desks[1].reply(Reply { ticket: late.ticket, result: Ok(CoreAnswer::Changed) });
+    assert_eq!(bench.finish(), None);
+    assert_eq!(bench.answer(Ok(CoreAnswer::Changed)), 0);
+    assert_eq!(bench.finish(), Some(Ok(Answer::Changed(Kept::UntilReset))));
     assert_eq!(bench.declared(), [automatic(false)]);
+}
+
+#[test]
+fn a_change_is_made_on_all_cores_when_nobody_waits_any_more() {
+    let mut bench = Bench::new(None);
+    // The first to make it takes no requests: what it was asked before lies there.
+    while bench.asking.ask(2, CoreCall::Ports, bench.now).is_none() {
+        bench.now = bench.now + CORE_PATIENCE;
+        assert!(bench.finish().is_some());
+    }
+    assert!(bench.asking.change(automatic(false), bench.now).is_none());
+    assert_eq!(bench.asking.next_deadline(bench.now), bench.now + RETRY_INTERVAL);
+    bench.now = bench.now + CHANGE_PATIENCE;
+    assert_eq!(bench.finish(), Some(Err(Error::ChangeUnderWay { core: 2 })));
+    while let Some(request) = bench.desks[2].take() {
+        bench.desks[2].reply(Reply { ticket: request.ticket, result: Ok(CoreAnswer::Changed) });
+        bench.asking.poll(bench.now);
+    }
+    for core in [1, 0] {
+        bench.asking.poll(bench.now);
+        assert_eq!(bench.answer(Ok(CoreAnswer::Changed)), core);
+    }
+    bench.asking.poll(bench.now);
+    assert_eq!(bench.declared(), [automatic(false)]);
+    assert!(!bench.asking.arm(), "what nobody waits for does not keep the core awake");
+    // How the last one has ended is not taken for the end of the next.
+    assert!(bench.asking.change(automatic(true), bench.now).is_none());
+    assert_eq!(bench.finish(), None);
 }
 
 #[test]
