@@ -103,7 +103,7 @@ impl Histogram {
         difference
     }
 
-    /// One of the [`RANGES`], without the zeros at its ends.
+    /// One of its ranges, without the zeros at its ends.
     #[must_use]
     pub fn range(&self, number: usize) -> BucketRange {
         let start = number.saturating_mul(BUCKETS_OF_RANGE);
