@@ -146,14 +146,7 @@ impl<'a> Play<'a> {
     fn perform(&mut self) -> Result<()> {
         if !self.scenario.steps.is_empty() {
             let card = self.boot()?;
-            for (number, step) in self.scenario.steps.iter().enumerate() {
-                let started = Instant::now();
-                let outcome = self.step(number, step, &card);
-                let took = started.elapsed().as_secs_f64();
-                let verdict = if outcome.is_ok() { "ok    " } else { "FAILED" };
-                say(&format!("  {verdict}  {took:6.1} s  {}", step.name));
-                outcome.with_context(|| format!("step {} ({})", number + 1, step.name))?;
-            }
+            self.perform_steps(&card)?;
         }
         self.watch()?;
         if let Some(crowd) = &self.scenario.crowd {
@@ -164,6 +157,32 @@ impl<'a> Play<'a> {
         }
         self.leaves_nothing()?;
         self.weather_has_hit()
+    }
+
+    /// The steps in their order, and those again that are to be done more than once.
+    fn perform_steps(&mut self, card: &Ready) -> Result<()> {
+        let steps = &self.scenario.steps;
+        let (mut number, mut rounds) = (0, 0);
+        while let Some(step) = steps.get(number) {
+            if let Action::Again(again) = &step.action {
+                let first = steps[..number].iter().position(|earlier| earlier.name == again.from);
+                let first = first.with_context(|| format!("no step before it is called `{}`", again.from))?;
+                rounds += 1;
+                (number, rounds) = if rounds <= again.times { (first, rounds) } else { (number + 1, 0) };
+                continue;
+            }
+            let started = Instant::now();
+            let outcome = self.step(number, step, card);
+            let took = started.elapsed().as_secs_f64();
+            let verdict = if outcome.is_ok() { "ok    " } else { "FAILED" };
+            if rounds == 0 || outcome.is_err() {
+                say(&format!("  {verdict}  {took:6.1} s  {}", step.name));
+            }
+            let round = if rounds > 0 { format!(", round {}", rounds + 1) } else { String::new() };
+            outcome.with_context(|| format!("step {} ({}{round})", number + 1, step.name))?;
+            number += 1;
+        }
+        Ok(())
     }
 
     /// Says what is wrong in many ways to the card, which has as much afterwards as before.
@@ -240,6 +259,8 @@ impl<'a> Play<'a> {
                 self.until(step.limit, "it has not ended", &mut |play| play.site()?.has_ended(started))?;
             }
             Action::Native(words) => self.native_host(words, step.limit, card)?,
+            // Done by who goes through the steps.
+            Action::Again(_) => {}
             Action::Dpuctl(words, shows) => self.dpuctl(words, shows, step.limit)?,
             Action::Qmp(commands) => {
                 let mut qmp = self.qmp()?;

@@ -74,6 +74,8 @@ pub enum Action {
     CardPower(Switch),
     /// Nothing for so many seconds.
     Pause(Duration),
+    /// Goes back to an earlier step, so often.
+    Again(Again),
 }
 
 /// Something that is on or off.
@@ -141,6 +143,16 @@ pub struct Slow {
     pub per_minute: Option<u64>,
 }
 
+/// Steps that are done more than once.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Again {
+    /// The name of the first of them, which stands before this step; those up to here follow it.
+    pub from: String,
+    /// How often besides the first time.
+    pub times: u32,
+}
+
 /// A step as it stands in the file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -174,6 +186,7 @@ pub struct Table {
     host_power: Option<Switch>,
     card_power: Option<Switch>,
     pause_s: Option<u64>,
+    again: Option<Again>,
 }
 
 impl TryFrom<Table> for Step {
@@ -201,7 +214,7 @@ impl TryFrom<Table> for Step {
             }
             _ => Err(
                 "expected one of card, device, console, run, start, finish, native, dpuctl, qmp, host_qmp, fail, slow, hang, hold, let_go, mend, plug, \
-                      unplug, network, reset, flood, link, host_power, card_power, pause_s"
+                      unplug, network, reset, flood, link, host_power, card_power, pause_s, again"
                     .to_owned(),
             ),
         }
@@ -237,6 +250,7 @@ impl Table {
             ("host_power", self.host_power.map(Action::HostPower)),
             ("card_power", self.card_power.map(Action::CardPower)),
             ("pause_s", pause.map(Action::Pause)),
+            ("again", self.again.map(Action::Again)),
         ];
         all.into_iter().filter_map(|(word, action)| Some((word, action?))).collect()
     }
@@ -277,6 +291,7 @@ impl Action {
             Self::HostPower(Switch::Off) => "the host's power is cut".to_owned(),
             Self::CardPower(Switch::On) => "the card is started".to_owned(),
             Self::CardPower(Switch::Off) => "the card's power button ends it".to_owned(),
+            Self::Again(Again { from, times }) => format!("{times} times more, from \"{from}\" on"),
             Self::Pause(pause) => format!("{} s pass", pause.as_secs()),
             Self::Qmp(_) | Self::HostQmp(_) => word.to_owned(),
         }
